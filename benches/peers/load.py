@@ -1,0 +1,84 @@
+"""The load generators: wrk for throughput, h2load (in HTTP/1.1) for a fixed number of requests, a filler."""
+import os
+import re
+import resource
+import socket
+import subprocess
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CONNECTIONS = 64
+MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
+
+
+def generate(command, cpus, environment=None):
+    """Runs a generator on its CPUs; returns what it printed and the share of one CPU that it used."""
+    before, start = children_cpu(), time.monotonic()
+    argv = ["taskset", "-c", ",".join(map(str, cpus)), *command]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env={**os.environ, **(environment or {})})
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
+    return done.stdout, (children_cpu() - before) / (time.monotonic() - start)
+
+
+def children_cpu():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def wrk(url, cpus, seconds, clients=CONNECTIONS, threads=1, script=None, environment=None):
+    """A closed loop of clients on kept-alive connections."""
+    command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
+    if script is not None:
+        command += ["-s", os.path.join(HERE, script)]
+    text, cpu = generate([*command, url], cpus, environment)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    latency = {share: float(value) * MS[unit] for share, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s|m)\b", text)}
+    return {
+        "requests": int(re.search(r"(\d+) requests in", text)[1]),
+        "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
+        "p50": latency["50"],
+        "p99": latency["99"],
+        "bad": (int(refused[1]) if refused else 0) + (sum(map(int, broken.groups())) if broken else 0),
+        "generator_cpu": cpu,
+    }
+
+
+def h2load(url, cpus, requests, clients):
+    """Exactly `requests` requests over `clients` connections; percentiles from its log of every request."""
+    with tempfile.NamedTemporaryFile(prefix="littoral-bench-") as log:
+        command = ["h2load", "--h1", "-t1", f"-c{clients}", f"-n{requests}", f"--log-file={log.name}", url]
+        text, cpu = generate(command, cpus)
+        rows = [line.split() for line in open(log.name)]
+    spent = sorted(int(row[2]) / 1000 for row in rows)
+    good = int(re.search(r"status codes: (\d+) 2xx", text)[1])
+    at = lambda share: spent[min(len(spent) - 1, int(share * len(spent)))] if spent else float("nan")
+    return {"requests": good, "bad": requests - good, "p50": at(0.5), "p99": at(0.99), "generator_cpu": cpu}
+
+
+def fetch_each(port, paths):
+    """Gets every path once over one kept-alive connection; returns how many answered 200 with a whole body."""
+    good, connection, answer = 0, None, None
+    for path in paths:
+        if connection is None:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            answer = connection.makefile("rb", buffering=1 << 16)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        status = answer.readline()
+        length, close = None, False
+        while (line := answer.readline().strip()) != b"":
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+            if name.lower() == b"connection" and value.strip().lower() == b"close":
+                close = True
+        if length is None:
+            raise RuntimeError(f"port {port}: expected an answer with Content-Length, found {status!r} without")
+        good += len(answer.read(length)) == length and status.split()[1:2] == [b"200"]
+        if close:
+            connection.close()
+            connection = None
+    return good

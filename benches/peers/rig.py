@@ -1,0 +1,269 @@
+"""Starts the servers of a benchmark from the configurations in conf/, and accounts for what they use."""
+import contextlib
+import glob
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BODIES = {"1k": 1 << 10, "32k": 32 << 10, "1m": 1 << 20}
+MEMORY_MIB = 1024
+# nginx keeps the 8 GiB that its configuration allows at most.
+FILES_BYTES = 8 << 30
+START_S = 30
+STOP_S = 10
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def files_directory():
+    """Where servers keep files: in RAM if there is room.
+
+    On a disk the file system, not nginx, decides what a miss costs nginx: on ext4 the same load has
+    been seen to take it nineteen times the CPU from one run to the next, on tmpfs 1.4 times.
+    """
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage("/dev/shm").free >= FILES_BYTES:
+            return "/dev/shm"
+    return tempfile.gettempdir()
+
+
+class Failure(Exception):
+    """Something an operator of the benchmark has to know; printed without a trace."""
+
+
+class Process:
+    """A child that listens on a port of its own, with a directory of its own. Both go with close()."""
+
+    def __init__(self, name, command, cpus, prefix=()):
+        self.name = name
+        self.run = tempfile.mkdtemp(prefix=f"littoral-bench-{name}-", dir=files_directory())
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = os.path.join(self.run, "output.log")
+        self.child = None
+        self.questions = 0
+        try:
+            argv = ["taskset", "-c", ",".join(map(str, cpus)), *prefix, *command(self)]
+            with open(self.log, "wb") as log:
+                self.child = subprocess.Popen(argv, cwd=self.run, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.wait(lambda: connects(self.port), f"listen on {self.port}")
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, ready, what):
+        end = time.monotonic() + START_S
+        while time.monotonic() < end:
+            if self.child.poll() is not None:
+                raise Failure(f"{self.name} ended before it could {what}:\n{self.output()}")
+            if ready():
+                return
+            time.sleep(0.05)
+        raise Failure(f"{self.name} did not {what} within {START_S} s:\n{self.output()}")
+
+    def output(self):
+        with open(self.log, errors="replace") as log:
+            return log.read()[-3000:]
+
+    def pids(self):
+        return tree(self.child.pid)
+
+    def cpu_seconds(self):
+        return cpu_seconds(self.pids())
+
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return answer.read()
+
+    def close(self):
+        if self.child is not None and self.child.poll() is None:
+            pids = self.pids()
+            self.child.send_signal(signal.SIGTERM)
+            try:
+                self.child.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                self.child.wait()
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def origin(cpus):
+    """The fast origin: an nginx with files."""
+
+    def command(process):
+        os.mkdir(os.path.join(process.run, "bodies"))
+        for name, size in BODIES.items():
+            with open(os.path.join(process.run, "bodies", name), "wb") as body:
+                body.write(os.urandom(size))
+        return nginx_command(process, configure(process, "origin.conf"))
+
+    return Process("origin", command, cpus)
+
+
+def slow_origin(cpus):
+    return Process("slow-origin", lambda p: [sys.executable, os.path.join(HERE, "slow_origin.py"), str(p.port)], cpus)
+
+
+def origin_requests(process):
+    """How many requests an origin of ours has answered, these questions not counted."""
+    answer = process.get("/requests").decode()
+    if "\n" not in answer:
+        return int(answer)
+    # nginx's stub_status counts every question as well; its third line is "accepts handled requests".
+    process.questions += 1
+    return int(answer.split("\n")[2].split()[2]) - process.questions
+
+
+def settled_origin_requests(process):
+    """The same, once nothing new has reached the origin for a while."""
+    count = origin_requests(process)
+    for _ in range(50):
+        time.sleep(0.1)
+        before, count = count, origin_requests(process)
+        if before == count:
+            return count
+    raise Failure("the origin is still asked 5 s after the load ended")
+
+
+class Server(Process):
+    """A cache under test."""
+
+    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=()):
+        settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": MEMORY_MIB}
+        self.admin = free_port()
+        self.littoral = littoral
+        super().__init__(name, lambda process: COMMANDS[name](process, settings), cpus, prefix)
+        if name == "littoral":
+            try:
+                self.wait(self.ready, "answer 200 on /readyz")
+            except BaseException:
+                self.close()
+                raise
+
+    def ready(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/readyz", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+
+def littoral_command(process, settings):
+    # As an operator runs it: with its access log and its metrics.
+    return [
+        process.littoral, "run",
+        "--origin", f"http://127.0.0.1:{settings['ORIGIN']}",
+        "--listen", f"127.0.0.1:{process.port}",
+        "--admin", f"127.0.0.1:{process.admin}",
+        "--memory", f"{settings['MEMORY']}MiB",
+        "--workers", str(settings["WORKERS"]),
+        "--access-log", os.path.join(process.run, "access.log"),
+    ]  # fmt: skip
+
+
+def nginx_command(process, config):
+    return ["nginx", "-p", process.run, "-e", os.path.join(process.run, "error.log"), "-c", config, "-g", "daemon off;"]
+
+
+def varnish_command(process, settings):
+    # Varnish has threads instead of workers; what it may use is the CPUs it is pinned to.
+    return [
+        "varnishd", "-F", "-j", "none", "-n", os.path.join(process.run, "varnish"),
+        "-a", f"127.0.0.1:{process.port}", "-f", configure(process, "varnish.vcl", settings),
+        "-s", f"malloc,{settings['MEMORY']}M", "-p", "thread_pool_max=3000", "-p", "listen_depth=4096",
+    ]  # fmt: skip
+
+
+COMMANDS = {
+    "littoral": littoral_command,
+    "nginx": lambda process, settings: nginx_command(process, configure(process, "nginx.conf", settings)),
+    "varnish": varnish_command,
+    "haproxy": lambda process, settings: ["haproxy", "-db", "-f", configure(process, "haproxy.cfg", settings)],
+}
+
+
+def configure(process, name, settings=None):
+    """Fills @NAME@ in a file of conf/ and returns where the result is."""
+    with open(os.path.join(HERE, "conf", name)) as source:
+        text = source.read()
+    values = {"PORT": process.port, "RUN": process.run, "USER": "user root;" if os.geteuid() == 0 else "", **(settings or {})}
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    path = os.path.join(process.run, name)
+    with open(path, "w") as target:
+        target.write(text)
+    return path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def connects(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
+        return True
+    return False
+
+
+def tree(root):
+    """A process and all that descend from it."""
+    parents = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat_fields(path)
+            parents[int(path.split("/")[2])] = int(fields[1])
+    found = [root]
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found
+
+
+def stat_fields(path):
+    """/proc/PID/stat from its third field on; the second may hold anything."""
+    with open(path) as stat:
+        text = stat.read()
+    return text[text.rindex(")") + 2 :].split()
+
+
+def cpu_seconds(pids):
+    """CPU time of processes, in two ways of which each can only miss some; the larger is taken.
+
+    Run time per thread in nanoseconds forgets threads that ended; user and system time of the
+    process remembers them, and reaped children, in ticks of 10 ms.
+    """
+    total = 0.0
+    for pid in pids:
+        precise, ticks = 0, 0
+        for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+            with contextlib.suppress(OSError, ValueError), open(path) as schedstat:
+                precise += int(schedstat.read().split()[0])
+        with contextlib.suppress(OSError):
+            ticks = sum(map(int, stat_fields(f"/proc/{pid}/stat")[11:15]))
+        total += max(precise / 1e9, ticks / TICKS)
+    return total
+
+
+def resident_bytes(pids):
+    """Memory in RAM, what is shared counted once (proportional set size)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as rollup:
+            total += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+    return total * 1024

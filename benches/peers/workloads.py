@@ -1,0 +1,278 @@
+"""The workloads: what is sent, what is checked, which figures are printed.
+
+A workload is a function of its name and the options; it prints Markdown and says whether every
+round of Littoral was sound.
+"""
+import contextlib
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import time
+
+import load
+import rig
+
+SERVER_CPU, LOAD_CPU = 0, 1
+BASELINE = "nginx"
+
+
+def hits(name, options):
+    size = name.removeprefix("hot")
+
+    def one(server, _):
+        return load.wrk(f"{server.url}/{size}/hot", [LOAD_CPU], options.seconds)
+
+    def warm(server):
+        whole = [len(server.get(f"/{size}/hot")) == rig.BODIES[size] for _ in range(5)]
+        if not all(whole):
+            raise rig.Failure(f"{server.name}: expected a body of {size}, found another length")
+        load.wrk(f"{server.url}/{size}/hot", [LOAD_CPU], 1)
+
+    return throughput(name, f"hits of one {size} object", options, warm, one, expected_fetches=lambda _: 0)
+
+
+def misses(name, options):
+    size = name.removeprefix("miss")
+
+    def one(server, number):
+        environment = {"SIZE": size, "TAG": f"{name}-{server.name}-{number}"}
+        return load.wrk(server.url, [LOAD_CPU], options.seconds, script="unique.lua", environment=environment)
+
+    return throughput(name, f"every request a new {size} object, stored", options, lambda _: None, one, expected_fetches=lambda r: r["requests"])
+
+
+def throughput(name, title, options, warm, one, expected_fetches):
+    rounds = {server: [] for server in options.servers}
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(rig.origin([LOAD_CPU]))
+        servers = [stack.enter_context(start(server, origin, options)) for server in options.servers]
+        for server in servers:
+            warm(server)
+        for number, server in alternating(servers, options.rounds):
+            rounds[server.name].append(measured(server, origin, number, one, expected_fetches))
+    head(name, f"{title}; {options.rounds} rounds of {options.seconds} s, {load.CONNECTIONS} connections")
+    return table(rounds)
+
+
+def start(name, origin, options, cpus=(SERVER_CPU,), workers=1, prefix=()):
+    return rig.Server(name, origin.port, list(cpus), workers, options.littoral, prefix)
+
+
+def alternating(servers, rounds):
+    """Every server once per round; the order turns round every other round."""
+    for number in range(rounds):
+        for server in servers if number % 2 == 0 else reversed(servers):
+            yield number, server
+
+
+def measured(server, origin, number, one, expected_fetches):
+    """One round. It is unsound when an answer was not 2xx, or the origin saw other than it should."""
+    fetched, cpu = rig.origin_requests(origin), server.cpu_seconds()
+    result = one(server, number)
+    # Fetches for clients that have gone would otherwise be charged to the next server.
+    after = rig.settled_origin_requests(origin)
+    result["cpu"] = server.cpu_seconds() - cpu
+    result["fetches"] = after - fetched
+    result["per_cpu"] = result["requests"] / result["cpu"]
+    expected = expected_fetches(result)
+    # What is in flight when the generator stops is fetched and not counted: at most one per connection.
+    in_flight = load.CONNECTIONS if expected else 0
+    result["sound"] = result["bad"] == 0 and expected <= result["fetches"] <= expected + in_flight
+    return result
+
+
+def table(rounds):
+    """Medians and quartiles of the sound rounds; ratios to the baseline round by round."""
+    print("| server | req per server-CPU-s: median (quartiles) | ratio to nginx: median, lower quartile | req/s | p50 ms | p99 ms | origin fetches | not 2xx | unsound rounds | loadgen CPU |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for server, results in rounds.items():
+        sound = [result for result in results if result["sound"]]
+        unsound = len(results) - len(sound)
+        total = lambda key: sum(result[key] for result in results)
+        checked = f"{total('fetches')} | {total('bad')} | {unsound}/{len(results)}"
+        if not sound:
+            print(f"| {server} | - | - | - | - | - | {checked} | - |")
+            continue
+        middle = lambda key: statistics.median(result[key] for result in sound)
+        pairs = zip(results, rounds.get(BASELINE, []))
+        ratios = [mine["per_cpu"] / base["per_cpu"] for mine, base in pairs if mine["sound"] and base["sound"]]
+        print(
+            f"| {server} | {spread([result['per_cpu'] for result in sound])} | {ratio(ratios)} | {middle('rate'):,.0f} "
+            f"| {middle('p50'):.2f} | {middle('p99'):.2f} | {checked} | {middle('generator_cpu'):.2f} |"
+        )
+    print()
+    return all(result["sound"] for result in rounds.get("littoral", []))
+
+
+def coalesce(name, options):
+    """A thousand clients ask at once for an object that nobody has and the origin takes a second for."""
+    clients, rounds = 1000, {server: [] for server in options.servers}
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(rig.slow_origin([LOAD_CPU]))
+        servers = [stack.enter_context(start(server, origin, options)) for server in options.servers]
+        for number, server in alternating(servers, options.rounds):
+            path = f"/cold/{number}"
+            fetched, cpu = rig.origin_requests(origin), server.cpu_seconds()
+            result = load.h2load(server.url + path, [LOAD_CPU], clients, clients)
+            result["cpu"] = server.cpu_seconds() - cpu
+            result["fetches"] = rig.origin_requests(origin) - fetched
+            rounds[server.name].append(result)
+    head(name, f"{clients} clients, one cold object, the origin takes 1 s; {options.rounds} rounds")
+    print("| server | origin fetches: median (least-most) | p50 ms | p99 ms: median (quartiles) | CPU ms | not 2xx |\n|---|---|---|---|---|---|")
+    for server, results in rounds.items():
+        of = lambda key: [result[key] for result in results]
+        fetches = of("fetches")
+        print(
+            f"| {server} | {statistics.median(fetches):.0f} ({min(fetches)}-{max(fetches)}) | {statistics.median(of('p50')):,.0f} "
+            f"| {spread(of('p99'))} | {statistics.median(of('cpu')) * 1000:.0f} | {sum(of('bad'))} |"
+        )
+    print()
+    return all(result["bad"] == 0 and result["fetches"] == 1 for result in rounds.get("littoral", []))
+
+
+def memory(name, options, objects=100_000):
+    """What one stored object of 1 KiB costs in RAM beyond its body."""
+    head(name, f"{objects:,} objects of 1 KiB in the cache; proportional set size, body not counted")
+    print("| server | bytes per object over the body | before MiB | after MiB | not 2xx | of 1,000 read again, fetched again |\n|---|---|---|---|---|---|")
+    sound = True
+    os.sched_setaffinity(0, {LOAD_CPU})
+    with rig.origin([LOAD_CPU]) as origin:
+        for each in options.servers:
+            with start(each, origin, options) as server:
+                load.fetch_each(server.port, ["/1k/first"])
+                time.sleep(1)
+                before = rig.resident_bytes(server.pids())
+                paths = [f"/1k/{number}" for number in range(objects)]
+                good = load.fetch_each(server.port, paths)
+                time.sleep(2)
+                after = rig.resident_bytes(server.pids())
+                fetched = rig.origin_requests(origin)
+                load.fetch_each(server.port, paths[:: objects // 1000])
+                again = rig.origin_requests(origin) - fetched
+            note = {"nginx": "bodies on disk", "haproxy": "memory taken at start"}.get(each)
+            over = note or f"{(after - before) / objects - rig.BODIES['1k']:,.0f}"
+            print(f"| {each} | {over} | {before >> 20} | {after >> 20} | {objects - good} | {again} |", flush=True)
+            sound &= each != "littoral" or (good == objects and again == 0)
+    os.sched_setaffinity(0, range(os.cpu_count()))
+    print()
+    return sound
+
+
+def scale(name, options):
+    """One worker against two, on hits of 1 KiB."""
+    cores = range(os.cpu_count())
+    load_cpus = list(cores) if len(cores) < 4 else list(cores[2:])
+    results = {(server, workers): [] for server in options.servers for workers in (1, 2)}
+    with rig.origin([LOAD_CPU]) as origin:
+        for number in range(options.rounds):
+            for each in options.servers if number % 2 == 0 else options.servers[::-1]:
+                for workers in (1, 2) if number % 2 == 0 else (2, 1):
+                    with start(each, origin, options, range(workers), workers) as server:
+                        load.wrk(f"{server.url}/1k/hot", load_cpus, 1, threads=2)
+                        run = lambda server, _: load.wrk(f"{server.url}/1k/hot", load_cpus, options.seconds, threads=2)
+                        results[each, workers].append(measured(server, origin, number, run, lambda _: 0))
+    head(name, f"hits of 1 KiB, one worker on one CPU against two on two; the generator on CPUs {load_cpus}; {options.rounds} rounds of {options.seconds} s")
+    print("| server | req/s, 1 worker | req/s, 2 workers | ratio | req per CPU-s, 1 worker | req per CPU-s, 2 workers | 2 CPUs to themselves would serve | efficiency | unsound rounds |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for server in options.servers:
+        sound = {workers: [result for result in results[server, workers] if result["sound"]] for workers in (1, 2)}
+        unsound = 2 * options.rounds - sum(map(len, sound.values()))
+        if not all(sound.values()):
+            print(f"| {server} | - | - | - | - | - | - | - | {unsound}/{2 * options.rounds} |")
+            continue
+        rate, per_cpu = ([statistics.median(result[key] for result in sound[workers]) for workers in (1, 2)] for key in ("rate", "per_cpu"))
+        print(
+            f"| {server} | {rate[0]:,.0f} | {rate[1]:,.0f} | {rate[1] / rate[0]:.2f} | {per_cpu[0]:,.0f} | {per_cpu[1]:,.0f} "
+            f"| {2 * per_cpu[1]:,.0f} | {per_cpu[1] / per_cpu[0]:.2f} | {unsound}/{2 * options.rounds} |"
+        )
+    print()
+    return all(result["sound"] for workers in (1, 2) for result in results.get(("littoral", workers), []))
+
+
+def instructions(name, options):
+    """User instructions per hit of 1 KiB: a figure that a busy machine does not move."""
+    tool = "perf" if perf_counts_instructions() else "callgrind" if shutil.which("valgrind") else None
+    head(name, f"user instructions per hit of 1 KiB, counted by {tool or 'nothing'}")
+    if tool is None:
+        print("Not available: the CPU counts no instructions for us here and valgrind is not installed.\n")
+        return True
+    print("| server | instructions per hit | ratio to nginx |\n|---|---|---|")
+    found = {}
+    with rig.origin([LOAD_CPU]) as origin:
+        for each in options.servers:
+            try:
+                found[each] = {"perf": perf_instructions, "callgrind": callgrind_instructions}[tool](each, origin, options)
+            except (rig.Failure, RuntimeError) as problem:
+                print(f"| {each} | not available: {str(problem).splitlines()[0]} | - |", flush=True)
+    for each, count in found.items():
+        against = f"{count / found[BASELINE]:.2f}" if BASELINE in found else "-"
+        print(f"| {each} | {count:,.0f} | {against} |")
+    print()
+    return "littoral" in found or "littoral" not in options.servers
+
+
+def perf_counts_instructions():
+    if shutil.which("perf") is None:
+        return False
+    done = subprocess.run(["perf", "stat", "-x,", "-e", "instructions:u", "true"], capture_output=True, text=True)
+    return re.search(r"^\d+,,instructions", done.stderr, re.MULTILINE) is not None
+
+
+def perf_instructions(name, origin, options, requests=100_000):
+    with start(name, origin, options) as server:
+        load.h2load(server.url + "/1k/hot", [LOAD_CPU], 1000, 8)
+        pids = ",".join(map(str, server.pids()))
+        counter = subprocess.Popen(["perf", "stat", "-x,", "-e", "instructions:u", "-p", pids], stderr=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8)
+        counter.send_signal(2)
+        return int(re.search(r"^(\d+),,instructions", counter.communicate()[1], re.MULTILINE)[1]) / requests
+
+
+def callgrind_instructions(name, origin, options, few=1000, many=5000):
+    """The difference between two runs: start, end and the first miss are in both."""
+    totals = []
+    for requests in (few, many):
+        out = os.path.join(origin.run, f"callgrind-{name}-{requests}")
+        os.mkdir(out)
+        prefix = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={out}/%p"]
+        with start(name, origin, options, prefix=prefix) as server:
+            server.get("/1k/hot")
+            fetched = rig.origin_requests(origin)
+            result = load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8)
+            if result["bad"] or rig.origin_requests(origin) != fetched:
+                raise rig.Failure("answers were not 2xx, or reached the origin")
+        texts = [open(os.path.join(out, file)).read() for file in os.listdir(out)]
+        totals.append(sum(int(count) for text in texts for count in re.findall(r"^(?:totals|summary): (\d+)$", text, re.MULTILINE)[:1]))
+    return (totals[1] - totals[0]) / (many - few)
+
+
+def head(name, title):
+    print(f"### {name}: {title}\n")
+
+
+def spread(values):
+    low, middle, high = quartiles(values)
+    return f"{middle:,.0f} ({low:,.0f}-{high:,.0f})"
+
+
+def ratio(values):
+    if not values:
+        return "-"
+    low, middle, _ = quartiles(values)
+    return f"{middle:.2f}, {low:.2f}"
+
+
+def quartiles(values):
+    if len(values) < 2:
+        return (values[0],) * 3
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+WORKLOADS = {
+    "hot1k": hits, "hot32k": hits, "hot1m": hits,
+    "miss1k": misses, "miss32k": misses,
+    "coalesce": coalesce, "mem1k": memory, "scale": scale, "instr1k": instructions,
+}  # fmt: skip

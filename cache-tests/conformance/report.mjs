@@ -1,0 +1,47 @@
+// What a run prints: Markdown tables for the suites, then totals and what did not pass.
+import { kinds, passedPerRun, total } from './judge.mjs'
+import { asExpectation } from './expectations.mjs'
+
+export function printSuites (suites, results) {
+  const judged = results[0].judged
+  console.log(`\n| suite (required/optimal/check) | ${results.map(r => r.name).join(' | ')} |`)
+  console.log(`|---|${results.map(() => '---|').join('')}`)
+  for (const suite of suites) {
+    const shape = kinds.map(kind => total(judged, kind, suite).all).join('/')
+    const cells = results.map(r => kinds.map(kind => total(r.judged, kind, suite).pass).join('/'))
+    console.log(`| ${suite.id} (${shape}) | ${cells.join(' | ')} |`)
+  }
+  console.log(`| **all** (${kinds.map(kind => total(judged, kind).all).join('/')}) | ${results.map(r => `**${kinds.map(kind => total(r.judged, kind).pass).join('/')}**`).join(' | ')} |\n`)
+}
+
+export function printTotals ({ name, runs, judged }) {
+  const figures = kinds.map(kind => {
+    const counts = total(judged, kind)
+    return `${kind === 'check' ? 'check yes' : `${kind} pass`} ${counts.pass}/${counts.all}`
+  })
+  console.log(`${name}: ${figures.join(', ')}`)
+  for (const kind of kinds) {
+    const { pass, all, ...others } = total(judged, kind)
+    const each = runs.length > 1 ? `; passed in each run ${passedPerRun(judged, kind, runs).join(', ')}` : ''
+    console.log(`  ${kind}, not passed: ${Object.entries(others).map(([outcome, n]) => `${outcome} ${n}`).join(', ') || 'none'}${each}`)
+  }
+}
+
+/** Tests whose outcome differed between runs. None is dropped: such a test does not count as passed. */
+export function printUnsteady ({ name, runs, judged }) {
+  const unsteady = [...judged].filter(([, entry]) => entry.unsteady)
+  if (runs.length < 2) return
+  console.log(`\n${name}: ${unsteady.length} tests differed between ${runs.length} runs`)
+  for (const [id, entry] of unsteady) console.log(`  ${id} (${entry.kind}): ${entry.each.join(', ')}`)
+}
+
+/** Required tests that did not pass; those not accepted in the form of the expectations file. */
+export function printNotPassed ({ name, judged }, accepted) {
+  const failing = [...judged].filter(([, entry]) => entry.kind === 'required' && entry.outcome !== 'pass')
+  console.log(`\n${name}: required tests that did not pass: ${failing.length}`)
+  for (const [id, entry] of failing) {
+    const known = accepted?.get(id)
+    if (known !== undefined) console.log(`  ${id} (${entry.outcome}), accepted: ${known}`)
+    else console.log(`  ${asExpectation(id, entry.seen)}  # ${entry.suite.id}, ${entry.outcome}`)
+  }
+}

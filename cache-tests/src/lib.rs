@@ -1,0 +1,29 @@
+//! Black-box tests of a running Littoral node: what a test needs to be a client, an origin and an operator.
+//!
+//! Nothing here knows the node's code. A test starts an [`origin::Origin`] whose answers are data, a [`node::Node`]
+//! in front of it, and talks to it as a raw [`client::Client`]. Tests wait for conditions or move the node's clock;
+//! they never sleep, and every wait has a deadline ([`deadline`]). `LITTORAL_BIN` chooses the binary.
+
+// In reading order.
+pub mod deadline;
+pub mod machine;
+pub mod process;
+
+pub mod answer;
+pub mod gate;
+pub mod http_date;
+pub mod origin;
+pub mod recorded;
+
+pub mod body;
+pub mod client;
+pub mod response;
+
+pub mod cache_status;
+pub mod metrics;
+pub mod node;
+pub mod peer;
+
+pub mod bulk;
+pub mod scenario;
+pub mod table;

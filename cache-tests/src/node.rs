@@ -1,0 +1,278 @@
+//! A Littoral node under test: started like an operator starts it, seen through what an operator sees.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use crate::client::{Client, Socket};
+use crate::deadline::{PATIENCE, until};
+use crate::machine::Machine;
+use crate::metrics::Metrics;
+use crate::origin::Origin;
+use crate::process::{Process, Scratch};
+use crate::response::Response;
+
+/// How long a node may take to be ready.
+const START: Duration = Duration::from_secs(10);
+
+const ACCESS_LOG: &str = "access.log";
+
+/// The command line of a node.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    arguments: Vec<String>,
+    listen: IpAddr,
+    alone: bool,
+}
+
+impl NodeOptions {
+    /// In front of `origin`, with the settings most tests want.
+    pub fn before(origin: &Origin) -> Self {
+        Self::before_url(&origin.url())
+    }
+
+    pub fn before_url(origin: &str) -> Self {
+        Self::embedded()
+            .with("--origin", origin)
+            .with("--memory", "256MiB")
+            .with("--workers", "2")
+            .with("--access-log", ACCESS_LOG)
+    }
+
+    /// What a newcomer has: no origin, no setting.
+    pub fn embedded() -> Self {
+        Self { arguments: Vec::new(), listen: IpAddr::V4(Ipv4Addr::LOCALHOST), alone: false }
+    }
+
+    /// Sets `option`, in place of an earlier value.
+    pub fn with(mut self, option: &str, value: &str) -> Self {
+        match self.arguments.iter().position(|argument| argument == option) {
+            Some(at) => value.clone_into(&mut self.arguments[at + 1]),
+            None => self.arguments.extend([option.to_owned(), value.to_owned()]),
+        }
+        self
+    }
+
+    /// Lets the test move the node's clock.
+    pub fn test_clock(mut self) -> Self {
+        self.arguments.push("--unsafe-test-clock".to_owned());
+        self
+    }
+
+    pub fn listening_on(mut self, address: IpAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// No other node runs beside this one: for tests that measure.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// # Panics
+    /// When the node is not ready in time; the message has what it said.
+    pub async fn start(self) -> Node {
+        Node::start(self).await
+    }
+}
+
+/// A running node. Dropping it ends it.
+#[derive(Debug)]
+pub struct Node {
+    process: Process,
+    address: SocketAddr,
+    admin: SocketAddr,
+    _machine: Machine,
+}
+
+impl Node {
+    /// # Panics
+    /// When the node is not ready in time; the message has what it said.
+    pub async fn start(options: NodeOptions) -> Self {
+        let machine = if options.alone { Machine::alone() } else { Machine::shared() };
+        let address = SocketAddr::new(options.listen, free_port(options.listen));
+        let admin = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port(Ipv4Addr::LOCALHOST.into()));
+        let mut command = Command::new(binary());
+        command.arg("run").args(&options.arguments);
+        command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        let process = Process::start("littoral", command, Scratch::new("node"));
+        let mut node = Self { process, address, admin, _machine: machine };
+        node.ready().await;
+        node
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// A new connection to the node.
+    pub async fn client(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// GET on a connection of its own.
+    pub async fn get(&self, target: &str) -> Response {
+        self.client().await.get(target).await
+    }
+
+    /// GET on the admin address.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub async fn admin_get(&self, target: &str) -> Result<Response, String> {
+        admin_ask(self.admin, "GET", target).await
+    }
+
+    /// POST without a body on the admin address.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub async fn admin_post(&self, target: &str) -> Result<Response, String> {
+        admin_ask(self.admin, "POST", target).await
+    }
+
+    /// # Panics
+    /// When the metrics cannot be had or read.
+    pub async fn metrics(&self) -> Metrics {
+        let response = self.admin_get("/metrics").await.unwrap_or_else(|error| panic!("/metrics: {error}"));
+        assert_eq!(response.status, 200, "/metrics");
+        let text = String::from_utf8(response.body.to_vec()).expect("metrics are UTF-8");
+        Metrics::parse(&text).unwrap_or_else(|error| panic!("/metrics: {error}\n{text}"))
+    }
+
+    /// The access log by now, line by line.
+    pub fn log_text(&self) -> String {
+        self.process.scratch().read(ACCESS_LOG)
+    }
+
+    /// Waits until the access log has `count` lines, and gives them all.
+    ///
+    /// # Panics
+    /// When they do not come, or one is not a JSON object.
+    pub async fn log_lines(&self, count: usize) -> Vec<Value> {
+        let text = until(PATIENCE, &format!("{count} lines in the access log"), || async {
+            let text = self.log_text();
+            let complete = text.ends_with('\n') || text.is_empty();
+            if text.lines().count() >= count && complete { Ok(text) } else { Err(text) }
+        })
+        .await;
+        text.lines()
+            .map(|line| match serde_json::from_str(line) {
+                Ok(Value::Object(record)) => Value::Object(record),
+                other => panic!("no JSON object in the access log: {line:?}: {other:?}"),
+            })
+            .collect()
+    }
+
+    /// Moves the node's clock; needs [`NodeOptions::test_clock`].
+    ///
+    /// # Panics
+    /// When the node does not let us.
+    pub async fn advance_clock(&self, by: Duration) {
+        let target = format!("/test/clock?advance_ms={}", by.as_millis());
+        let response = self.admin_post(&target).await.unwrap_or_else(|error| panic!("{target}: {error}"));
+        assert!((200..300).contains(&response.status), "{target}: {} {}", response.status, response.text());
+    }
+
+    /// Asks the node to end, and returns at once.
+    pub fn terminate(&self) {
+        self.process.signal("TERM");
+    }
+
+    pub async fn end_within(&mut self, limit: Duration) -> ExitStatus {
+        self.process.end_within(limit).await
+    }
+
+    /// # Panics
+    /// When the node is gone.
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.process.ended() {
+            panic!("the node ended by itself: {status}\n{}", self.process.said());
+        }
+    }
+
+    /// Everything the node printed so far.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
+    /// Resident memory, in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that was ever resident, in bytes.
+    pub fn peak_rss_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {path}"));
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB");
+        kib * 1_024
+    }
+
+    async fn ready(&mut self) {
+        let admin = self.admin;
+        until(START, "readiness (GET /readyz on the admin address)", || {
+            self.assert_alive();
+            async move {
+                match admin_ask(admin, "GET", "/readyz").await {
+                    Ok(response) if response.status == 200 => Ok(()),
+                    Ok(response) => Err(format!("{admin} says {}", response.status)),
+                    Err(error) => Err(error),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+async fn admin_ask(admin: SocketAddr, method: &str, target: &str) -> Result<Response, String> {
+    let mut client = Client::connect_with(admin, Socket::default()).await.map_err(|error| error.to_string())?;
+    let length = if method == "GET" { "" } else { "Content-Length: 0\r\n" };
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: {admin}\r\n{length}Connection: close\r\n\r\n");
+    client.send(request).await.map_err(|error| error.to_string())?;
+    client.response(method).await.map_err(|end| format!("no answer: {end:?}"))
+}
+
+/// Runs `littoral` with these arguments until it ends by itself; for command lines that are wrong.
+pub fn run_to_the_end(arguments: &[&str]) -> (Option<i32>, String) {
+    let scratch = Scratch::new("command");
+    let mut command = Command::new("timeout");
+    command.arg("5").arg(binary()).args(arguments).current_dir(scratch.path());
+    let output = command.output().unwrap_or_else(|error| panic!("littoral does not start: {error}"));
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// A port that nobody listens on now.
+pub fn free_port(address: IpAddr) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap_or_else(|error| panic!("a free port on {address}: {error}"));
+    listener.local_addr().expect("a listener has an address").port()
+}
+
+/// `LITTORAL_BIN`, else the newer of the workspace's two builds.
+///
+/// # Panics
+/// When there is neither.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("LITTORAL_BIN") {
+        return path.into();
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let built = ["target/release/littoral", "target/debug/littoral"].map(|path| workspace.join(path));
+    let age = |path: &PathBuf| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let newest = built.into_iter().filter(|path| path.is_file()).max_by_key(age);
+    newest.expect("build the node first (cargo build --release), or set LITTORAL_BIN")
+}

@@ -1,0 +1,114 @@
+//! The whole configuration, and what must hold between its sections.
+
+use std::net::SocketAddr;
+
+use crate::section::cache::{Cache, MEMORY_MIN};
+use crate::section::limits::Limits;
+use crate::section::site::Site;
+use crate::section::telemetry::AccessLog;
+use crate::units::ByteSize;
+
+/// A configuration a node can run with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect, at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// Where the operator connects.
+    pub admin: SocketAddr,
+    /// Worker threads of the front. Default: one for each processor.
+    pub workers: usize,
+    pub cache: Cache,
+    pub limits: Limits,
+    pub site: Site,
+    pub access_log: AccessLog,
+    /// The test clock may be moved through the admin API.
+    pub test_clock: bool,
+}
+
+/// Values that are fine alone but not together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("no listen address: the node needs at least one, as in --listen 127.0.0.1:8080")]
+    NoListener,
+    #[error("memory is {0}: at least {MEMORY_MIN} are needed for buffers and a useful number of objects")]
+    MemoryTooSmall(ByteSize),
+    #[error("workers is 0: at least one thread must serve clients")]
+    NoWorkers,
+    #[error("{0} is used twice: clients and the admin API need addresses of their own")]
+    AddressTwice(SocketAddr),
+    #[error("the test clock is for tests: it needs every address on loopback, but {0} is not")]
+    TestClockOffLoopback(SocketAddr),
+}
+
+impl Config {
+    /// Checks what must hold between the sections.
+    ///
+    /// # Errors
+    /// All of them at once, in the order of the sections.
+    pub fn validate(self) -> Result<Self, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        if self.listen.is_empty() {
+            errors.push(ConfigError::NoListener);
+        }
+        if self.cache.memory < MEMORY_MIN {
+            errors.push(ConfigError::MemoryTooSmall(self.cache.memory));
+        }
+        if self.workers == 0 {
+            errors.push(ConfigError::NoWorkers);
+        }
+        let mut seen = vec![self.admin];
+        for address in &self.listen {
+            if address.port() != 0 && seen.contains(address) {
+                errors.push(ConfigError::AddressTwice(*address));
+            }
+            seen.push(*address);
+        }
+        if self.test_clock {
+            errors.extend(seen.iter().filter(|a| !a.ip().is_loopback()).map(|a| ConfigError::TestClockOffLoopback(*a)));
+        }
+        if errors.is_empty() { Ok(self) } else { Err(errors) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::section::site::{GetBody, SetCookie};
+
+    fn config() -> Config {
+        Config {
+            listen: vec!["127.0.0.1:8080".parse().expect("address")],
+            admin: "127.0.0.1:9900".parse().expect("address"),
+            workers: 1,
+            cache: Cache::default(),
+            limits: Limits::default(),
+            site: Site {
+                name: "default".into(),
+                origin: "http://127.0.0.1:1".parse().expect("origin"),
+                set_cookie: SetCookie::default(),
+                get_body: GetBody::default(),
+                trusted_clients: vec![],
+            },
+            access_log: AccessLog::Off,
+            test_clock: false,
+        }
+    }
+
+    #[test]
+    fn a_sound_configuration_passes() {
+        assert_eq!(config().validate(), Ok(config()));
+    }
+
+    #[test]
+    fn all_errors_are_reported_at_once() {
+        let bad = Config {
+            listen: vec!["127.0.0.1:9900".parse().expect("address"), "0.0.0.0:80".parse().expect("address")],
+            workers: 0,
+            cache: Cache { memory: ByteSize::kib(1) },
+            test_clock: true,
+            ..config()
+        };
+        let errors = bad.validate().expect_err("must fail");
+        assert_eq!(errors.len(), 4, "{errors:?}");
+    }
+}

@@ -1,0 +1,59 @@
+//! `[limits]`: every bound a client or an origin can run into. Each has a reason; those that depend on one another are
+//! tied by an assertion.
+
+use crate::units::Duration;
+
+/// Bounds on what clients and origins may ask of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Time from the first byte of a request head (for the first request: from the connection) to its last. Default 10s:
+    /// a slow phone needs one, a dripping client is gone before it matters.
+    pub head_timeout: Duration,
+    /// How long a connection may stay open between requests. Default 60s.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it; a client that keeps below 1 KiB/s on average is
+    /// cut too. Default 30s.
+    pub write_timeout: Duration,
+    /// How long a stopping node waits for requests in flight. Default 30s.
+    pub drain_timeout: Duration,
+    /// Connections from one address (IPv6: one /64) at a time. Default 4096: an office or a carrier behind one address
+    /// fits, one host cannot take every descriptor.
+    pub connections_per_client: u32,
+}
+
+/// A request head, its line and its fields together. What browsers send is under 16 KiB.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Field lines of a request or an origin's response. Work per head grows with their number.
+pub const FIELDS_MAX: usize = 128;
+/// The request target. RFC 9110 section 4.1 asks for at least 8,000.
+pub const TARGET_BYTES_MAX: usize = 8 << 10;
+/// The head of an origin's response.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 << 10;
+/// A body is kept in pieces of this size once it is larger than one.
+pub const CHUNK_BYTES: usize = 256 << 10;
+/// How far a fill that is not stored in full may run ahead of its fastest reader.
+pub const READ_AHEAD_MAX: u64 = 1 << 20;
+/// What a fill that is not stored in full keeps for slower readers; one that falls behind more than this is reset.
+pub const RETAINED_MAX: u64 = 8 << 20;
+/// A fill nobody reads any more goes on if at most this much is left.
+pub const ABANDONED_REMAINDER_MAX: u64 = 64 << 20;
+/// Lowest average rate, in bytes a second, at which a client may take an answer.
+pub const SEND_RATE_MIN: u64 = 1 << 10;
+/// How often a follower may find that a fill is not for it before it asks alone.
+pub const REJOINS_MAX: u32 = 2;
+
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(READ_AHEAD_MAX < RETAINED_MAX);
+const _: () = assert!(CHUNK_BYTES as u64 <= READ_AHEAD_MAX);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            connections_per_client: 4096,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `origins`: where a site's content comes from.
+
+use std::str::FromStr;
+
+use url::Url;
+
+use crate::units::Duration;
+
+/// One origin: where to connect, and what to call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Whether the connection is TLS.
+    pub scheme: OriginScheme,
+    /// Host name or address, without brackets.
+    pub host: String,
+    pub port: u16,
+    /// What the `Host` field of a request to it says.
+    pub host_header: HostHeader,
+    pub timeouts: OriginTimeouts,
+}
+
+/// How the node speaks to an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginScheme {
+    Http,
+    Https,
+}
+
+/// What the `Host` field of a request to an origin says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The origin's own name, as its URL has it. The default, so that any public site can stand behind the node.
+    Origin(String),
+    /// What the client sent, for an origin that serves several sites.
+    Client,
+}
+
+/// How long an origin may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginTimeouts {
+    /// To accept a connection, TLS included. Default 3s.
+    pub connect: Duration,
+    /// From the request to the end of the response head. Default 30s.
+    pub first_byte: Duration,
+    /// Between two pieces of a body. Default 30s.
+    pub between_bytes: Duration,
+    /// How long an unused connection is kept. Default 4s: common servers close theirs after 5s, and a request must not
+    /// meet a connection that is just being closed.
+    pub idle: Duration,
+}
+
+impl Default for OriginTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            first_byte: Duration::from_secs(30),
+            between_bytes: Duration::from_secs(30),
+            idle: Duration::from_secs(4),
+        }
+    }
+}
+
+/// Why a text is not an origin's URL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    #[error("`{0}` is not a URL: expected http://host[:port] or https://host[:port]")]
+    NotAUrl(String),
+    #[error("`{0}`: an origin's scheme is http or https")]
+    Scheme(String),
+    #[error("`{0}`: an origin has no user, path, query or fragment; the request's own path is used")]
+    Surplus(String),
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let url = Url::parse(text).map_err(|_| OriginError::NotAUrl(text.into()))?;
+        let scheme = match url.scheme() {
+            "http" => OriginScheme::Http,
+            "https" => OriginScheme::Https,
+            _ => return Err(OriginError::Scheme(text.into())),
+        };
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if !bare || !url.username().is_empty() || url.password().is_some() {
+            return Err(OriginError::Surplus(text.into()));
+        }
+        let host = url.host_str().filter(|h| !h.is_empty()).ok_or_else(|| OriginError::NotAUrl(text.into()))?;
+        let port = url.port_or_known_default().ok_or_else(|| OriginError::NotAUrl(text.into()))?;
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        Ok(Self {
+            scheme,
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port,
+            host_header: HostHeader::Origin(authority),
+            timeouts: OriginTimeouts::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, want: Result<(&str, u16, &str), ()>) {
+        let got = text.parse::<Origin>();
+        match (got, want) {
+            (Ok(origin), Ok((host, port, authority))) => {
+                assert_eq!((origin.host.as_str(), origin.port), (host, port), "{text}");
+                assert_eq!(origin.host_header, HostHeader::Origin(authority.into()), "{text}");
+            }
+            (Err(_), Err(())) => {}
+            (got, want) => panic!("{text}: got {got:?}, want {want:?}"),
+        }
+    }
+
+    #[test]
+    fn urls() {
+        check("http://example.org", Ok(("example.org", 80, "example.org")));
+        check("https://example.org/", Ok(("example.org", 443, "example.org")));
+        check("http://127.0.0.1:8000", Ok(("127.0.0.1", 8000, "127.0.0.1:8000")));
+        check("http://[::1]:8000", Ok(("::1", 8000, "[::1]:8000")));
+        check("example.org", Err(()));
+        check("ftp://example.org", Err(()));
+        check("http://example.org/path", Err(()));
+        check("http://user@example.org", Err(()));
+        check("http://", Err(()));
+    }
+}

@@ -1,0 +1,256 @@
+//! The composition root: the only place that knows every concrete type.
+
+use std::io::IsTerminal;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use edge_config::Config;
+use edge_config::section::origin::Origin;
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::listening::Service;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::Admin;
+use crate::cli::Run;
+use crate::clock;
+use crate::front::h1::Front;
+use crate::front::log::Log;
+use crate::front::pass::Pass;
+use crate::front::registry::Registry;
+use crate::origin::demo::DemoOrigin;
+use crate::origin::fetch::Fetch;
+use crate::origin::peer::OriginPeer;
+use crate::pipeline::Pipeline;
+use crate::routing::{Site, Snapshot};
+use crate::store::Store;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum StartError {
+    #[error("the configuration is not usable:\n{}", .0.iter().map(|e| format!("  {e}")).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<edge_config::ConfigError>),
+    #[error("cannot listen on {address}: {error}")]
+    #[diagnostic(help("is another process listening there? choose another address with --listen or --admin"))]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("cannot open the access log: {0}")]
+    #[diagnostic(help("give a writable file with --access-log, or - for standard output"))]
+    AccessLog(std::io::Error),
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl StartError {
+    /// 78 for configuration (as `sysexits` has it), 1 for the rest.
+    pub fn exit_code(&self) -> i32 {
+        if matches!(self, Self::Config(_)) { 78 } else { 1 }
+    }
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// Why it does not start.
+pub fn run(options: &Run) -> Result<(), StartError> {
+    let demo = match options.origin {
+        Some(_) => None,
+        None => Some(free_loopback_address()?),
+    };
+    let origin = match (&options.origin, demo) {
+        (Some(origin), _) => origin.clone(),
+        (None, Some(address)) => loopback_origin(address),
+        (None, None) => return Err(StartError::Config(vec![])),
+    };
+    let config = options.config(origin).map_err(StartError::Config)?;
+    raise_descriptor_limit();
+    for address in config.listen.iter().chain([&config.admin]) {
+        TcpListener::bind(address).map_err(|error| StartError::Listen { address: *address, error })?;
+    }
+    let mut random = [0; 40];
+    getrandom::fill(&mut random).map_err(StartError::Random)?;
+    let (secret, node) = random.split_at(32);
+    let secret: [u8; 32] = secret.try_into().unwrap_or_default();
+    let node = node.iter().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), &[&config.site.name]);
+    let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
+    let conf = Arc::new(server_conf(&config));
+    let node = build(&config, secret, node, &conf, metrics, access_log.clone());
+
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+    server.bootstrap();
+    let mut front = Service::new("front".into(), node.front);
+    front.threads = Some(config.workers);
+    for address in &config.listen {
+        // The front has buffers of its own; Pingora's would be 64 KiB for each connection.
+        front.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
+    }
+    server.add_service(front);
+    let mut admin = Service::new("admin".into(), node.admin);
+    admin.threads = Some(1);
+    admin.add_tcp(&config.admin.to_string());
+    server.add_service(admin);
+    if let Some(address) = demo {
+        let mut demo = Service::new("demo".into(), DemoOrigin::default());
+        demo.threads = Some(1);
+        demo.add_tcp(&address.to_string());
+        server.add_service(demo);
+    }
+    banner(&config, demo.is_some());
+    let drain = Drain {
+        registry: node.registry,
+        draining: node.draining,
+        deadline: config.limits.drain_timeout.get(),
+    };
+    server.run(RunArgs { shutdown_signal: Box::new(drain) });
+    access_log.close();
+    Ok(())
+}
+
+struct Node {
+    front: Front,
+    admin: Admin,
+    registry: Arc<Registry>,
+    draining: Arc<AtomicBool>,
+}
+
+fn build(
+    config: &Config,
+    secret: [u8; 32],
+    node: u64,
+    conf: &Arc<ServerConf>,
+    metrics: Arc<Metrics>,
+    access_log: Arc<AccessLog>,
+) -> Node {
+    let store = Store::new(config.cache.memory.bytes(), secret, metrics.clone());
+    let pipeline = Pipeline::new(store, metrics.clone(), |task| {
+        tokio::spawn(task);
+    });
+    let peer = Arc::new(OriginPeer::new(config.site.origin.clone()));
+    let upstream = Arc::new(Fetch::new(peer.clone(), metrics.clone()));
+    let snapshot = Arc::new(Snapshot::of_one(Site::new(&config.site, peer, upstream)));
+    let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
+    let draining = Arc::new(AtomicBool::new(false));
+    let front = Front {
+        pipeline: pipeline.clone(),
+        snapshot,
+        registry: registry.clone(),
+        pass: Pass::new(conf, pipeline.clone(), config.limits),
+        log: Log::new(access_log, metrics, node),
+        limits: config.limits,
+    };
+    let admin = Admin::new(pipeline, config.listen.clone(), draining.clone(), config.test_clock);
+    Node { front, admin, registry, draining }
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.workers,
+        // A connection stays on its thread: no queue is shared between workers.
+        work_stealing: false,
+        // The node drains before Pingora is told to stop.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        max_retries: 2,
+        ..ServerConf::default()
+    }
+}
+
+/// Waits for SIGTERM or SIGINT, then for the requests in flight.
+struct Drain {
+    registry: Arc<Registry>,
+    draining: Arc<AtomicBool>,
+    deadline: Duration,
+}
+
+/// How often a draining node looks whether it is empty.
+const DRAIN_CHECK: Duration = Duration::from_millis(20);
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("signals cannot be watched; the node stops only when it is killed");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+        }
+        self.draining.store(true, Ordering::Release);
+        self.registry.drain();
+        let until = clock::monotonic() + self.deadline;
+        while self.registry.connections() > 0 && clock::monotonic() < until {
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_CHECK) => {}
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+            }
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+fn free_loopback_address() -> Result<SocketAddr, StartError> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listen = |error| StartError::Listen { address: any, error };
+    TcpListener::bind(any).map_err(listen)?.local_addr().map_err(listen)
+}
+
+fn loopback_origin(address: SocketAddr) -> Origin {
+    use edge_config::section::origin::{HostHeader, OriginScheme, OriginTimeouts};
+    Origin {
+        scheme: OriginScheme::Http,
+        host: address.ip().to_string(),
+        port: address.port(),
+        host_header: HostHeader::Client,
+        timeouts: OriginTimeouts::default(),
+    }
+}
+
+/// Connections are descriptors: take as many as the system allows.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        tracing::warn!("the limit of open files stays where it is");
+    }
+}
+
+fn banner(config: &Config, demo: bool) {
+    let listen = config.listen.iter().map(|a| format!("http://{}", shown(*a))).collect::<Vec<_>>().join(", ");
+    let first = config.listen.first().map(|a| shown(*a)).unwrap_or_default();
+    let bold = |text: &str| {
+        if std::io::stderr().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    };
+    let origin = if demo {
+        "the built-in demonstration site (use --origin URL for your own)".to_owned()
+    } else {
+        format!("{}:{}", config.site.origin.host, config.site.origin.port)
+    };
+    eprintln!("{} {}", bold("littoral"), env!("CARGO_PKG_VERSION"));
+    eprintln!("  clients  {listen}");
+    eprintln!("  origin   {origin}");
+    eprintln!("  admin    http://{}/metrics  /livez  /readyz", config.admin);
+    eprintln!("  memory   {}, {} workers", config.cache.memory, config.workers);
+    eprintln!("Try, twice, and look at Cache-Status:");
+    eprintln!("  curl -i http://{first}/");
+    if demo {
+        eprintln!("  curl -i http://{first}/slow");
+        eprintln!("  curl -i http://{first}/uncacheable");
+        eprintln!("  curl -s -o /dev/null -w '%{{speed_download}}\\n' http://{first}/large.bin");
+    }
+}
+
+fn shown(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}

@@ -1,0 +1,185 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use edge_config::section::cache::Cache;
+use edge_config::section::limits::Limits;
+use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
+use edge_config::section::site::{GetBody, Network, SetCookie, Site};
+use edge_config::section::telemetry::AccessLog;
+use edge_config::{ByteSize, Config, ConfigError, Duration};
+
+/// A caching CDN edge node that anyone can run.
+#[derive(Debug, Parser)]
+#[command(name = "littoral", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node. Without --origin it serves a built-in demonstration origin.
+    Run(Box<Run>),
+}
+
+#[derive(Args, Debug, Default)]
+pub struct Run {
+    /// The origin: http://host[:port] or https://host[:port]
+    #[arg(long, value_name = "URL")]
+    pub origin: Option<Origin>,
+    /// Where clients connect; may be repeated [default: [::]:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<SocketAddr>,
+    /// Where the operator connects: /metrics, /livez, /readyz [default: 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// The whole memory budget: objects, fills, buffers [default: 512MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Worker threads [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Access log, JSON lines: a file, "-" for standard output, or "off" [default: -]
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<AccessLog>,
+    /// Send the client's Host to the origin instead of the origin's own
+    #[arg(long)]
+    pub preserve_host: bool,
+    /// Responses with Set-Cookie: "refuse" stores them only with explicit permission, "rfc9111" like any other
+    #[arg(long, value_enum, default_value_t)]
+    pub set_cookie: SetCookieArg,
+    /// GET and HEAD requests with a body: "refuse" answers 400, "pass" hands them to the origin uncached
+    #[arg(long, value_enum, default_value_t)]
+    pub get_body: GetBodyArg,
+    /// Believe X-Forwarded-* and similar fields of these clients; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub trust: Vec<Network>,
+    /// From the first byte of a request head to its last [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub head_timeout: Option<Duration>,
+    /// Between requests of a connection, and between pieces of a request body [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<Duration>,
+    /// How long a client may take nothing of its answer [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub write_timeout: Option<Duration>,
+    /// How long a stopping node waits for requests in flight [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub drain_timeout: Option<Duration>,
+    /// Connections from one client address, or one IPv6 /64, at a time [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub connections_per_client: Option<u32>,
+    /// For an origin to accept a connection [default: 3s]
+    #[arg(long, value_name = "TIME")]
+    pub connect_timeout: Option<Duration>,
+    /// From the request to the end of the origin's response head [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub first_byte_timeout: Option<Duration>,
+    /// Between two pieces of an origin's response body [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub between_bytes_timeout: Option<Duration>,
+    /// For tests: POST /test/clock on the admin address moves the wall clock; every address must be on loopback
+    #[arg(long)]
+    pub unsafe_test_clock: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum SetCookieArg {
+    #[default]
+    Refuse,
+    Rfc9111,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum GetBodyArg {
+    #[default]
+    Refuse,
+    Pass,
+}
+
+impl Run {
+    /// The configuration these options make, for an origin.
+    ///
+    /// # Errors
+    /// Everything that does not go together.
+    pub fn config(&self, origin: Origin) -> Result<Config, Vec<ConfigError>> {
+        let limits = Limits::default();
+        let timeouts = OriginTimeouts::default();
+        let mut origin = origin;
+        origin.timeouts = OriginTimeouts {
+            connect: self.connect_timeout.unwrap_or(timeouts.connect),
+            first_byte: self.first_byte_timeout.unwrap_or(timeouts.first_byte),
+            between_bytes: self.between_bytes_timeout.unwrap_or(timeouts.between_bytes),
+            idle: timeouts.idle,
+        };
+        if self.preserve_host {
+            origin.host_header = HostHeader::Client;
+        }
+        let site = Site {
+            name: "default".into(),
+            origin,
+            set_cookie: match self.set_cookie {
+                SetCookieArg::Refuse => SetCookie::Refuse,
+                SetCookieArg::Rfc9111 => SetCookie::Rfc9111,
+            },
+            get_body: match self.get_body {
+                GetBodyArg::Refuse => GetBody::Refuse,
+                GetBodyArg::Pass => GetBody::Pass,
+            },
+            trusted_clients: self.trust.clone(),
+        };
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Config {
+            listen: if self.listen.is_empty() { vec![default_listen()] } else { self.listen.clone() },
+            admin: self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9900))),
+            workers: self.workers.unwrap_or(processors),
+            cache: self.memory.map_or_else(Cache::default, |memory| Cache { memory }),
+            limits: Limits {
+                head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),
+                idle_timeout: self.idle_timeout.unwrap_or(limits.idle_timeout),
+                write_timeout: self.write_timeout.unwrap_or(limits.write_timeout),
+                drain_timeout: self.drain_timeout.unwrap_or(limits.drain_timeout),
+                connections_per_client: self.connections_per_client.unwrap_or(limits.connections_per_client),
+            },
+            site,
+            access_log: self.access_log.clone().unwrap_or_default(),
+            test_clock: self.unsafe_test_clock,
+        }
+        .validate()
+    }
+}
+
+/// IPv6 and IPv4 where the kernel has both; IPv4 where it has no IPv6.
+fn default_listen() -> SocketAddr {
+    let both = SocketAddr::from(([0u16; 8], 8080));
+    let has_ipv6 = std::net::UdpSocket::bind(SocketAddr::from(([0u16; 8], 0))).is_ok();
+    if has_ipv6 { both } else { SocketAddr::from(([0, 0, 0, 0], 8080)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_was_expected() {
+        for (arguments, expected) in [
+            (["--memory", "lots"], "is not a size"),
+            (["--origin", "example.org"], "is not a URL"),
+            (["--trust", "10.0.0.0/99"], "is not an address range"),
+            (["--head-timeout", "10"], "is not a duration"),
+        ] {
+            let all = ["littoral", "run"].into_iter().chain(arguments);
+            let error = Cli::try_parse_from(all).expect_err("must be refused").to_string();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+}

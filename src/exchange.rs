@@ -1,0 +1,45 @@
+//! The trait an answer is written through: what the pipeline knows of a protocol.
+
+use std::future::Future;
+use std::io;
+
+use bytes::Bytes;
+
+/// How the body that follows a head is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// No body follows, and the fields say all there is to say about one (HEAD, 204, 304).
+    None,
+    Known(u64),
+    Unknown,
+}
+
+/// One request's way back to its client.
+///
+/// Every method that writes is bounded in time: a client that takes nothing makes it fail.
+pub trait Exchange: Send {
+    /// Sends a stored response whole: status line, `dynamic` field lines, then `block` (field lines, blank line, and
+    /// the body if it is in the block) and `chunks`, in one go and without copying the body.
+    fn stored(
+        &mut self,
+        status: u16,
+        dynamic: &[u8],
+        block: &[u8],
+        chunks: &[Bytes],
+    ) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Begins an answer; nothing is sent before [`Self::body`], [`Self::flush`] or [`Self::finish`].
+    fn head(&mut self, status: u16, fields: &[&[u8]], length: BodyLength);
+
+    /// Sends a part of the body, and the head if it still waits.
+    fn body(&mut self, slices: &[&[u8]]) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Sends what waits.
+    fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Ends the answer: the client can tell that it is complete.
+    fn finish(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Resolves when the client has gone away.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+}

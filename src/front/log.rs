@@ -1,0 +1,138 @@
+//! A request's log record and metrics: written once, when it is over.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::clock;
+use crate::front::gate::{Head, Version};
+use crate::pipeline::request::Outcome;
+use crate::routing::Site;
+use crate::store::key::CacheKey;
+use crate::telemetry::access_log::{AccessLog, Record};
+use crate::telemetry::metrics::{CacheOutcome, Metrics};
+
+/// What is known of a request before it is answered.
+pub struct Seen<'a> {
+    pub client: IpAddr,
+    pub site: &'a Arc<Site>,
+    pub head: &'a Head<'a>,
+    pub started: Instant,
+}
+
+/// Where records and counts go.
+pub struct Log {
+    access_log: Arc<AccessLog>,
+    metrics: Arc<Metrics>,
+    /// Request ids: unique to this process by its random half, in order by the other.
+    node: u64,
+    next: AtomicU64,
+}
+
+/// A request id, not yet written out: most requests never need it.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId {
+    node: u64,
+    number: u64,
+}
+
+impl RequestId {
+    /// 32 hexadecimal digits, as a trace id is written.
+    pub fn text(self) -> String {
+        format!("{:016x}{:016x}", self.node, self.number)
+    }
+}
+
+impl Log {
+    pub fn new(access_log: Arc<AccessLog>, metrics: Arc<Metrics>, node: u64) -> Self {
+        Self { access_log, metrics, node, next: AtomicU64::new(1) }
+    }
+
+    pub fn next_id(&self) -> RequestId {
+        RequestId { node: self.node, number: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Records a request that is over.
+    pub fn write(
+        &self,
+        seen: &Seen<'_>,
+        outcome: &Outcome,
+        first_byte: Option<Instant>,
+        key: Option<CacheKey>,
+        trace_id: Option<&str>,
+    ) {
+        let since = |at: Instant| at.saturating_duration_since(seen.started);
+        self.metrics.request(seen.site.index, outcome.cache, outcome.status, outcome.bytes);
+        if let Some(first_byte) = first_byte {
+            self.metrics.ttfb(outcome.cache, since(first_byte).as_secs_f64());
+        }
+        if self.access_log.is_off() {
+            return;
+        }
+        let us = |at: Instant| u64::try_from(since(at).as_micros()).unwrap_or(u64::MAX);
+        self.access_log.record(&Record {
+            ts: clock::wall(),
+            site: &seen.site.name,
+            client: Some(seen.client),
+            method: seen.head.method.as_str(),
+            host: seen.head.host,
+            target: seen.head.target,
+            status: outcome.status,
+            bytes: outcome.bytes,
+            cache: outcome.cache.as_str(),
+            reason: outcome.reason.map(|reason| reason.as_str()),
+            key: key.map(|key| key.as_u128()),
+            ttl: outcome.ttl,
+            age: outcome.age,
+            ttfb_us: first_byte.map(us),
+            total_us: us(clock::monotonic()),
+            origin: outcome.asked_origin.then(|| seen.site.peer.label()),
+            retries: 0,
+            proto: if seen.head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            trace_id,
+            tier: (outcome.cache == CacheOutcome::Hit).then_some("memory"),
+        });
+    }
+
+    /// Records bytes that were no request.
+    pub fn refused(&self, client: IpAddr, reason: &'static str, status: u16, bytes: u64, started: Instant) {
+        self.metrics.refusal(reason);
+        if self.access_log.is_off() {
+            return;
+        }
+        let total = clock::monotonic().saturating_duration_since(started);
+        self.access_log.record(&Record {
+            ts: clock::wall(),
+            site: "",
+            client: Some(client),
+            method: "",
+            host: b"",
+            target: b"",
+            status,
+            bytes,
+            cache: CacheOutcome::Error.as_str(),
+            reason: Some(reason),
+            key: None,
+            ttl: None,
+            age: None,
+            ttfb_us: None,
+            total_us: u64::try_from(total.as_micros()).unwrap_or(u64::MAX),
+            origin: None,
+            retries: 0,
+            proto: "HTTP/1.1",
+            trace_id: None,
+            tier: None,
+        });
+    }
+
+    /// Counts a well-formed request that is not served.
+    pub fn count_refusal(&self, reason: &'static str) {
+        self.metrics.refusal(reason);
+    }
+
+    /// Counts a connection that was closed without an answer.
+    pub fn dropped(&self, reason: &'static str) {
+        self.metrics.refusal(reason);
+    }
+}

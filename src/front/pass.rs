@@ -1,0 +1,314 @@
+//! The pass path: Pingora's `HttpProxy` for everything the cache has nothing to do with.
+//!
+//! The proxy reads the gate's own serialisation of the head, never the client's bytes, so that both see one request.
+//! What this request is, and what became of it, travels beside it in the task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use edge_config::section::limits::{Limits, SEND_RATE_MIN};
+use parking_lot::Mutex;
+use pingora::apps::HttpServerApp;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
+use pingora::server::ShutdownWatch;
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{BError, Error, ErrorSource, ErrorType};
+
+use crate::front::gate::{Forwarding, serialise};
+use crate::front::log::Seen;
+use crate::origin::Failure;
+use crate::pipeline::Pipeline;
+use crate::pipeline::request::Outcome;
+use crate::routing::Site;
+use crate::semantics::cache_key::{KeyParts, canonical_host};
+use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
+use crate::semantics::invalidation::targets;
+use crate::telemetry::metrics::CacheOutcome;
+
+/// What the proxy does not see of a request, and what it says about it.
+struct Passed {
+    site: Arc<Site>,
+    method: String,
+    host: Vec<u8>,
+    target: Vec<u8>,
+    reason: Reason,
+    result: Mutex<PassResult>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct PassResult {
+    status: u16,
+    bytes: u64,
+    failure: Option<Failure>,
+    complete: bool,
+}
+
+tokio::task_local! {
+    static PASSED: Arc<Passed>;
+}
+
+/// The pass path.
+pub struct Pass {
+    proxy: Arc<HttpProxy<App>>,
+}
+
+impl Pass {
+    pub fn new(conf: &Arc<ServerConf>, pipeline: Arc<Pipeline>, limits: Limits) -> Self {
+        Self { proxy: Arc::new(http_proxy(conf, App { pipeline, limits })) }
+    }
+
+    /// Has the origin answer a request. Gives the stream back if the client may go on using it.
+    pub async fn run(
+        &self,
+        stream: Stream,
+        seen: &Seen<'_>,
+        body: &[u8],
+        forwarding: &Forwarding<'_>,
+        shutdown: &ShutdownWatch,
+    ) -> (Option<Stream>, Outcome) {
+        let head = seen.head;
+        let upgrade = head.asks_for_websocket();
+        let mut prefix = Vec::with_capacity(head.length + 256 + body.len());
+        serialise(head, head.framing, upgrade, forwarding, head.host, &mut prefix);
+        prefix.extend_from_slice(body);
+        let passed = Arc::new(Passed {
+            site: seen.site.clone(),
+            method: head.method.as_str().to_owned(),
+            host: head.host.to_vec(),
+            target: head.target.to_vec(),
+            reason: match (upgrade, head.method.is_safe()) {
+                (true, _) => Reason::PassUpgrade,
+                (false, true) if matches!(head.method.as_str(), "GET" | "HEAD") => Reason::RequestBody,
+                (false, _) => Reason::Method,
+            },
+            result: Mutex::default(),
+        });
+        let mut session = ServerSession::new_http1(stream);
+        session.set_keepalive(if head.keep_alive { Some(60) } else { None });
+        session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
+        let reused = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown)).await;
+        let result = *passed.result.lock();
+        let reason = result.failure.map_or(passed.reason, Failure::reason);
+        let cache = if result.failure.is_some() { CacheOutcome::Error } else { CacheOutcome::Pass };
+        let outcome = Outcome {
+            bytes: result.bytes,
+            complete: result.complete,
+            asked_origin: true,
+            ..Outcome::new(if result.status == 0 { 499 } else { result.status }, cache, Some(reason))
+        };
+        (reused.map(|stream| stream.consume().0), outcome)
+    }
+}
+
+/// The proxy's side.
+pub struct App {
+    pipeline: Arc<Pipeline>,
+    limits: Limits,
+}
+
+/// The request's context; none only if the proxy were run outside [`Pass::run`].
+#[derive(Default)]
+pub struct Context(Option<Arc<Passed>>);
+
+impl Context {
+    fn passed(&self) -> Result<&Arc<Passed>, BError> {
+        self.0.as_ref().ok_or_else(|| Error::new(ErrorType::InternalError))
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for App {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context(PASSED.try_with(Arc::clone).ok())
+    }
+
+    // No modules: the node does not recompress what it passes.
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<(), BError> {
+        let downstream = session.as_downstream_mut();
+        downstream.set_read_timeout(Some(self.limits.idle_timeout.get()));
+        downstream.set_write_timeout(Some(self.limits.write_timeout.get()));
+        downstream.set_min_send_rate(Some(usize::try_from(SEND_RATE_MIN).unwrap_or(usize::MAX)));
+        downstream.set_total_drain_timeout(Some(Duration::from_secs(10)));
+        Ok(())
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>, BError> {
+        let passed = context.passed()?;
+        let peer = passed.site.peer.resolve().await;
+        peer.map(Box::new).map_err(|_| Error::new_up(ErrorType::ConnectError))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let passed = context.passed()?;
+        let host = passed.site.peer.host_header(&passed.host);
+        let value = http::HeaderValue::from_bytes(host).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
+        request.insert_header(http::header::HOST, value)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let passed = context.passed()?;
+        self.invalidate(passed, response);
+        if response.status.as_u16() != 101 {
+            strip_hop_by_hop(response);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let passed = context.passed()?;
+        let status = CacheStatus {
+            forward: Some(if passed.reason == Reason::Method { Forward::Method } else { Forward::Bypass }),
+            forward_status: Some(response.status.as_u16()),
+            detail: Some(passed.reason),
+            ..CacheStatus::default()
+        };
+        append_cache_status(response, &status)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let client_is_gone = *error.esource() == ErrorSource::Downstream && !is_client_fault(error);
+        let status = match error.etype() {
+            ErrorType::HTTPStatus(status) => *status,
+            _ if *error.esource() == ErrorSource::Downstream => 400,
+            _ => failure_of(error).status(),
+        };
+        if let Ok(passed) = context.passed() {
+            let mut result = passed.result.lock();
+            result.failure = (*error.esource() != ErrorSource::Downstream).then(|| failure_of(error));
+            result.status = if client_is_gone { 499 } else { status };
+        }
+        if !client_is_gone && session.response_written().is_none() {
+            let detail = if *error.esource() == ErrorSource::Downstream { None } else { Some(failure_of(error).reason()) };
+            let cache_status = CacheStatus { forward: Some(Forward::Method), detail, ..CacheStatus::default() };
+            let _ = respond(session, status, &cache_status).await;
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        if let Ok(passed) = context.passed() {
+            let mut result = passed.result.lock();
+            if let Some(written) = session.response_written() {
+                result.status = written.status.as_u16();
+            }
+            result.bytes = session.body_bytes_sent() as u64;
+            result.complete = error.is_none();
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        // The access log and the metrics have it, once.
+        true
+    }
+}
+
+impl App {
+    /// RFC 9111 section 4.4: an unsafe request that succeeded makes what was stored of its targets gone.
+    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) {
+        let status = response.status.as_u16();
+        let mut fields = Vec::new();
+        for name in ["location", "content-location"] {
+            for value in response.headers.get_all(name) {
+                fields.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            }
+        }
+        let fields = crate::semantics::fields::Fields::new(&fields);
+        let host = canonical_host(&passed.host, "http");
+        let mut scratch = Vec::new();
+        for path in targets(passed.method.as_bytes(), status, &passed.target, "http", &passed.host, fields) {
+            let parts = KeyParts { site: &passed.site.name, scheme: "http", host: &host, path_and_query: &path };
+            let key = self.pipeline.store.keyer.primary(&parts, &mut scratch);
+            self.pipeline.store.invalidate(&key);
+        }
+    }
+}
+
+/// RFC 9110 section 7.6.1: neither the hop-by-hop fields nor what `Connection` names crosses.
+fn strip_hop_by_hop(response: &mut ResponseHeader) {
+    use crate::semantics::hop_by_hop::is_hop_by_hop;
+    let named: Vec<String> = response
+        .headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
+        .filter(|name| !matches!(name.as_str(), "close" | "keep-alive" | "content-length" | "transfer-encoding" | ""))
+        .collect();
+    for name in named {
+        response.remove_header(name.as_str());
+    }
+    let hop_by_hop: Vec<http::HeaderName> = response
+        .headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name.as_str().as_bytes()) && *name != http::header::TRANSFER_ENCODING)
+        .cloned()
+        .collect();
+    for name in hop_by_hop {
+        response.remove_header(&name);
+    }
+}
+
+fn append_cache_status(response: &mut ResponseHeader, status: &CacheStatus) -> Result<(), BError> {
+    let mut value = Vec::with_capacity(64);
+    status.write(&mut value);
+    let value = http::HeaderValue::from_bytes(&value).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
+    response.append_header("cache-status", value).map(|_| ())
+}
+
+async fn respond(session: &mut Session, status: u16, cache_status: &CacheStatus) -> Result<(), BError> {
+    let body = format!("{status}\n{}\n", cache_status.detail.map_or("", |reason| reason.sentence()));
+    let mut response = ResponseHeader::build(status, Some(4))?;
+    response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    response.insert_header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
+    append_cache_status(&mut response, cache_status)?;
+    session.set_keepalive(None);
+    session.write_response_header(Box::new(response), false).await?;
+    session.write_response_body(Some(body.into()), true).await
+}
+
+/// A body that breaks its own framing is the client's fault, and it is still there to be told.
+fn is_client_fault(error: &Error) -> bool {
+    !matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed)
+}
+
+fn failure_of(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::ConnectProxyFailure
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert => Failure::Unreachable,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Failure::Closed,
+        _ => Failure::Malformed,
+    }
+}

@@ -1,0 +1,145 @@
+//! Who is connected: a bound for each client address, and a way to wake idle connections when the node drains.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use crate::telemetry::metrics::Metrics;
+
+/// All connections of the front.
+pub struct Registry {
+    connections_per_client: u32,
+    draining: AtomicBool,
+    next: AtomicU64,
+    state: Mutex<State>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    per_client: HashMap<IpAddr, u32, ahash::RandomState>,
+    /// How to wake the connections that wait for a request.
+    wakers: HashMap<u64, Option<Waker>, ahash::RandomState>,
+}
+
+/// A connection's place in the registry; given back on drop.
+pub struct Lease {
+    registry: Arc<Registry>,
+    id: u64,
+    client: IpAddr,
+}
+
+impl Registry {
+    pub fn new(connections_per_client: u32, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            connections_per_client,
+            draining: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            state: Mutex::default(),
+            metrics,
+        })
+    }
+
+    /// Admits a connection, unless its address has too many.
+    pub fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Lease> {
+        if self.is_draining() {
+            return None;
+        }
+        let client = counted_as(client);
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let count = state.per_client.entry(client).or_insert(0);
+        if *count >= self.connections_per_client {
+            drop(state);
+            self.metrics.refusal("connections-per-client");
+            return None;
+        }
+        *count += 1;
+        state.wakers.insert(id, None);
+        self.metrics.connections.inc();
+        Some(Lease { registry: self.clone(), id, client })
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// From now on idle connections close, and busy ones close after their answer.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        for waker in self.state.lock().wakers.values_mut() {
+            if let Some(waker) = waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    pub fn connections(&self) -> usize {
+        self.state.lock().wakers.len()
+    }
+}
+
+impl Lease {
+    /// Wakes this connection when the node drains. Once for each connection is enough: a connection is one task.
+    pub fn wake_on_drain(&self, waker: &Waker) {
+        self.registry.state.lock().wakers.insert(self.id, Some(waker.clone()));
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.registry.is_draining()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.registry.state.lock();
+        state.wakers.remove(&self.id);
+        if let Some(count) = state.per_client.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                state.per_client.remove(&self.client);
+            }
+        }
+        drop(state);
+        self.registry.metrics.connections.dec();
+    }
+}
+
+/// One customer usually has a whole /64 of IPv6; an IPv4 address that arrives on an IPv6 socket is that address.
+fn counted_as(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_gets_its_number_of_connections_and_no_more() {
+        let registry = Registry::new(2, Metrics::new("test", &["default"]));
+        let client: IpAddr = "192.0.2.1".parse().expect("address");
+        let first = registry.admit(client).expect("first");
+        let _second = registry.admit("::ffff:192.0.2.1".parse().expect("address")).expect("second");
+        assert!(registry.admit(client).is_none());
+        assert!(registry.admit("192.0.2.2".parse().expect("address")).is_some(), "another address");
+        drop(first);
+        assert!(registry.admit(client).is_some());
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_client() {
+        let a = counted_as("2001:db8:1:2::1".parse().expect("address"));
+        assert_eq!(a, counted_as("2001:db8:1:2:ffff::9".parse().expect("address")));
+        assert_ne!(a, counted_as("2001:db8:1:3::1".parse().expect("address")));
+    }
+}

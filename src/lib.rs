@@ -1,0 +1,24 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod clock;
+pub mod semantics;
+
+pub mod telemetry;
+
+pub mod origin;
+pub mod purge;
+pub mod store;
+
+pub mod routing;
+
+pub mod exchange;
+pub mod pipeline;
+
+pub mod admin;
+pub mod front;
+
+pub mod app;
+pub mod cli;
+
+#[cfg(test)]
+mod tidy;

@@ -1,0 +1,101 @@
+//! Who answers, and asking them.
+//!
+//! [`Upstream`] is what a fill asks; [`fetch`] is the real one, on Pingora's connector. Everything that can go wrong on
+//! the way is a [`Failure`]. [`demo`] is the built-in demonstration origin of a node that has no other.
+
+pub mod demo;
+pub mod fetch;
+pub mod peer;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::semantics::cache_status::Reason;
+
+/// What a fill asks its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginRequest {
+    /// `GET` or `HEAD`.
+    pub method: &'static str,
+    /// Path and query, byte for byte what the cache key was made of.
+    pub target: Vec<u8>,
+    /// The `Host` the client sent.
+    pub host: Vec<u8>,
+    /// Field lines, without `host`.
+    pub fields: Vec<u8>,
+}
+
+/// What an origin answered.
+pub struct OriginResponse {
+    pub status: u16,
+    /// End-to-end field lines, without `content-length`.
+    pub fields: Vec<u8>,
+    /// The length the origin promised.
+    pub length: Option<u64>,
+    pub body: Box<dyn OriginBody>,
+    /// Connections tried before this one answered.
+    pub retries: u32,
+}
+
+/// Somebody who can be asked for a response.
+#[async_trait]
+pub trait Upstream: Send + Sync {
+    /// Sends the request and waits for the head of the final response.
+    async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure>;
+}
+
+/// A response body on its way.
+#[async_trait]
+pub trait OriginBody: Send {
+    /// The next piece; `None` once the body is complete, and only then.
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure>;
+}
+
+/// Why there is no complete answer from an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("no connection to the origin")]
+    Unreachable,
+    #[error("the origin did not answer in time")]
+    FirstByteTimeout,
+    #[error("the origin stopped sending in the middle of its answer")]
+    BetweenBytesTimeout,
+    #[error("the origin closed the connection before its answer was complete")]
+    Closed,
+    #[error("the origin's answer was not well-formed")]
+    Malformed,
+    #[error("nobody waits for the answer any more")]
+    Abandoned,
+    #[error("the client fell too far behind an answer that is not stored")]
+    ReaderTooSlow,
+}
+
+impl Failure {
+    /// The status of the answer when nothing else can be said.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::FirstByteTimeout | Self::BetweenBytesTimeout => 504,
+            _ => 502,
+        }
+    }
+
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Unreachable => Reason::OriginUnreachable,
+            Self::FirstByteTimeout | Self::BetweenBytesTimeout => Reason::OriginTimeout,
+            Self::Malformed => Reason::MalformedResponse,
+            Self::Closed | Self::Abandoned | Self::ReaderTooSlow => Reason::FillFailed,
+        }
+    }
+
+    /// The label of the origin metrics.
+    pub fn outcome(self) -> &'static str {
+        match self {
+            Self::Unreachable => "connect",
+            Self::FirstByteTimeout | Self::BetweenBytesTimeout => "timeout",
+            Self::Malformed => "malformed",
+            Self::Closed => "closed",
+            Self::Abandoned | Self::ReaderTooSlow => "abandoned",
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! One fill for many requests: who is being asked for right now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::store::fill::{Fill, Reader};
+use crate::store::key::{CacheKey, KeyHasher};
+
+/// Maps that are locked apart.
+const SHARDS: usize = 64;
+
+/// The fills that others may join.
+pub struct Coalesce {
+    shards: Box<[Mutex<HashMap<CacheKey, Arc<Fill>, KeyHasher>>]>,
+}
+
+/// What a request that wants to share a fill gets.
+pub enum Joined {
+    /// A fill that was under way.
+    Follower(Reader),
+    /// A fill that this request has to start.
+    Starter(Reader),
+    /// The store has changed since the request looked: it has to look again.
+    LookAgain,
+}
+
+impl Default for Coalesce {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::new(HashMap::default())).collect() }
+    }
+}
+
+impl Coalesce {
+    /// Joins the fill under way for `key`, or enters the one that `new` makes. `unchanged` is asked under the lock:
+    /// a fill that ended between the look-up and now has left its response in the store.
+    pub fn join_or_start(
+        &self,
+        key: &CacheKey,
+        unchanged: impl FnOnce() -> bool,
+        new: impl FnOnce() -> Arc<Fill>,
+    ) -> Joined {
+        let mut fills = self.shard(key).lock();
+        if let Some(reader) = fills.get(key).and_then(|fill| fill.join()) {
+            return Joined::Follower(reader);
+        }
+        if !unchanged() {
+            return Joined::LookAgain;
+        }
+        let fill = new();
+        let Some(reader) = fill.join() else { return Joined::LookAgain };
+        fills.insert(*key, fill);
+        Joined::Starter(reader)
+    }
+
+    /// Enters a fill that no client waits for, unless one is under way.
+    pub fn start_background(&self, key: &CacheKey, new: impl FnOnce() -> Arc<Fill>) -> Option<Arc<Fill>> {
+        let mut fills = self.shard(key).lock();
+        if fills.contains_key(key) {
+            return None;
+        }
+        let fill = new();
+        fills.insert(*key, fill.clone());
+        Some(fill)
+    }
+
+    /// Nobody joins this fill any more.
+    pub fn leave(&self, fill: &Arc<Fill>) {
+        let mut fills = self.shard(&fill.key).lock();
+        if fills.get(&fill.key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            fills.remove(&fill.key);
+        }
+    }
+
+    /// Fills under way that others may join.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    fn shard(&self, key: &CacheKey) -> &Mutex<HashMap<CacheKey, Arc<Fill>, KeyHasher>> {
+        &self.shards[key.low_u64() as usize % SHARDS]
+    }
+}

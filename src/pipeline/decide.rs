@@ -1,0 +1,135 @@
+//! What to do with a request, given what is stored.
+
+use std::sync::Arc;
+
+use crate::pipeline::Pipeline;
+use crate::pipeline::request::{Method, Request};
+use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
+use crate::semantics::range::{RangePlan, plan};
+use crate::semantics::reuse::{Reuse, Why, reuse};
+use crate::semantics::validation::{Precondition, precondition};
+use crate::store::key::CacheKey;
+use crate::store::record::StoredResponse;
+use crate::store::store::Lookup;
+
+/// What to do with a request.
+pub enum Decision {
+    /// Answer from the store.
+    Hit { stored: Arc<StoredResponse>, status: CacheStatus },
+    /// Answer from the store, and refresh it for the next one.
+    HitThenRefresh { stored: Arc<StoredResponse>, status: CacheStatus, refresh: Plan },
+    /// Ask the origin.
+    Fetch(Plan),
+    /// The client wants a stored response or none.
+    NothingStored,
+}
+
+/// How the origin is to be asked.
+#[derive(Clone)]
+pub struct Plan {
+    /// What one fill for all such requests is known by.
+    pub fill_key: CacheKey,
+    /// The stored response this one is to renew or replace.
+    pub stale: Option<Arc<StoredResponse>>,
+    pub sharing: FillSharing,
+    pub forward: Forward,
+    pub detail: Option<Reason>,
+}
+
+/// Whether a request shares its fill with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillSharing {
+    /// One fill for all who ask for the same.
+    Shared,
+    /// A fill of its own, whose answer may be stored.
+    Alone,
+    /// A fill of its own with the request as it is: its answer is for this client, conditions and range included.
+    AsIs,
+}
+
+impl Pipeline {
+    /// Looks up and decides. The only place that weighs a request against the store.
+    pub fn decide(&self, request: &Request<'_>) -> Decision {
+        let (fill_key, found, forward) = match self.store.lookup(&request.key, request.fields) {
+            Lookup::Found { stored, key } => (key, Some(stored), Forward::Stale),
+            Lookup::UriMiss => (request.key, None, Forward::UriMiss),
+            Lookup::VaryMiss { key } => (key, None, Forward::VaryMiss),
+        };
+        let own = |sharing, forward, detail| Plan { fill_key, stale: None, sharing, forward, detail };
+        let Some(stored) = found else {
+            if request.directives.only_if_cached {
+                return Decision::NothingStored;
+            }
+            return Decision::Fetch(self.plan_miss(request, &own, forward));
+        };
+        if request.directives.no_store {
+            return Decision::Fetch(own(FillSharing::AsIs, Forward::Request, Some(Reason::RequestNoStore)));
+        }
+        if request.conditional {
+            let response_time = stored.freshness().response_time();
+            if precondition(request.fields, stored.status(), stored.fields(), response_time) == Precondition::Failed {
+                // RFC 9111 section 4.3.2: not ours to refuse; the origin may hold the representation that was meant.
+                return Decision::Fetch(own(FillSharing::AsIs, Forward::Request, None));
+            }
+        }
+        let ttl = stored.freshness().ttl_seconds(request.now);
+        let hit = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
+        let why = match reuse(&request.directives, stored.freshness(), request.now) {
+            Reuse::Fresh => return Decision::Hit { stored, status: hit },
+            Reuse::StaleByRequest => {
+                return Decision::Hit { stored, status: CacheStatus { detail: Some(Reason::Stale), ..hit } };
+            }
+            Reuse::StaleWhileRevalidate => {
+                let status = CacheStatus { detail: Some(Reason::Stale), ..hit };
+                let refresh = self.plan_renewal(request, fill_key, &stored, Why::Stale);
+                return Decision::HitThenRefresh { stored, status, refresh };
+            }
+            Reuse::Revalidate(why) => why,
+        };
+        if request.directives.only_if_cached {
+            return Decision::NothingStored;
+        }
+        Decision::Fetch(self.plan_renewal(request, fill_key, &stored, why))
+    }
+
+    fn plan_miss(
+        &self,
+        request: &Request<'_>,
+        own: &impl Fn(FillSharing, Forward, Option<Reason>) -> Plan,
+        forward: Forward,
+    ) -> Plan {
+        if request.directives.no_store {
+            return own(FillSharing::AsIs, Forward::Request, Some(Reason::RequestNoStore));
+        }
+        if request.range && request.method == Method::Get {
+            return own(FillSharing::AsIs, forward, Some(Reason::RangeNotStored));
+        }
+        if request.method == Method::Head {
+            return own(FillSharing::AsIs, forward, None);
+        }
+        if self.store.marks.holds(&request.key, &self.store.ledger) {
+            return own(FillSharing::Alone, forward, Some(Reason::HitForMiss));
+        }
+        own(FillSharing::Shared, forward, None)
+    }
+
+    fn plan_renewal(&self, request: &Request<'_>, fill_key: CacheKey, stored: &Arc<StoredResponse>, why: Why) -> Plan {
+        let from_request = matches!(why, Why::RequestNoCache | Why::RequestMaxAge | Why::RequestMinFresh);
+        let forward = if from_request { Forward::Request } else { Forward::Stale };
+        if request.method == Method::Head {
+            return Plan { fill_key, stale: None, sharing: FillSharing::AsIs, forward, detail: Some(why.reason()) };
+        }
+        // A response that needs validation for every use satisfies nobody but the one who asked.
+        let never_fresh = stored.freshness().no_cache() || stored.freshness().lifetime().0 == 0;
+        let sharing = if from_request || never_fresh { FillSharing::Alone } else { FillSharing::Shared };
+        Plan { fill_key, stale: Some(stored.clone()), sharing, forward, detail: Some(why.reason()) }
+    }
+}
+
+/// Which part of a stored response answers a request.
+pub fn range_of(request: &Request<'_>, stored: &StoredResponse) -> RangePlan {
+    if !request.range || request.method == Method::Head {
+        return RangePlan::Whole;
+    }
+    plan(request.fields, stored.fields(), stored.status(), stored.body_len())
+}

@@ -1,0 +1,172 @@
+//! A stored response to one client: whole, in part, or as "not modified".
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::exchange::{BodyLength, Exchange};
+use crate::pipeline::decide::range_of;
+use crate::pipeline::request::{Method, Outcome, Request};
+use crate::semantics::cache_status::CacheStatus;
+use crate::semantics::fields::Fields;
+use crate::semantics::range::RangePlan;
+use crate::semantics::validation::{Precondition, not_modified_fields, precondition};
+use crate::store::record::{StoredResponse, write_content_length};
+use crate::telemetry::metrics::CacheOutcome;
+
+/// Writes the field lines that change with time: `age` and `cache-status`.
+pub fn write_dynamic(age: Option<u64>, status: &CacheStatus, out: &mut Vec<u8>) {
+    if let Some(age) = age {
+        out.extend_from_slice(b"age: ");
+        out.extend_from_slice(itoa::Buffer::new().format(age).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"cache-status: ");
+    status.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Answers from a stored response.
+///
+/// # Errors
+/// The client could not be written to.
+pub async fn deliver<E: Exchange>(
+    request: &Request<'_>,
+    stored: &Arc<StoredResponse>,
+    status: CacheStatus,
+    cache: CacheOutcome,
+    exchange: &mut E,
+) -> io::Result<Outcome> {
+    let age = u64::from(stored.freshness().age_seconds(request.now).0);
+    // A response that was fetched for this request is as old as it says; `age: 0` would only claim it was stored.
+    let shown_age = (status.hit || age > 0).then_some(age);
+    let mut dynamic = Vec::with_capacity(128);
+    write_dynamic(shown_age, &status, &mut dynamic);
+    let mut outcome = Outcome::new(stored.status(), cache, status.detail);
+    outcome.ttl = status.ttl;
+    outcome.age = shown_age;
+
+    if request.conditional {
+        let response_time = stored.freshness().response_time();
+        let verdict = precondition(request.fields, stored.status(), stored.fields(), response_time);
+        if verdict == Precondition::NotModified {
+            outcome.status = 304;
+            not_modified(stored.fields(), &dynamic, exchange).await?;
+            return Ok(outcome);
+        }
+    }
+    match range_of(request, stored) {
+        RangePlan::Whole if request.method == Method::Head => {
+            exchange.stored(stored.status(), &dynamic, stored.wire_head(), &[]).await?;
+        }
+        RangePlan::Whole => {
+            exchange.stored(stored.status(), &dynamic, stored.wire_block(), stored.chunks()).await?;
+            outcome.bytes = stored.body_len();
+        }
+        RangePlan::One(range) => {
+            outcome.status = 206;
+            outcome.bytes = range.end - range.start;
+            one_part(stored, &dynamic, range, exchange).await?;
+        }
+        RangePlan::Many(ranges) => {
+            outcome.status = 206;
+            outcome.bytes = many_parts(stored, &dynamic, &ranges, exchange).await?;
+        }
+        RangePlan::Unsatisfiable => {
+            outcome.status = 416;
+            let mut fields = dynamic;
+            fields.extend_from_slice(format!("content-range: bytes */{}\r\n", stored.body_len()).as_bytes());
+            exchange.head(416, &[&fields], BodyLength::Known(0));
+            exchange.finish().await?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Sends 304 with the fields RFC 9110 section 15.4.5 wants.
+///
+/// # Errors
+/// The client could not be written to.
+pub async fn not_modified<E: Exchange>(fields: Fields<'_>, dynamic: &[u8], exchange: &mut E) -> io::Result<()> {
+    let mut kept = Vec::with_capacity(256);
+    fields.lines().filter(|line| not_modified_fields(line.name)).for_each(|line| line.write(&mut kept));
+    exchange.head(304, &[dynamic, &kept], BodyLength::None);
+    exchange.finish().await
+}
+
+async fn one_part<E: Exchange>(
+    stored: &StoredResponse,
+    dynamic: &[u8],
+    range: Range<u64>,
+    exchange: &mut E,
+) -> io::Result<()> {
+    let mut fields = without_length(stored.fields(), &[]);
+    let (first, last) = (range.start, range.end - 1);
+    fields.extend_from_slice(format!("content-range: bytes {first}-{last}/{}\r\n", stored.body_len()).as_bytes());
+    exchange.head(206, &[dynamic, &fields], BodyLength::Known(range.end - range.start));
+    let slices: Vec<&[u8]> = stored.slices(range).collect();
+    exchange.body(&slices).await?;
+    exchange.finish().await
+}
+
+/// RFC 9110 section 15.3.7.2.
+async fn many_parts<E: Exchange>(
+    stored: &StoredResponse,
+    dynamic: &[u8],
+    ranges: &[Range<u64>],
+    exchange: &mut E,
+) -> io::Result<u64> {
+    // The boundary cannot occur in the body by accident: it is a digest of what is sent.
+    let digest = blake3::hash(stored.wire_head()).to_hex();
+    let boundary: &str = &digest.as_str()[..32];
+    let content_type = stored.fields().first("content-type");
+    let length = stored.body_len();
+    let heads: Vec<Vec<u8>> = ranges
+        .iter()
+        .map(|range| {
+            let mut head = format!("\r\n--{boundary}\r\n").into_bytes();
+            if let Some(content_type) = content_type {
+                head.extend_from_slice(b"content-type: ");
+                head.extend_from_slice(content_type);
+                head.extend_from_slice(b"\r\n");
+            }
+            let (first, last) = (range.start, range.end - 1);
+            head.extend_from_slice(format!("content-range: bytes {first}-{last}/{length}\r\n\r\n").as_bytes());
+            head
+        })
+        .collect();
+    let end = format!("\r\n--{boundary}--\r\n");
+    let total = heads.iter().map(|h| h.len() as u64).sum::<u64>()
+        + ranges.iter().map(|r| r.end - r.start).sum::<u64>()
+        + end.len() as u64;
+    let mut fields = without_length(stored.fields(), b"content-type");
+    fields.extend_from_slice(format!("content-type: multipart/byteranges; boundary={boundary}\r\n").as_bytes());
+    exchange.head(206, &[dynamic, &fields], BodyLength::Known(total));
+    for (head, range) in heads.iter().zip(ranges) {
+        let mut slices: Vec<&[u8]> = vec![head];
+        slices.extend(stored.slices(range.clone()));
+        exchange.body(&slices).await?;
+    }
+    exchange.body(&[end.as_bytes()]).await?;
+    exchange.finish().await?;
+    Ok(total)
+}
+
+fn without_length(fields: Fields<'_>, also: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(fields.as_bytes().len() + 64);
+    for line in fields.lines() {
+        if !line.is("content-length") && !line.name.eq_ignore_ascii_case(also) {
+            line.write(&mut kept);
+        }
+    }
+    kept
+}
+
+/// The field lines of a head answered without a body of its own (HEAD of an unstored response).
+pub fn with_content_length(fields: &[u8], length: Option<u64>) -> Vec<u8> {
+    let mut block = fields.to_vec();
+    if let Some(length) = length {
+        write_content_length(length, &mut block);
+    }
+    block
+}

@@ -1,0 +1,366 @@
+//! The request machine's way through a miss: join or start a fill, judge its head, pass its body on.
+
+use std::io;
+use std::sync::Arc;
+
+use edge_config::section::limits::REJOINS_MAX;
+
+use crate::clock;
+use crate::exchange::{BodyLength, Exchange};
+use crate::origin::{Failure, OriginRequest};
+use crate::pipeline::Pipeline;
+use crate::pipeline::coalesce::Joined;
+use crate::pipeline::decide::{Decision, FillSharing, Plan};
+use crate::pipeline::deliver::{deliver, not_modified, with_content_length, write_dynamic};
+use crate::pipeline::failure;
+use crate::pipeline::fill::Job;
+use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
+use crate::purge::ledger::Verdict;
+use crate::semantics::cache_status::{CacheStatus, Reason};
+use crate::semantics::fields::Fields;
+use crate::semantics::reuse::{self, Reuse, may_serve_on_error, reuse};
+use crate::semantics::validation::{Precondition, precondition};
+use crate::semantics::vary::selecting_key;
+use crate::store::fill::{Fill, FillHead, Next, Reader, Sharing};
+use crate::telemetry::metrics::CacheOutcome;
+
+/// What a follower does with the head of a fill it joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suits {
+    Yes,
+    /// The answer is not for sharing, or not fresh enough: ask alone.
+    AskAlone,
+    /// It is for other requests than this one: look again.
+    LookAgain,
+}
+
+/// A request's place at a fill.
+struct Seat {
+    reader: Reader,
+    follower: bool,
+}
+
+impl Pipeline {
+    /// Answers a request from the origin, or from what may stand in for it.
+    ///
+    /// # Errors
+    /// The client could not be written to.
+    pub async fn fetch<E: Exchange>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        mut plan: Plan,
+        exchange: &mut E,
+    ) -> io::Result<Outcome> {
+        let mut rejoins = 0;
+        loop {
+            let Some(seat) = self.take_seat(request, &plan) else {
+                match self.decide(request) {
+                    Decision::Fetch(again) => plan = alone_after(again, &mut rejoins),
+                    other => return self.answer(request, other, exchange).await,
+                }
+                continue;
+            };
+            let head = match self.wait_for_head(&seat, exchange).await {
+                Some(Ok(head)) => head,
+                Some(Err(failure)) => return self.failed(request, &plan, failure, exchange).await,
+                None => return Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+            if seat.follower {
+                match self.suits(request, &head, seat.reader.fill()) {
+                    Suits::Yes => {}
+                    Suits::AskAlone => {
+                        plan = Plan { sharing: FillSharing::Alone, ..plan };
+                        continue;
+                    }
+                    Suits::LookAgain => {
+                        drop(seat);
+                        match self.decide(request) {
+                            Decision::Fetch(again) => plan = alone_after(again, &mut rejoins),
+                            other => return self.answer(request, other, exchange).await,
+                        }
+                        continue;
+                    }
+                }
+            }
+            if let Some(failure) = reuse::Failure::of_status(head.status)
+                && self.may_stand_in(request, &plan, failure)
+            {
+                return self.stand_in(request, &plan, Reason::OriginError, exchange).await;
+            }
+            return self.pass_on(request, &plan, seat, &head, exchange).await;
+        }
+    }
+
+    /// Carries out a decision.
+    ///
+    /// # Errors
+    /// The client could not be written to.
+    pub async fn answer<E: Exchange>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        decision: Decision,
+        exchange: &mut E,
+    ) -> io::Result<Outcome> {
+        match decision {
+            Decision::Hit { stored, status } => deliver(request, &stored, status, CacheOutcome::Hit, exchange).await,
+            Decision::HitThenRefresh { stored, status, refresh } => {
+                self.refresh(request, &refresh);
+                deliver(request, &stored, status, CacheOutcome::Stale, exchange).await
+            }
+            Decision::Fetch(plan) => Box::pin(self.fetch(request, plan, exchange)).await,
+            Decision::NothingStored => {
+                let status = CacheStatus { detail: Some(Reason::OnlyIfCached), ..CacheStatus::default() };
+                failure::answer(504, request.method, status, exchange).await
+            }
+        }
+    }
+
+    /// Joins or starts a fill. None: the store has changed, look again.
+    fn take_seat(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) -> Option<Seat> {
+        // The position is read before anything is asked: a purge from here on makes the answer gone.
+        let fill_pos = self.store.ledger.applied();
+        if plan.sharing != FillSharing::Shared {
+            let fill = Fill::new(plan.fill_key, fill_pos);
+            let reader = fill.join()?;
+            self.start(request, plan, fill);
+            return Some(Seat { reader, follower: false });
+        }
+        let unchanged = || match (self.decide(request), &plan.stale) {
+            (Decision::Fetch(now), Some(stale)) => now.stale.is_some_and(|other| Arc::ptr_eq(&other, stale)),
+            (Decision::Fetch(now), None) => now.stale.is_none() && now.sharing == FillSharing::Shared,
+            _ => false,
+        };
+        match self.coalesce.join_or_start(&plan.fill_key, unchanged, || Fill::new(plan.fill_key, fill_pos)) {
+            Joined::Follower(reader) => Some(Seat { reader, follower: true }),
+            Joined::Starter(reader) => {
+                self.start(request, plan, reader.fill().clone());
+                Some(Seat { reader, follower: false })
+            }
+            Joined::LookAgain => None,
+        }
+    }
+
+    fn start(self: &Arc<Self>, request: &Request<'_>, plan: &Plan, fill: Arc<Fill>) {
+        let job = self.job(request, plan, fill);
+        (self.spawn)(Box::pin(job.run(self.clone())));
+    }
+
+    /// Renews a stored response for the next request; this one does not wait.
+    fn refresh(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) {
+        let fill_pos = self.store.ledger.applied();
+        let started = self.coalesce.start_background(&plan.fill_key, || Fill::background(plan.fill_key, fill_pos));
+        if let Some(fill) = started {
+            self.start(request, plan, fill);
+        }
+    }
+
+    fn job(&self, request: &Request<'_>, plan: &Plan, fill: Arc<Fill>) -> Job {
+        let as_is = plan.sharing == FillSharing::AsIs;
+        let mut fields = Vec::with_capacity(request.fields.as_bytes().len() + 256);
+        (request.forward)(if as_is { Forwarded::Own } else { Forwarded::Shared }, &mut fields);
+        let method = match request.method {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+        };
+        Job {
+            fill,
+            primary: request.key,
+            site: request.site.clone(),
+            selecting: request.fields.as_bytes().into(),
+            authorization: request.authorization,
+            no_store: request.directives.no_store,
+            stale: if as_is { None } else { plan.stale.clone() },
+            shared: plan.sharing == FillSharing::Shared,
+            origin_request: OriginRequest {
+                method,
+                target: request.target.to_vec(),
+                host: request.host.to_vec(),
+                fields,
+            },
+        }
+    }
+
+    async fn wait_for_head<E: Exchange>(
+        &self,
+        seat: &Seat,
+        exchange: &mut E,
+    ) -> Option<Result<Arc<FillHead>, Failure>> {
+        self.metrics.fill_waiters.inc();
+        let head = tokio::select! {
+            biased;
+            head = seat.reader.head() => Some(head),
+            () = exchange.gone() => None,
+        };
+        self.metrics.fill_waiters.dec();
+        head
+    }
+
+    /// Judges a follower at the head as if it had looked the response up.
+    fn suits(&self, request: &Request<'_>, head: &FillHead, fill: &Fill) -> Suits {
+        let Sharing::Stored { freshness, selecting } = &head.sharing else { return Suits::AskAlone };
+        if self.store.ledger.judge(&request.key, fill.fill_pos) == Verdict::Gone {
+            return Suits::LookAgain;
+        }
+        if let Some(selecting) = selecting {
+            let mut values = Vec::with_capacity(selecting.values.len());
+            selecting_key(selecting.names.iter().map(AsRef::as_ref), request.fields, &mut values);
+            if values != selecting.values {
+                return Suits::LookAgain;
+            }
+        }
+        match reuse(&request.directives, freshness, clock::wall()) {
+            Reuse::Fresh | Reuse::StaleByRequest => Suits::Yes,
+            Reuse::StaleWhileRevalidate | Reuse::Revalidate(_) => Suits::AskAlone,
+        }
+    }
+
+    fn may_stand_in(&self, request: &Request<'_>, plan: &Plan, failure: reuse::Failure) -> bool {
+        plan.stale.as_ref().is_some_and(|stale| {
+            stale.is_live(&request.key, &self.store.ledger)
+                && may_serve_on_error(&request.directives, stale.freshness(), clock::wall(), failure)
+        })
+    }
+
+    async fn stand_in<E: Exchange>(
+        &self,
+        request: &Request<'_>,
+        plan: &Plan,
+        reason: Reason,
+        exchange: &mut E,
+    ) -> io::Result<Outcome> {
+        let Some(stale) = &plan.stale else { return Err(io::ErrorKind::NotFound.into()) };
+        let request = Request { now: clock::wall(), ..*request };
+        let ttl = Some(stale.freshness().ttl_seconds(request.now));
+        let status = CacheStatus { hit: true, ttl, detail: Some(reason), ..CacheStatus::default() };
+        let mut outcome = deliver(&request, stale, status, CacheOutcome::Stale, exchange).await?;
+        outcome.asked_origin = true;
+        Ok(outcome)
+    }
+
+    async fn failed<E: Exchange>(
+        &self,
+        request: &Request<'_>,
+        plan: &Plan,
+        failure: Failure,
+        exchange: &mut E,
+    ) -> io::Result<Outcome> {
+        if self.may_stand_in(request, plan, reuse::Failure::Unreachable) {
+            return self.stand_in(request, plan, failure.reason(), exchange).await;
+        }
+        let forward = Some(plan.forward);
+        let status = CacheStatus { forward, detail: Some(failure.reason()), ..CacheStatus::default() };
+        let mut outcome = failure::answer(failure.status(), request.method, status, exchange).await?;
+        outcome.asked_origin = true;
+        Ok(outcome)
+    }
+
+    /// Passes a fill on to its client: the finished response where there is one, else the body as it comes.
+    async fn pass_on<E: Exchange>(
+        &self,
+        request: &Request<'_>,
+        plan: &Plan,
+        seat: Seat,
+        head: &Arc<FillHead>,
+        exchange: &mut E,
+    ) -> io::Result<Outcome> {
+        let (stored, reason) = match &head.sharing {
+            Sharing::Stored { .. } => (true, plan.detail),
+            Sharing::NotStored(reason) => (false, Some(*reason)),
+        };
+        let status = CacheStatus {
+            forward: Some(plan.forward),
+            forward_status: Some(head.origin_status),
+            stored,
+            collapsed: seat.follower,
+            detail: reason,
+            ..CacheStatus::default()
+        };
+        let cache = match (seat.follower, head.origin_status) {
+            (true, _) => CacheOutcome::Collapsed,
+            (false, 304) if plan.stale.is_some() => CacheOutcome::Revalidated,
+            (false, _) => CacheOutcome::Miss,
+        };
+        let request = Request { now: clock::wall(), ..*request };
+        let mut outcome = match &head.record {
+            Some(record) => deliver(&request, record, status, cache, exchange).await?,
+            None => stream(&request, seat.reader, head, status, cache, exchange).await?,
+        };
+        outcome.asked_origin = true;
+        Ok(outcome)
+    }
+}
+
+/// After a bounded number of fills that were not for it, a request asks alone: nobody waits for ever.
+fn alone_after(plan: Plan, rejoins: &mut u32) -> Plan {
+    *rejoins += 1;
+    let tired = *rejoins > REJOINS_MAX && plan.sharing == FillSharing::Shared;
+    Plan { sharing: if tired { FillSharing::Alone } else { plan.sharing }, ..plan }
+}
+
+/// Passes the body on as it arrives.
+async fn stream<E: Exchange>(
+    request: &Request<'_>,
+    mut reader: Reader,
+    head: &FillHead,
+    status: CacheStatus,
+    cache: CacheOutcome,
+    exchange: &mut E,
+) -> io::Result<Outcome> {
+    let fields = Fields::new(&head.fields);
+    let age = match &head.sharing {
+        Sharing::Stored { freshness, .. } => {
+            Some(u64::from(freshness.age_seconds(request.now).0)).filter(|age| *age > 0)
+        }
+        Sharing::NotStored(_) => None,
+    };
+    let mut dynamic = Vec::with_capacity(128);
+    write_dynamic(age, &status, &mut dynamic);
+    let mut outcome = Outcome::new(head.status, cache, status.detail);
+    outcome.age = age;
+
+    let for_everybody = matches!(head.sharing, Sharing::Stored { .. });
+    if for_everybody && request.conditional {
+        let verdict = precondition(request.fields, head.status, fields, request.now);
+        if verdict == Precondition::NotModified {
+            outcome.status = 304;
+            not_modified(fields, &dynamic, exchange).await?;
+            return Ok(outcome);
+        }
+    }
+    if request.method == Method::Head || matches!(head.status, 204 | 304) {
+        let length = head.length.filter(|_| request.method == Method::Head);
+        let block = with_content_length(&head.fields, length);
+        exchange.head(head.status, &[&dynamic, &block], BodyLength::None);
+        exchange.finish().await?;
+        return Ok(outcome);
+    }
+    let length = head.length.map_or(BodyLength::Unknown, BodyLength::Known);
+    exchange.head(head.status, &[&dynamic, &head.fields], length);
+    loop {
+        match reader.try_next() {
+            Ok(Next::Piece(piece)) => {
+                exchange.body(&[&piece]).await?;
+                outcome.bytes += piece.len() as u64;
+            }
+            Ok(Next::NotYet) => {
+                exchange.flush().await?;
+                tokio::select! {
+                    biased;
+                    () = reader.ready() => {}
+                    () = exchange.gone() => return Err(io::ErrorKind::ConnectionAborted.into()),
+                }
+            }
+            Ok(Next::End) => {
+                exchange.finish().await?;
+                return Ok(outcome);
+            }
+            Err(failure) => {
+                // What the client has must not look complete: no last chunk, and the connection goes.
+                exchange.flush().await?;
+                outcome.complete = false;
+                outcome.reason = Some(failure.reason());
+                return Ok(outcome);
+            }
+        }
+    }
+}

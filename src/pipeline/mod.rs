@@ -1,0 +1,42 @@
+//! Two small machines: the request machine serves one client, the fill machine fetches one response.
+//!
+//! - [`request`]: what a request is to the pipeline, and what became of it.
+//! - [`decide`]: what to do with a request, given what is stored. Decided once, on one `now`.
+//! - [`deliver`]: a stored response to one client.
+//! - [`coalesce`]: one fill for many requests.
+//! - [`fetch`]: the request machine's way through a miss.
+//! - [`fill`]: the fill machine.
+//! - [`failure`]: answers of our own.
+
+pub mod coalesce;
+pub mod decide;
+pub mod deliver;
+pub mod failure;
+pub mod fetch;
+pub mod fill;
+pub mod request;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use coalesce::Coalesce;
+
+/// Starts a task that belongs to no client.
+pub type Spawn = fn(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+/// What both machines share.
+pub struct Pipeline {
+    pub store: Store,
+    pub metrics: Arc<Metrics>,
+    coalesce: Coalesce,
+    spawn: Spawn,
+}
+
+impl Pipeline {
+    pub fn new(store: Store, metrics: Arc<Metrics>, spawn: Spawn) -> Arc<Self> {
+        Arc::new(Self { store, metrics, coalesce: Coalesce::default(), spawn })
+    }
+}

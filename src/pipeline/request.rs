@@ -1,0 +1,69 @@
+//! What a request is to the pipeline, and what became of it.
+
+use std::sync::Arc;
+
+use crate::routing::Site;
+use crate::semantics::cache_status::Reason;
+use crate::semantics::directives::RequestDirectives;
+use crate::semantics::fields::Fields;
+use crate::semantics::time::UnixMs;
+use crate::store::key::CacheKey;
+use crate::telemetry::metrics::CacheOutcome;
+
+/// The methods the cache answers; everything else is passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Head,
+}
+
+/// A GET or HEAD without a body, as the front accepted it.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub site: &'a Arc<Site>,
+    pub method: Method,
+    pub target: &'a [u8],
+    pub host: &'a [u8],
+    pub fields: Fields<'a>,
+    pub key: CacheKey,
+    pub directives: RequestDirectives,
+    /// Any of `If-Match`, `If-None-Match`, `If-Modified-Since`, `If-Unmodified-Since`.
+    pub conditional: bool,
+    /// `Range` or `If-Range`.
+    pub range: bool,
+    pub authorization: bool,
+    pub now: UnixMs,
+    /// Writes the field lines an origin gets for this request.
+    pub forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
+}
+
+/// Which fields of the request go to the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// What a response for everybody may depend on: no conditions, no range.
+    Shared,
+    /// All of it: the answer is for this request alone.
+    Own,
+}
+
+/// What became of a request: the material of its log record and its metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    pub status: u16,
+    pub cache: CacheOutcome,
+    pub reason: Option<Reason>,
+    /// Bytes of the body that were sent.
+    pub bytes: u64,
+    pub ttl: Option<i64>,
+    pub age: Option<u64>,
+    /// The client got everything it was promised; otherwise its connection must not look as if it had.
+    pub complete: bool,
+    /// The origin was asked for this request.
+    pub asked_origin: bool,
+}
+
+impl Outcome {
+    pub fn new(status: u16, cache: CacheOutcome, reason: Option<Reason>) -> Self {
+        Self { status, cache, reason, bytes: 0, ttl: None, age: None, complete: true, asked_origin: false }
+    }
+}

@@ -1,0 +1,7 @@
+//! From a host name to everything one request needs.
+
+pub mod site;
+pub mod snapshot;
+
+pub use site::Site;
+pub use snapshot::Snapshot;

@@ -1,0 +1,45 @@
+//! One site, as requests see it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use edge_config::section::site::{GetBody, Network, SetCookie as SetCookieSetting};
+
+use crate::origin::Upstream;
+use crate::origin::peer::OriginPeer;
+use crate::semantics::storable::SetCookie;
+
+/// One site: its policies and who answers for it. Immutable; a new configuration makes new ones.
+pub struct Site {
+    pub name: String,
+    /// The label index of the site in the metrics.
+    pub index: usize,
+    pub set_cookie: SetCookie,
+    pub get_body: GetBody,
+    pub trusted_clients: Vec<Network>,
+    pub peer: Arc<OriginPeer>,
+    pub upstream: Arc<dyn Upstream>,
+}
+
+impl Site {
+    pub fn new(config: &edge_config::section::site::Site, peer: Arc<OriginPeer>, upstream: Arc<dyn Upstream>) -> Self {
+        let set_cookie = match config.set_cookie {
+            SetCookieSetting::Refuse => SetCookie::Refuse,
+            SetCookieSetting::Rfc9111 => SetCookie::Rfc9111,
+        };
+        Self {
+            name: config.name.clone(),
+            index: 0,
+            set_cookie,
+            get_body: config.get_body,
+            trusted_clients: config.trusted_clients.clone(),
+            peer,
+            upstream,
+        }
+    }
+
+    /// Whether what a client says of itself in `X-Forwarded-*` and the like is believed.
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        self.trusted_clients.iter().any(|network| network.contains(client))
+    }
+}

@@ -1,0 +1,126 @@
+//! What a stored response is found by: site, scheme, host, path and query.
+
+use std::borrow::Cow;
+
+/// The parts of a primary cache key (RFC 9111 section 2). The method is always GET.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyParts<'a> {
+    /// The site's name: two sites never share a stored response.
+    pub site: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The host as [`canonical_host`] has it.
+    pub host: &'a [u8],
+    /// The path and, behind `?`, the query.
+    pub path_and_query: &'a [u8],
+}
+
+impl KeyParts<'_> {
+    /// Appends an encoding that no other parts have: each part behind its length, so that nothing a client writes
+    /// into one part can look like the start of the next.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for part in [self.site.as_bytes(), self.scheme.as_bytes(), self.host, self.path_and_query] {
+            write_part(part, out);
+        }
+    }
+}
+
+/// Appends `part` behind its length, eight bytes little-endian.
+pub(super) fn write_part(part: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    out.extend_from_slice(part);
+}
+
+/// The one spelling of an authority's host and port: lower case, without the scheme's default port or an empty one,
+/// without the dot that ends a fully qualified name (RFC 9110 section 4.2.3, RFC 3986 section 6.2.3).
+///
+/// Borrowed, and so without allocation, unless there are capitals or a dot before a port.
+pub fn canonical_host<'a>(host: &'a [u8], scheme: &str) -> Cow<'a, [u8]> {
+    let (name, port) = split_port(host);
+    let default_port: &[u8] = if scheme.eq_ignore_ascii_case("https") { b"443" } else { b"80" };
+    let port = port.filter(|port| !port.is_empty() && *port != default_port);
+    let undotted = name.strip_suffix(b".").unwrap_or(name);
+    let kept = match port {
+        Some(_) if undotted.len() == name.len() => host,
+        Some(port) => {
+            let mut canonical = undotted.to_ascii_lowercase();
+            canonical.push(b':');
+            canonical.extend_from_slice(port);
+            return Cow::Owned(canonical);
+        }
+        None => undotted,
+    };
+    if kept.iter().any(u8::is_ascii_uppercase) { Cow::Owned(kept.to_ascii_lowercase()) } else { Cow::Borrowed(kept) }
+}
+
+/// The colons of an IPv6 address, inside its brackets, begin no port.
+fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, port) = host.split_at(host.len() - digits);
+    match before.strip_suffix(b":") {
+        Some(name) if !name.contains(&b':') || name.ends_with(b"]") => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn check(name: &str, scheme: &str, host: &str, expected: &str, is_borrowed: bool) {
+        let canonical = canonical_host(host.as_bytes(), scheme);
+        assert_eq!(String::from_utf8_lossy(&canonical), expected, "{name}: {scheme} {host}");
+        assert_eq!(matches!(canonical, Cow::Borrowed(_)), is_borrowed, "{name}: {scheme} {host}");
+    }
+
+    #[test]
+    fn hosts() {
+        let rows = [
+            ("canonical already", "https", "example.com", "example.com", true),
+            ("another port", "https", "example.com:8443", "example.com:8443", true),
+            ("9110 4.2.3: capitals", "http", "Example.COM", "example.com", false),
+            ("9110 4.2.3: default port", "http", "example.com:80", "example.com", true),
+            ("9110 4.2.3: default port", "https", "example.com:443", "example.com", true),
+            ("of the other scheme", "https", "example.com:80", "example.com:80", true),
+            ("3986 6.2.3: empty port", "http", "example.com:", "example.com", true),
+            ("the root's dot", "http", "example.com.", "example.com", true),
+            ("the root's dot before a port", "http", "Example.com.:81", "example.com:81", false),
+            ("the root's dot before the default", "http", "example.com.:80", "example.com", true),
+            ("IPv6", "http", "[::1]", "[::1]", true),
+            ("IPv6 with the default port", "http", "[::1]:80", "[::1]", true),
+            ("IPv6 with another", "http", "[2001:DB8::80]:81", "[2001:db8::80]:81", false),
+            ("IPv6 without brackets", "http", "::80", "::80", true),
+            ("nothing", "http", "", "", true),
+        ];
+        for (name, scheme, host, expected, is_borrowed) in rows {
+            check(name, scheme, host, expected, is_borrowed);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_twice_is_canonical_once(host in "([a-zA-Z0-9]{1,4}|\\[[:aA0-9]{2,6}\\])\\.?(:[0-9]{0,3})?") {
+            let once = canonical_host(host.as_bytes(), "http");
+            prop_assert_eq!(canonical_host(&once, "http"), once.clone());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(host in prop::collection::vec(any::<u8>(), 0..12)) {
+            canonical_host(&host, "https");
+        }
+
+        #[test]
+        fn keys_are_injective(one in ("[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}"),
+                              other in ("[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}")) {
+            let key = |parts: &(String, String, String, String)| {
+                let mut key = Vec::new();
+                let (site, scheme) = (parts.0.as_str(), parts.1.as_str());
+                KeyParts { site, scheme, host: parts.2.as_bytes(), path_and_query: parts.3.as_bytes() }.encode(&mut key);
+                key
+            };
+            prop_assert_eq!(one == other, key(&one) == key(&other));
+        }
+    }
+}

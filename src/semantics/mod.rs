@@ -1,0 +1,30 @@
+//! The pure decisions of HTTP caching: RFC 9110, 9111, 9211, 9213, 5861 and 8246 as functions of their arguments.
+//!
+//! Nothing here reads a clock, does I/O, waits or keeps state. The time is an argument, requests and stored
+//! responses are blocks of field lines ([`fields::Fields`]), and every answer is a small value that says what is so.
+//! The caller decides what to do about it.
+//!
+//! The order below is the order to read in: what is on the wire, what it says, whether a response may be stored,
+//! whether it may be reused, for whom, and how the answer is told.
+
+pub mod time;
+
+pub mod fields;
+pub mod hop_by_hop;
+pub mod http_date;
+
+pub mod directives;
+mod structured;
+
+pub mod age;
+pub mod freshness;
+pub mod reuse;
+pub mod storable;
+
+pub mod cache_key;
+pub mod invalidation;
+pub mod range;
+pub mod validation;
+pub mod vary;
+
+pub mod cache_status;

@@ -1,0 +1,485 @@
+//! A response that is arriving: one writer, any number of readers.
+//!
+//! A fill belongs to no client. Readers wait for its head, then take the body at their own pace; each keeps only an
+//! offset. While the response is stored in full the writer runs ahead of everybody; otherwise it stays within
+//! [`READ_AHEAD_MAX`] of the fastest reader and keeps at most [`RETAINED_MAX`] for the others. A fill that fails says so
+//! to every reader: there is no way to read a clean end from it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use edge_config::section::limits::{ABANDONED_REMAINDER_MAX, CHUNK_BYTES, READ_AHEAD_MAX, RETAINED_MAX};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::origin::Failure;
+use crate::purge::ledger::Position;
+use crate::semantics::cache_status::Reason;
+use crate::semantics::reuse::Freshness;
+use crate::store::budget::Reservation;
+use crate::store::key::CacheKey;
+use crate::store::record::StoredResponse;
+
+/// What is known once the response head is there.
+pub struct FillHead {
+    pub status: u16,
+    /// End-to-end field lines, without `content-length`; without `age` if the response is stored.
+    pub fields: Box<[u8]>,
+    /// The length of the body, if the origin said it.
+    pub length: Option<u64>,
+    /// Whether it is being stored, and so whether followers may share it.
+    pub sharing: Sharing,
+    /// The status of the origin's own answer: 304 where a stored response was revalidated.
+    pub origin_status: u16,
+    /// The finished response, where it was complete when the head was published.
+    pub record: Option<Arc<StoredResponse>>,
+}
+
+/// Whether a response may be given to anybody but the request it answers.
+pub enum Sharing {
+    /// It is being stored: others may share it if these values select it for them too.
+    Stored { freshness: Freshness, selecting: Option<Selecting> },
+    /// It answers the request that started the fill and no other.
+    NotStored(Reason),
+}
+
+/// The request fields a response varies on, and the values that selected it.
+pub struct Selecting {
+    pub names: Vec<Box<str>>,
+    pub values: Vec<u8>,
+}
+
+/// How a fill ended.
+#[derive(Clone)]
+enum End {
+    Complete,
+    Failed(Failure),
+}
+
+/// A response that is arriving.
+pub struct Fill {
+    /// What a look-up for it would use: the primary key, or a variant's.
+    pub key: CacheKey,
+    /// The ledger position before the origin was asked.
+    pub fill_pos: Position,
+    state: Mutex<State>,
+    /// Wakes readers: a head, a piece or the end is there.
+    changed: Notify,
+    /// Wakes the writer: a reader took something, came or went.
+    room: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    head: Option<Arc<FillHead>>,
+    /// Whole chunks, the first of which starts at `retained_from`.
+    sealed: VecDeque<Bytes>,
+    retained_from: u64,
+    /// What came after the last whole chunk, as it came.
+    tail: Vec<Bytes>,
+    tail_from: u64,
+    received: u64,
+    end: Option<End>,
+    readers: Readers,
+    /// Kept in full until it is stored; otherwise only as far as readers need it.
+    keeping: bool,
+    /// Started for nobody: goes on without readers.
+    background: bool,
+    abandoned_at: Option<u64>,
+    reservation: Option<Reservation>,
+}
+
+/// The offsets of all readers.
+#[derive(Default)]
+struct Readers {
+    offsets: Vec<Option<u64>>,
+    free: Vec<usize>,
+    count: usize,
+}
+
+impl Readers {
+    fn add(&mut self) -> usize {
+        self.count += 1;
+        if let Some(slot) = self.free.pop() {
+            self.offsets[slot] = Some(0);
+            return slot;
+        }
+        self.offsets.push(Some(0));
+        self.offsets.len() - 1
+    }
+
+    fn remove(&mut self, slot: usize) {
+        self.offsets[slot] = None;
+        self.free.push(slot);
+        self.count -= 1;
+    }
+
+    fn fastest(&self) -> u64 {
+        self.offsets.iter().flatten().copied().max().unwrap_or(0)
+    }
+
+    fn slowest(&self) -> Option<u64> {
+        self.offsets.iter().flatten().copied().min()
+    }
+}
+
+/// What the writer may do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Take the next piece from the origin.
+    Go,
+    /// Readers have to catch up first.
+    Wait,
+    /// Nobody needs it any more.
+    Stop,
+}
+
+impl State {
+    fn pace(&self) -> Pace {
+        if self.readers.count > 0 {
+            let ahead = self.received.saturating_sub(self.readers.fastest());
+            return if self.keeping || ahead < READ_AHEAD_MAX { Pace::Go } else { Pace::Wait };
+        }
+        let length = self.head.as_ref().and_then(|head| head.length);
+        let remaining = match (length, self.abandoned_at) {
+            (Some(length), _) => length.saturating_sub(self.received),
+            (None, Some(abandoned_at)) => self.received.saturating_sub(abandoned_at),
+            (None, None) => 0,
+        };
+        let goes_on = self.head.is_none() || (self.keeping && (self.background || remaining <= ABANDONED_REMAINDER_MAX));
+        if goes_on { Pace::Go } else { Pace::Stop }
+    }
+
+    /// Forgets what no reader needs, or what slow readers have lost their claim to.
+    fn forget(&mut self) {
+        if self.keeping {
+            return;
+        }
+        let needed_from = self.readers.slowest().unwrap_or(self.received);
+        let keep_from = needed_from.max(self.received.saturating_sub(RETAINED_MAX));
+        while let Some(chunk) = self.sealed.front() {
+            let end = self.retained_from + chunk.len() as u64;
+            if end > keep_from {
+                return;
+            }
+            self.retained_from = end;
+            self.sealed.pop_front();
+        }
+        let mut dropped = 0;
+        for piece in &self.tail {
+            let end = self.tail_from + piece.len() as u64;
+            if end > keep_from {
+                break;
+            }
+            self.tail_from = end;
+            dropped += 1;
+        }
+        self.tail.drain(..dropped);
+        if self.sealed.is_empty() {
+            self.retained_from = self.tail_from;
+        }
+    }
+
+    /// The bytes from `offset` on, up to the end of the piece they lie in.
+    fn read(&self, offset: u64) -> Read {
+        if offset < self.retained_from {
+            return Read::Lost;
+        }
+        if offset < self.tail_from {
+            let mut from = self.retained_from;
+            for chunk in &self.sealed {
+                let end = from + chunk.len() as u64;
+                if offset < end {
+                    return Read::piece(chunk, offset - from);
+                }
+                from = end;
+            }
+        }
+        let mut from = self.tail_from;
+        for piece in &self.tail {
+            let end = from + piece.len() as u64;
+            if offset < end {
+                return Read::piece(piece, offset - from);
+            }
+            from = end;
+        }
+        match &self.end {
+            Some(End::Complete) => Read::End,
+            Some(End::Failed(failure)) => Read::Failed(failure.clone()),
+            None => Read::NotYet,
+        }
+    }
+}
+
+enum Read {
+    Piece(Bytes),
+    NotYet,
+    End,
+    Lost,
+    Failed(Failure),
+}
+
+impl Read {
+    fn piece(bytes: &Bytes, skip: u64) -> Self {
+        Self::Piece(bytes.slice(usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len())..))
+    }
+}
+
+impl Fill {
+    /// A fill that begins now; `fill_pos` was read from the ledger before anything was asked.
+    pub fn new(key: CacheKey, fill_pos: Position) -> Arc<Self> {
+        let state = Mutex::new(State::default());
+        Arc::new(Self { key, fill_pos, state, changed: Notify::new(), room: Notify::new() })
+    }
+
+    /// A fill that no client waits for.
+    pub fn background(key: CacheKey, fill_pos: Position) -> Arc<Self> {
+        let fill = Self::new(key, fill_pos);
+        fill.state.lock().background = true;
+        fill
+    }
+
+    /// Joins as a reader from the first byte on, if that can still be had and others may share it.
+    pub fn join(self: &Arc<Self>) -> Option<Reader> {
+        let mut state = self.state.lock();
+        let shareable = state.head.as_ref().is_none_or(|head| matches!(head.sharing, Sharing::Stored { .. }));
+        if !shareable || state.retained_from > 0 || matches!(state.end, Some(End::Failed(_))) {
+            return None;
+        }
+        state.abandoned_at = None;
+        let slot = state.readers.add();
+        Some(Reader { fill: self.clone(), slot, offset: 0 })
+    }
+
+    /// Publishes the head. `keeping` says the body is kept until it is stored, against `reservation`.
+    pub fn publish_head(&self, head: FillHead, keeping: Option<Reservation>) {
+        let mut state = self.state.lock();
+        state.head = Some(Arc::new(head));
+        state.keeping = keeping.is_some();
+        state.reservation = keeping;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The response cannot be kept in full after all: from here on only as far as readers need it.
+    pub fn stop_keeping(&self) {
+        let mut state = self.state.lock();
+        state.keeping = false;
+        state.forget();
+    }
+
+    /// Grows the reservation of a fill that is kept.
+    #[must_use]
+    pub fn reserve(&self, bytes: u64) -> bool {
+        self.state.lock().reservation.as_mut().is_some_and(|reservation| reservation.grow(bytes))
+    }
+
+    /// Adds a piece of the body.
+    pub fn push(&self, piece: Bytes) {
+        let mut state = self.state.lock();
+        state.received += piece.len() as u64;
+        state.tail.push(piece);
+        state.forget();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Replaces the pieces of a whole chunk by the chunk: readers' offsets stay, the network's buffers go.
+    pub fn seal(&self, chunk: Bytes, rest: Option<Bytes>) {
+        let mut state = self.state.lock();
+        if !state.keeping {
+            return;
+        }
+        state.tail_from += chunk.len() as u64;
+        state.sealed.push_back(chunk);
+        state.tail = rest.into_iter().collect();
+    }
+
+    /// Ends the fill: everything it promised has been pushed.
+    pub fn complete(&self) {
+        self.end(End::Complete);
+    }
+
+    /// Ends the fill for every reader: none of them reads a clean end.
+    pub fn fail(&self, failure: Failure) {
+        self.end(End::Failed(failure));
+    }
+
+    fn end(&self, end: End) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.end = Some(end);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the writer may take the next piece. False: nobody needs it any more.
+    pub async fn may_go_on(&self) -> bool {
+        loop {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            match self.state.lock().pace() {
+                Pace::Go => return true,
+                Pace::Stop => return false,
+                Pace::Wait => {}
+            }
+            notified.await;
+        }
+    }
+
+    /// Readers at this moment.
+    pub fn readers(&self) -> usize {
+        self.state.lock().readers.count
+    }
+}
+
+/// One reader of a fill. Dropping it leaves the fill.
+pub struct Reader {
+    fill: Arc<Fill>,
+    slot: usize,
+    offset: u64,
+}
+
+impl Reader {
+    pub fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
+
+    /// Waits for the head.
+    ///
+    /// # Errors
+    /// The fill failed before there was one.
+    pub async fn head(&self) -> Result<Arc<FillHead>, Failure> {
+        loop {
+            let notified = self.fill.changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            {
+                let state = self.fill.state.lock();
+                match (&state.head, &state.end) {
+                    (Some(head), _) => return Ok(head.clone()),
+                    (None, Some(End::Failed(failure))) => return Err(failure.clone()),
+                    (None, Some(End::Complete)) => return Err(Failure::Abandoned),
+                    (None, None) => {}
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// The next bytes if they are there already.
+    ///
+    /// # Errors
+    /// The fill failed, or this reader fell too far behind: what the client has so far must not look complete.
+    pub fn try_next(&mut self) -> Result<Next, Failure> {
+        let mut state = self.fill.state.lock();
+        match state.read(self.offset) {
+            Read::Piece(piece) => {
+                self.offset += piece.len() as u64;
+                state.readers.offsets[self.slot] = Some(self.offset);
+                let writer_may_wait = !state.keeping;
+                drop(state);
+                if writer_may_wait {
+                    self.fill.room.notify_one();
+                }
+                Ok(Next::Piece(piece))
+            }
+            Read::NotYet => Ok(Next::NotYet),
+            Read::End => Ok(Next::End),
+            Read::Lost => Err(Failure::ReaderTooSlow),
+            Read::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// Waits until [`Self::try_next`] has something to say.
+    pub async fn ready(&self) {
+        loop {
+            let notified = self.fill.changed.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if !matches!(self.fill.state.lock().read(self.offset), Read::NotYet) {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// What a reader finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    Piece(Bytes),
+    NotYet,
+    /// The whole body has been read.
+    End,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.fill.state.lock();
+        state.readers.remove(self.slot);
+        if state.readers.count == 0 {
+            state.abandoned_at = Some(state.received);
+        }
+        state.forget();
+        drop(state);
+        self.fill.room.notify_one();
+    }
+}
+
+/// The writer's side of keeping a body: gathers pieces into whole chunks.
+#[derive(Default)]
+pub struct Collector {
+    chunks: Vec<Bytes>,
+    pieces: Vec<Bytes>,
+    pending: usize,
+}
+
+impl Collector {
+    /// Takes a piece; gives back what to [`Fill::seal`] once a chunk is whole.
+    pub fn push(&mut self, piece: Bytes) -> Option<(Bytes, Option<Bytes>)> {
+        self.pending += piece.len();
+        self.pieces.push(piece);
+        if self.pending < CHUNK_BYTES {
+            return None;
+        }
+        let (chunk, rest) = self.gather();
+        self.chunks.push(chunk.clone());
+        Some((chunk, rest))
+    }
+
+    /// Bytes taken so far.
+    pub fn length(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + self.pending as u64
+    }
+
+    fn gather(&mut self) -> (Bytes, Option<Bytes>) {
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        let mut rest = BytesMut::new();
+        for piece in self.pieces.drain(..) {
+            let fits = piece.len().min(CHUNK_BYTES - chunk.len());
+            let (head, tail) = piece.split_at(fits);
+            chunk.extend_from_slice(head);
+            rest.extend_from_slice(tail);
+        }
+        self.pending = rest.len();
+        let rest = (!rest.is_empty()).then(|| rest.freeze());
+        self.pieces.extend(rest.clone());
+        (chunk.freeze(), rest)
+    }
+
+    /// The whole body: full chunks and a last shorter one, or the pieces of a body smaller than a chunk.
+    pub fn finish(mut self) -> Vec<Bytes> {
+        if self.chunks.is_empty() {
+            return self.pieces;
+        }
+        if self.pending > 0 {
+            let last: Vec<u8> = self.pieces.concat();
+            self.chunks.push(Bytes::from(last.into_boxed_slice()));
+        }
+        self.chunks
+    }
+}

@@ -1,0 +1,118 @@
+//! What a response is stored under: 128 bits of keyed BLAKE3 over the injective encoding of the key's parts.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use crate::semantics::cache_key::KeyParts;
+
+/// A primary key (one URL of one site) or the key of one variant of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheKey([u8; 16]);
+
+impl CacheKey {
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The low half: as uniform as the whole, because the digest is.
+    pub fn low_u64(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// For logs.
+    pub fn as_u128(&self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
+    /// For `explain` and tests.
+    pub fn write_hex(&self, out: &mut Vec<u8>) {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        for byte in self.0 {
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.low_u64());
+    }
+}
+
+/// A key is already a uniform digest under a secret: hashing it again would only cost time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyHasher(u64);
+
+impl BuildHasher for KeyHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+}
+
+/// Makes keys. The secret keeps clients from choosing URLs that collide in a shard or a bucket.
+pub struct Keyer {
+    secret: [u8; 32],
+}
+
+impl Keyer {
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self { secret }
+    }
+
+    /// The primary key. `scratch` is cleared and reused, so that a hit allocates nothing.
+    pub fn primary(&self, parts: &KeyParts<'_>, scratch: &mut Vec<u8>) -> CacheKey {
+        scratch.clear();
+        parts.encode(scratch);
+        self.digest(scratch)
+    }
+
+    /// The key of a variant: the primary key and the encoded values of the fields that select it.
+    pub fn variant(&self, primary: &CacheKey, selecting: &[u8]) -> CacheKey {
+        let mut encoded = Vec::with_capacity(16 + selecting.len());
+        encoded.extend_from_slice(&primary.0);
+        encoded.extend_from_slice(selecting);
+        self.digest(&encoded)
+    }
+
+    fn digest(&self, encoded: &[u8]) -> CacheKey {
+        let digest = blake3::keyed_hash(&self.secret, encoded);
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest.as_bytes()[..16]);
+        CacheKey(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ_by_secret_and_by_variant() {
+        let parts = KeyParts { site: "s", scheme: "http", host: b"h", path_and_query: b"/" };
+        let (one, two) = (Keyer::new([1; 32]), Keyer::new([2; 32]));
+        let mut scratch = Vec::new();
+        let key = one.primary(&parts, &mut scratch);
+        assert_eq!(key, one.primary(&parts, &mut scratch));
+        assert_ne!(key, two.primary(&parts, &mut scratch));
+        assert_ne!(one.variant(&key, b"a"), one.variant(&key, b"b"));
+        assert_ne!(one.variant(&key, b""), key);
+    }
+}

@@ -1,0 +1,136 @@
+//! The memory tier: foyer's `Cache` with S3-FIFO, weighed in bytes with everything an entry costs.
+//!
+//! S3-FIFO resists scans and takes only a shard's read lock on a hit. Entries are reference-counted, so a hit copies
+//! nothing, and one that is evicted while it is being sent stays alive until the last reader is done.
+
+use std::sync::Arc;
+
+use foyer::{Cache, CacheBuilder, Event, EventListener, S3FifoConfig};
+
+use crate::store::budget::Budget;
+use crate::store::key::{CacheKey, KeyHasher};
+use crate::store::record::StoredResponse;
+use crate::telemetry::metrics::Metrics;
+
+/// What a key leads to.
+#[derive(Clone)]
+pub enum Entry {
+    /// The response itself.
+    Response(Arc<StoredResponse>),
+    /// The response depends on request fields: which ones, and so under which key to look next.
+    Variants(Arc<Variants>),
+}
+
+/// The sets of request fields that have selected responses under one primary key, latest first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Variants {
+    pub field_sets: Vec<Vec<Box<str>>>,
+}
+
+/// Different `Vary` values remembered under one key; an origin that varies its `Vary` more than this only misses more.
+pub const FIELD_SETS_MAX: usize = 4;
+
+impl Variants {
+    /// `set` first, then what was known before, bounded.
+    pub fn with_latest(previous: Option<&Self>, set: &[Box<str>]) -> Self {
+        let others = previous.into_iter().flat_map(|p| p.field_sets.iter()).filter(|known| known.as_slice() != set);
+        let field_sets = std::iter::once(set.to_vec()).chain(others.cloned()).take(FIELD_SETS_MAX).collect();
+        Self { field_sets }
+    }
+
+    fn weight(&self) -> usize {
+        let names = self.field_sets.iter().flatten();
+        VARIANTS_OVERHEAD + names.map(|name| size_of::<Box<str>>() + name.len().next_multiple_of(16)).sum::<usize>()
+    }
+}
+
+/// A `Variants` entry without its names: the cache's own entry, the reference count and the outer vector.
+const VARIANTS_OVERHEAD: usize = 300;
+
+/// Memory behind one shard's lock. Few large shards, so that a large object fits one; enough of them that locks do not
+/// meet on machines with many cores (which have more memory).
+const SHARD_BYTES: u64 = 128 << 20;
+const SHARDS_MAX: u64 = 64;
+
+/// The memory tier.
+pub struct MemoryTier {
+    cache: Cache<CacheKey, Entry, KeyHasher>,
+    object_bytes_max: u64,
+}
+
+struct CountEvictions(Arc<Metrics>);
+
+impl EventListener for CountEvictions {
+    type Key = CacheKey;
+    type Value = Entry;
+
+    fn on_leave(&self, reason: Event, _: &CacheKey, _: &Entry) {
+        if reason == Event::Evict {
+            self.0.store_evictions.inc();
+        }
+    }
+}
+
+impl MemoryTier {
+    pub fn new(budget: &Budget, memory: u64, metrics: Arc<Metrics>) -> Self {
+        let shards = (memory / SHARD_BYTES).clamp(1, SHARDS_MAX);
+        // Half a shard, so that a large object cannot empty it; half the fill share, so that two can arrive at once.
+        let object_bytes_max = (budget.objects / shards / 2).min(budget.fills.limit() / 2);
+        let cache = CacheBuilder::new(usize::try_from(budget.objects).unwrap_or(usize::MAX))
+            .with_name("memory")
+            .with_shards(usize::try_from(shards).unwrap_or(1))
+            .with_eviction_config(S3FifoConfig::default())
+            .with_hash_builder(KeyHasher::default())
+            .with_weighter(|_: &CacheKey, entry: &Entry| match entry {
+                Entry::Response(stored) => stored.weight(),
+                Entry::Variants(variants) => variants.weight(),
+            })
+            .with_event_listener(Arc::new(CountEvictions(metrics)))
+            .build();
+        Self { cache, object_bytes_max }
+    }
+
+    /// The largest body that is stored.
+    pub fn object_bytes_max(&self) -> u64 {
+        self.object_bytes_max
+    }
+
+    pub fn lookup(&self, key: &CacheKey) -> Option<Entry> {
+        self.cache.get(key).map(|entry| entry.value().clone())
+    }
+
+    pub fn insert(&self, key: CacheKey, entry: Entry) {
+        self.cache.insert(key, entry);
+    }
+
+    pub fn remove(&self, key: &CacheKey) {
+        self.cache.remove(key);
+    }
+
+    /// Bytes in use, by weight.
+    pub fn bytes(&self) -> usize {
+        self.cache.usage()
+    }
+
+    pub fn objects(&self) -> usize {
+        self.cache.entries()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> Vec<Box<str>> {
+        names.iter().map(|n| (*n).into()).collect()
+    }
+
+    #[test]
+    fn the_latest_field_set_comes_first_and_the_number_is_bounded() {
+        let mut variants = Variants::with_latest(None, &set(&["accept"]));
+        for name in ["a", "b", "accept", "c", "d", "e"] {
+            variants = Variants::with_latest(Some(&variants), &set(&[name]));
+        }
+        assert_eq!(variants.field_sets, [set(&["e"]), set(&["d"]), set(&["c"]), set(&["accept"])]);
+    }
+}

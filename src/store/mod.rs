@@ -1,0 +1,20 @@
+//! What is stored, and what is arriving.
+//!
+//! - [`key`]: what a response is stored under.
+//! - [`record`]: a stored response: one block of bytes, ready to be sent, and what is needed to judge it.
+//! - [`budget`]: the memory budget and its shares.
+//! - [`memory`]: the memory tier.
+//! - [`fill`]: a response that is arriving: one writer, any number of readers.
+//! - [`marks`]: keys whose last answer could not be shared.
+//! - [`store`](mod@store): the one lookup and the one commit.
+
+pub mod budget;
+pub mod fill;
+pub mod key;
+pub mod marks;
+pub mod memory;
+pub mod record;
+#[allow(clippy::module_inception, reason = "the room is named after its one door")]
+pub mod store;
+
+pub use store::Store;

@@ -1,0 +1,410 @@
+//! The metrics, in the Prometheus text format.
+//!
+//! The table below is the one source: a row is a field to count with, the name and labels of the family, and a comment
+//! that is also its help text. A family with labels shows only what has happened: no sample is there before its event.
+//! What every request touches is a handle found by index; the rest is looked up by label.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+macro_rules! families {
+    ($(#[doc = $help:literal] $field:ident: $kind:ident = $name:literal [$($label:literal),*];)*) => {
+        /// Handles to every family.
+        struct Families {
+            $(#[doc = $help] $field: $kind,)*
+        }
+
+        impl Families {
+            fn register(registry: &Registry) -> prometheus::Result<Self> {
+                Ok(Self { $($field: register(registry, $name, $help, &[$($label),*])?,)* })
+            }
+        }
+
+        /// The rows: name, labels and help.
+        #[cfg(test)]
+        const TABLE: &[(&str, &[&str], &str)] = &[$(($name, &[$($label),*], $help)),*];
+    };
+}
+
+families! {
+    /// Requests that ended, by what the cache did for them.
+    requests: IntCounterVec = "littoral_requests_total" ["site", "cache", "status"];
+    /// Bytes of response bodies sent to clients.
+    response_bytes: IntCounterVec = "littoral_response_bytes_total" ["site", "cache"];
+    /// Seconds from the last byte of a request's head to the first byte of the answer.
+    ttfb: HistogramVec = "littoral_ttfb_seconds" ["cache"];
+    /// Connections and requests that were refused.
+    refusals: IntCounterVec = "littoral_refusals_total" ["reason"];
+    /// Connections from clients that are open now.
+    connections: IntGauge = "littoral_connections" [];
+    /// Requests sent to origins, by what became of them.
+    origin_requests: IntCounterVec = "littoral_origin_requests_total" ["site", "outcome"];
+    /// Seconds from asking an origin to the head of its answer.
+    origin_seconds: Histogram = "littoral_origin_seconds" [];
+    /// Requests that wait now for a response another request is fetching.
+    fill_waiters: IntGauge = "littoral_fill_waiters" [];
+    /// Bytes of memory taken now by responses that are arriving.
+    fill_bytes: IntGauge = "littoral_fill_bytes" [];
+    /// Bytes of stored responses.
+    store_bytes: IntGaugeVec = "littoral_store_bytes" ["tier"];
+    /// Stored responses.
+    store_objects: IntGaugeVec = "littoral_store_objects" ["tier"];
+    /// Stored responses that made room for others.
+    store_evictions: IntCounterVec = "littoral_store_evictions_total" ["tier"];
+    /// Storable responses, by whether they were stored.
+    store_admissions: IntCounterVec = "littoral_store_admissions_total" ["tier", "outcome"];
+    /// The position in the purge log up to which everything is applied.
+    purge_applied_seq: IntGauge = "littoral_purge_applied_seq" [];
+    /// Access-log records that were lost because their target did not take them.
+    access_log_dropped: IntCounter = "littoral_access_log_dropped_total" [];
+    /// Always 1; the labels say which build this is.
+    build_info: IntGaugeVec = "littoral_build_info" ["version"];
+}
+
+/// The only tier there is.
+const MEMORY: &str = "memory";
+
+/// From a hit in memory (0.1 ms) to an origin that all but timed out (10 s), in seconds.
+const BUCKETS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The statuses with three digits; one more place counts the rest, so that an origin cannot make up labels.
+const STATUSES: std::ops::RangeInclusive<u16> = 100..=599;
+const OTHER_STATUS: usize = 500;
+const _: () = assert!(*STATUSES.end() as usize - *STATUSES.start() as usize + 1 == OTHER_STATUS);
+
+/// What the cache did for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// Answered from the store.
+    Hit,
+    /// Answered from the store with a response that is no longer fresh.
+    Stale,
+    /// Answered from the store after the origin said that nothing had changed.
+    Revalidated,
+    /// Fetched for this request.
+    Miss,
+    /// Fetched for another request that asked for the same.
+    Collapsed,
+    /// Not for the cache: the origin's answer as it came.
+    Pass,
+    /// An answer of our own, because there was no other.
+    Error,
+}
+
+impl CacheOutcome {
+    pub const ALL: [Self; 7] =
+        [Self::Hit, Self::Stale, Self::Revalidated, Self::Miss, Self::Collapsed, Self::Pass, Self::Error];
+
+    /// The label in metrics and the value in the access log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Revalidated => "revalidated",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Pass => "pass",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What is read when metrics are asked for, and not counted before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    pub store_bytes: u64,
+    pub store_objects: u64,
+    pub fill_bytes: u64,
+    pub purge_applied_seq: u64,
+}
+
+/// All metrics of a node.
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    sites: Vec<SiteHandles>,
+    ttfb: PerOutcome<OnceLock<Histogram>>,
+    /// Requests that wait now for a response another request is fetching.
+    pub fill_waiters: IntGauge,
+    /// Connections from clients that are open now.
+    pub connections: IntGauge,
+    /// Stored responses that made room for others, in memory.
+    pub store_evictions: StoreEvictions,
+    /// Access-log records that were lost because their target did not take them.
+    pub access_log_dropped: IntCounter,
+}
+
+/// A count of evictions that is not shown before the first one.
+pub struct StoreEvictions {
+    family: IntCounterVec,
+    memory: OnceLock<IntCounter>,
+}
+
+type PerOutcome<T> = [T; CacheOutcome::ALL.len()];
+
+/// The handles of one site, found by index.
+struct SiteHandles {
+    name: String,
+    /// By outcome and status.
+    requests: PerOutcome<Box<[OnceLock<IntCounter>]>>,
+    response_bytes: PerOutcome<OnceLock<IntCounter>>,
+}
+
+impl Metrics {
+    /// `sites` are the names of the sites; a site is counted by its index here.
+    pub fn new(version: &str, sites: &[&str]) -> Arc<Self> {
+        let registry = Registry::new();
+        let families = Families::register(&registry).expect("the names in the table are valid and differ");
+        families.build_info.with_label_values(&[version]).set(1);
+        Arc::new(Self {
+            sites: sites.iter().map(|site| SiteHandles::new(site)).collect(),
+            ttfb: Default::default(),
+            fill_waiters: families.fill_waiters.clone(),
+            connections: families.connections.clone(),
+            store_evictions: StoreEvictions { family: families.store_evictions.clone(), memory: OnceLock::new() },
+            access_log_dropped: families.access_log_dropped.clone(),
+            registry,
+            families,
+        })
+    }
+
+    /// Counts a request that ended, and the `bytes` of the body that were sent.
+    pub fn request(&self, site: usize, cache: CacheOutcome, status: u16, bytes: u64) {
+        let Some(handles) = self.sites.get(site) else {
+            debug_assert!(false, "no site {site}");
+            return;
+        };
+        handles.requests(&self.families, cache, status).inc();
+        if bytes > 0 {
+            handles.response_bytes(&self.families, cache).inc_by(bytes);
+        }
+    }
+
+    /// Observes the seconds to the first byte of an answer.
+    pub fn ttfb(&self, cache: CacheOutcome, seconds: f64) {
+        let handle = self.ttfb[cache as usize].get_or_init(|| self.families.ttfb.with_label_values(&[cache.as_str()]));
+        handle.observe(seconds);
+    }
+
+    /// Counts a connection or a request that was refused.
+    pub fn refusal(&self, reason: &'static str) {
+        self.families.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed` or
+    /// `abandoned`.
+    pub fn origin_request(&self, site: usize, outcome: &'static str) {
+        let Some(handles) = self.sites.get(site) else {
+            debug_assert!(false, "no site {site}");
+            return;
+        };
+        self.families.origin_requests.with_label_values(&[handles.name.as_str(), outcome]).inc();
+    }
+
+    /// Observes the seconds until the head of an origin's answer.
+    pub fn origin_seconds(&self, seconds: f64) {
+        self.families.origin_seconds.observe(seconds);
+    }
+
+    /// Counts a storable response; `outcome` is `stored`, `too-large`, `memory-full` or `superseded`.
+    pub fn admission(&self, outcome: &'static str) {
+        self.families.store_admissions.with_label_values(&[MEMORY, outcome]).inc();
+    }
+
+    /// Everything, in the text format 0.0.4.
+    pub fn encode(&self, levels: &Levels) -> String {
+        let set = |gauge: &IntGauge, level: u64| gauge.set(i64::try_from(level).unwrap_or(i64::MAX));
+        set(&self.families.store_bytes.with_label_values(&[MEMORY]), levels.store_bytes);
+        set(&self.families.store_objects.with_label_values(&[MEMORY]), levels.store_objects);
+        set(&self.families.fill_bytes, levels.fill_bytes);
+        set(&self.families.purge_applied_seq, levels.purge_applied_seq);
+        let mut text = String::new();
+        let encoded = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
+        debug_assert!(encoded.is_ok(), "{encoded:?}");
+        text
+    }
+}
+
+impl SiteHandles {
+    fn new(name: &str) -> Self {
+        let per_status = || (0..=OTHER_STATUS).map(|_| OnceLock::new()).collect();
+        Self {
+            name: name.to_owned(),
+            requests: std::array::from_fn(|_| per_status()),
+            response_bytes: Default::default(),
+        }
+    }
+
+    fn requests(&self, families: &Families, cache: CacheOutcome, status: u16) -> &IntCounter {
+        let known = STATUSES.contains(&status);
+        let index = if known { usize::from(status - STATUSES.start()) } else { OTHER_STATUS };
+        self.requests[cache as usize][index].get_or_init(|| {
+            let digits = status.to_string();
+            let status = if known { digits.as_str() } else { "other" };
+            families.requests.with_label_values(&[self.name.as_str(), cache.as_str(), status])
+        })
+    }
+
+    fn response_bytes(&self, families: &Families, cache: CacheOutcome) -> &IntCounter {
+        self.response_bytes[cache as usize]
+            .get_or_init(|| families.response_bytes.with_label_values(&[self.name.as_str(), cache.as_str()]))
+    }
+}
+
+impl StoreEvictions {
+    pub fn inc(&self) {
+        self.memory.get_or_init(|| self.family.with_label_values(&[MEMORY])).inc();
+    }
+}
+
+/// A kind of family: how one is made.
+trait Family: Collector + Clone + Sized + 'static {
+    fn make(options: Opts, labels: &[&str]) -> prometheus::Result<Self>;
+}
+
+impl Family for IntCounter {
+    fn make(options: Opts, _: &[&str]) -> prometheus::Result<Self> {
+        Self::with_opts(options)
+    }
+}
+
+impl Family for IntCounterVec {
+    fn make(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(options, labels)
+    }
+}
+
+impl Family for IntGauge {
+    fn make(options: Opts, _: &[&str]) -> prometheus::Result<Self> {
+        Self::with_opts(options)
+    }
+}
+
+impl Family for IntGaugeVec {
+    fn make(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(options, labels)
+    }
+}
+
+impl Family for Histogram {
+    fn make(options: Opts, _: &[&str]) -> prometheus::Result<Self> {
+        Self::with_opts(HistogramOpts::from(options).buckets(BUCKETS.to_vec()))
+    }
+}
+
+impl Family for HistogramVec {
+    fn make(options: Opts, labels: &[&str]) -> prometheus::Result<Self> {
+        Self::new(HistogramOpts::from(options).buckets(BUCKETS.to_vec()), labels)
+    }
+}
+
+fn register<F: Family>(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<F> {
+    let family = F::make(Opts::new(name, help.trim()), labels)?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes every metric move once.
+    fn drive(metrics: &Metrics) -> String {
+        metrics.request(0, CacheOutcome::Hit, 200, 1024);
+        metrics.ttfb(CacheOutcome::Hit, 0.0002);
+        metrics.refusal("bad-host");
+        metrics.connections.inc();
+        metrics.origin_request(0, "ok");
+        metrics.origin_seconds(0.3);
+        metrics.fill_waiters.inc();
+        metrics.store_evictions.inc();
+        metrics.admission("stored");
+        metrics.access_log_dropped.inc();
+        metrics.encode(&Levels { store_bytes: 7, store_objects: 3, fill_bytes: 5, purge_applied_seq: 9 })
+    }
+
+    /// The samples of a family, and their values.
+    fn samples<'a>(text: &'a str, family: &str) -> Vec<(&'a str, f64)> {
+        let ours = |sample: &str| {
+            let name = sample.split('{').next().unwrap_or_default();
+            name.strip_prefix(family).is_some_and(|end| ["", "_bucket", "_sum", "_count"].contains(&end))
+        };
+        let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        lines.filter(|(sample, _)| ours(sample)).map(|(sample, value)| (sample, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn every_row_of_the_table_has_help_and_is_driven() {
+        let text = drive(&Metrics::new("1.2.3", &["default"]));
+        for (name, labels, help) in TABLE {
+            assert!(help.ends_with('.'), "{name}: the help is not a sentence: {help:?}");
+            assert!(text.contains(&format!("# HELP {name} {}\n", help.trim())), "{name} is not registered");
+            let samples = samples(&text, name);
+            assert!(samples.iter().any(|(_, value)| *value > 0.0), "{name} is not driven: {samples:?}");
+            for label in *labels {
+                let has = |(sample, _): &(&str, f64)| sample.contains(&format!("{label}=\""));
+                assert!(samples.iter().all(has), "{name} has no label {label}: {samples:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_with_labels_is_shown_before_it_happens() {
+        let text = Metrics::new("1.2.3", &["default"]).encode(&Levels::default());
+        // These are levels, and as true at zero as at any other time.
+        let levels = ["littoral_store_bytes", "littoral_store_objects", "littoral_build_info"];
+        for (name, labels, _) in TABLE {
+            let expected = labels.is_empty() || levels.contains(name);
+            assert_eq!(!samples(&text, name).is_empty(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn samples_are_what_happened() {
+        let metrics = Metrics::new("1.2.3", &["default", "shop"]);
+        for (site, cache, status) in
+            [(0, CacheOutcome::Hit, 200), (0, CacheOutcome::Hit, 200), (1, CacheOutcome::Miss, 404)]
+        {
+            metrics.request(site, cache, status, 10);
+        }
+        for status in [0, 99, 600, u16::MAX] {
+            metrics.request(0, CacheOutcome::Pass, status, 0);
+        }
+        let text = drive(&metrics);
+        let rows = [
+            ("littoral_requests_total{cache=\"hit\",site=\"default\",status=\"200\"}", 3.0),
+            ("littoral_requests_total{cache=\"miss\",site=\"shop\",status=\"404\"}", 1.0),
+            ("littoral_requests_total{cache=\"pass\",site=\"default\",status=\"other\"}", 4.0),
+            ("littoral_response_bytes_total{cache=\"hit\",site=\"default\"}", 1044.0),
+            ("littoral_ttfb_seconds_bucket{cache=\"hit\",le=\"0.0001\"}", 0.0),
+            ("littoral_ttfb_seconds_bucket{cache=\"hit\",le=\"0.00025\"}", 1.0),
+            ("littoral_refusals_total{reason=\"bad-host\"}", 1.0),
+            ("littoral_origin_requests_total{outcome=\"ok\",site=\"default\"}", 1.0),
+            ("littoral_origin_seconds_sum", 0.3),
+            ("littoral_store_bytes{tier=\"memory\"}", 7.0),
+            ("littoral_store_objects{tier=\"memory\"}", 3.0),
+            ("littoral_store_evictions_total{tier=\"memory\"}", 1.0),
+            ("littoral_store_admissions_total{outcome=\"stored\",tier=\"memory\"}", 1.0),
+            ("littoral_fill_bytes", 5.0),
+            ("littoral_purge_applied_seq", 9.0),
+            ("littoral_build_info{version=\"1.2.3\"}", 1.0),
+        ];
+        for (sample, value) in rows {
+            assert!(text.lines().any(|line| line == format!("{sample} {value}")), "no {sample} {value} in:\n{text}");
+        }
+        assert_eq!(samples(&text, "littoral_requests_total").len(), 3);
+    }
+
+    #[test]
+    fn outcomes_are_in_the_order_of_their_indices() {
+        for (index, outcome) in CacheOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index, "{outcome:?}");
+        }
+    }
+}
