@@ -107,10 +107,10 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     let drain = Drain {
         registry: node.registry,
         draining: node.draining,
+        access_log,
         deadline: config.limits.drain_timeout.get(),
     };
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
-    access_log.close();
     Ok(())
 }
 
@@ -167,6 +167,7 @@ fn server_conf(config: &Config) -> ServerConf {
 struct Drain {
     registry: Arc<Registry>,
     draining: Arc<AtomicBool>,
+    access_log: Arc<AccessLog>,
     deadline: Duration,
 }
 
@@ -183,7 +184,7 @@ impl ShutdownSignalWatch for Drain {
         };
         tokio::select! {
             _ = terminate.recv() => {}
-            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            _ = interrupt.recv() => self.end(),
         }
         self.draining.store(true, Ordering::Release);
         self.registry.drain();
@@ -195,7 +196,16 @@ impl ShutdownSignalWatch for Drain {
                 _ = terminate.recv() => break,
             }
         }
-        ShutdownSignal::FastShutdown
+        self.end()
+    }
+}
+
+impl Drain {
+    /// Ends the process: everybody has been served, or the deadline has passed. Pingora's own shutdown would drop the
+    /// runtimes under their accept loops and wait for them.
+    fn end(&self) -> ! {
+        self.access_log.close();
+        std::process::exit(0)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -59,6 +60,12 @@ impl NodeOptions {
     /// Lets the test move the node's clock.
     pub fn test_clock(mut self) -> Self {
         self.arguments.push("--unsafe-test-clock".to_owned());
+        self
+    }
+
+    /// Sends the origin the client's `Host`.
+    pub fn preserve_host(mut self) -> Self {
+        self.arguments.push("--preserve-host".to_owned());
         self
     }
 
@@ -258,8 +265,17 @@ pub fn run_to_the_end(arguments: &[&str]) -> (Option<i32>, String) {
 
 /// A port that nobody listens on now.
 pub fn free_port(address: IpAddr) -> u16 {
-    let listener = TcpListener::bind((address, 0)).unwrap_or_else(|error| panic!("a free port on {address}: {error}"));
-    listener.local_addr().expect("a listener has an address").port()
+    // Below the range the system gives to outgoing connections, so that none of them takes the port meanwhile; each
+    // process begins elsewhere, and no test gets a port twice.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % 500) as u16 * 40;
+    for _ in 0..2_000 {
+        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if TcpListener::bind((address, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port on {address}");
 }
 
 /// `LITTORAL_BIN`, else the newer of the workspace's two builds.

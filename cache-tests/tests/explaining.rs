@@ -9,7 +9,9 @@ use cache_tests::response::Response;
 use cache_tests::table::{Table, same, that};
 
 /// The reasons operators are promised; a new one comes with its documentation, and here.
-const DETAILS: [&str; 42] = [
+const DETAILS: [&str; 44] = [
+    "malformed-request",
+    "stale",
     "no-store",
     "private",
     "set-cookie",

@@ -68,7 +68,7 @@ async fn hop_by_hop_fields_stay_on_the_clients_side() {
 #[tokio::test]
 async fn connection_cannot_take_away_what_matters() {
     let origin = Origin::start();
-    let node = NodeOptions::before(&origin).start().await;
+    let node = NodeOptions::before(&origin).preserve_host().start().await;
     let mut table = Table::new("fields Connection cannot name away");
     for method in METHODS {
         for (name, line, value) in [

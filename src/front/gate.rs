@@ -124,6 +124,13 @@ pub enum Framing {
     Chunked,
 }
 
+impl Framing {
+    /// Whether any byte of a body follows. A length of zero says the same as no length.
+    pub const fn has_body(self) -> bool {
+        !matches!(self, Self::None | Self::Length(0))
+    }
+}
+
 /// A set of groups of fields. A plain browser's request for something stored needs no further look at its fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest(u16);
@@ -333,8 +340,6 @@ fn is_reg_name(name: &[u8]) -> bool {
         rest = match rest {
             [] => return !name.is_empty(),
             [b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~', rest @ ..] => rest,
-            [b'!' | b'$' | b'&'..=b',' | b';' | b'=', rest @ ..] => rest,
-            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
             _ => return false,
         };
     }

@@ -96,14 +96,12 @@ impl Front {
         loop {
             match if buffer.is_empty() { Verdict::Incomplete } else { gate(&buffer) } {
                 Verdict::Accepted(head) => {
-                    let length = head.length;
-                    let passed = !is_cached(&head);
+                    let taken = taken_with(&head, buffer.len());
                     match self.request(stream, &mut connection, &head, &buffer, shutdown).await {
                         After::Next(next) => stream = next,
                         After::Close => return,
                     }
-                    // The pass path takes along whatever came with the head.
-                    buffer.advance(if passed { buffer.len() } else { length });
+                    buffer.advance(taken);
                     buffer.extend_from_slice(&connection.pipelined.split());
                     if buffer.is_empty() && buffer.capacity() > BUFFER_KEPT_MAX {
                         buffer = BytesMut::new();
@@ -156,7 +154,8 @@ impl Front {
         let site = self.snapshot.site(head.host);
         let seen = Seen { client: connection.client, site, head, started: clock::monotonic() };
         if let Some((status, reason)) = refusal(head, site) {
-            let outcome = self.refuse_with(&mut stream, connection, status, reason).await;
+            let method = if head.method == GateMethod::Head { Method::Head } else { Method::Get };
+            let outcome = self.refuse_with(&mut stream, connection, method, status, reason).await;
             self.log.write(&seen, &outcome, None, None, None);
             linger(&mut stream, &mut connection.timer).await;
             return After::Close;
@@ -236,7 +235,7 @@ impl Front {
             secure: false,
             request_id: &request_id,
         };
-        let body = buffer.get(seen.head.length..).unwrap_or_default();
+        let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let (next, outcome) = self.pass.run(stream, seen, body, &forwarding, shutdown).await;
         self.log.write(seen, &outcome, None, None, Some(&request_id));
         match next {
@@ -271,7 +270,7 @@ impl Front {
         let started = clock::monotonic();
         let body = format!("{}\n", refusal.sentence());
         let mut answer = self.answer_on(stream, connection, Version::Http11, false);
-        let fields = b"cache-status: littoral\r\ncontent-type: text/plain; charset=utf-8\r\n";
+        let fields = b"cache-status: littoral; detail=malformed-request\r\ncontent-type: text/plain; charset=utf-8\r\n";
         answer.head(refusal.status(), &[fields], BodyLength::Known(body.len() as u64));
         // A client that sent nonsense may not listen either.
         let _ = answer.body(&[body.as_bytes()]).await;
@@ -283,6 +282,7 @@ impl Front {
         &self,
         stream: &mut Stream,
         connection: &mut Connection,
+        method: Method,
         status: u16,
         reason: Reason,
     ) -> Outcome {
@@ -290,15 +290,26 @@ impl Front {
         let mut answer = self.answer_on(stream, connection, Version::Http11, false);
         let forward = Some(Forward::Method).filter(|_| reason == Reason::Method);
         let cache_status = CacheStatus { forward, detail: Some(reason), ..CacheStatus::default() };
-        let answered = crate::pipeline::failure::answer(status, Method::Get, cache_status, &mut answer).await;
+        let answered = crate::pipeline::failure::answer(status, method, cache_status, &mut answer).await;
         answered.unwrap_or_else(|_| Outcome::new(status, CacheOutcome::Error, Some(reason)))
     }
+}
+
+/// How much of the buffer belongs to a request: its head, and on the pass path what is there of its body. Where a
+/// chunked body ends only its reader knows, so it gets everything.
+fn taken_with(head: &Head<'_>, buffered: usize) -> usize {
+    let body = match head.framing {
+        Framing::None => 0,
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        Framing::Chunked => usize::MAX,
+    };
+    head.length.saturating_add(body).min(buffered)
 }
 
 /// Whether the cache has to do with a request: GET or HEAD, without a body, on this protocol.
 fn is_cached(head: &Head<'_>) -> bool {
     let method = matches!(head.method, GateMethod::Get | GateMethod::Head);
-    method && head.framing == Framing::None && !head.asks_for_websocket()
+    method && !head.framing.has_body() && !head.asks_for_websocket()
 }
 
 /// What is well-formed but not served.
@@ -306,7 +317,7 @@ fn refusal(head: &Head<'_>, site: &Site) -> Option<(u16, Reason)> {
     match head.method {
         // No tunnels; and TRACE would show a client what others added to its request.
         GateMethod::Other("CONNECT" | "TRACE") => Some((405, Reason::Method)),
-        GateMethod::Get | GateMethod::Head if head.framing != Framing::None && site.get_body == GetBody::Refuse => {
+        GateMethod::Get | GateMethod::Head if head.framing.has_body() && site.get_body == GetBody::Refuse => {
             Some((400, Reason::RequestBody))
         }
         _ => None,

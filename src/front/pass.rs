@@ -29,7 +29,7 @@ use crate::routing::Site;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::invalidation::targets;
-use crate::telemetry::metrics::CacheOutcome;
+use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What the proxy does not see of a request, and what it says about it.
 struct Passed {
@@ -56,11 +56,13 @@ tokio::task_local! {
 /// The pass path.
 pub struct Pass {
     proxy: Arc<HttpProxy<App>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Pass {
     pub fn new(conf: &Arc<ServerConf>, pipeline: Arc<Pipeline>, limits: Limits) -> Self {
-        Self { proxy: Arc::new(http_proxy(conf, App { pipeline, limits })) }
+        let metrics = pipeline.metrics.clone();
+        Self { proxy: Arc::new(http_proxy(conf, App { pipeline, limits })), metrics }
     }
 
     /// Has the origin answer a request. Gives the stream back if the client may go on using it.
@@ -94,6 +96,12 @@ impl Pass {
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
         let reused = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown)).await;
         let result = *passed.result.lock();
+        let outcome = match result.failure {
+            Some(failure) => failure.outcome(),
+            None if result.status >= 500 => "status-5xx",
+            None => "ok",
+        };
+        self.metrics.origin_request(seen.site.index, outcome);
         let reason = result.failure.map_or(passed.reason, Failure::reason);
         let cache = if result.failure.is_some() { CacheOutcome::Error } else { CacheOutcome::Pass };
         let outcome = Outcome {
@@ -203,7 +211,8 @@ impl ProxyHttp for App {
             result.status = if client_is_gone { 499 } else { status };
         }
         if !client_is_gone && session.response_written().is_none() {
-            let detail = if *error.esource() == ErrorSource::Downstream { None } else { Some(failure_of(error).reason()) };
+            let detail =
+                if *error.esource() == ErrorSource::Downstream { None } else { Some(failure_of(error).reason()) };
             let cache_status = CacheStatus { forward: Some(Forward::Method), detail, ..CacheStatus::default() };
             let _ = respond(session, status, &cache_status).await;
         }

@@ -142,7 +142,8 @@ impl Fetch {
             return Err(Failure::Malformed);
         }
         let block = field_lines(header).ok_or(Failure::Malformed)?;
-        let length = header.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length =
+            header.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let mut fields = Vec::with_capacity(block.len());
         for line in end_to_end(Fields::new(&block)).filter(|line| !line.is("content-length")) {
             line.write(&mut fields);
@@ -164,7 +165,9 @@ fn framing_is_sound(header: &ResponseHeader) -> bool {
     let mut encodings = header.headers.get_all(http::header::TRANSFER_ENCODING).iter();
     match (encodings.next(), encodings.next()) {
         (None, _) => true,
-        (Some(one), None) => one.as_bytes().eq_ignore_ascii_case(b"chunked") && header.version == http::Version::HTTP_11,
+        (Some(one), None) => {
+            one.as_bytes().eq_ignore_ascii_case(b"chunked") && header.version == http::Version::HTTP_11
+        }
         _ => false,
     }
 }

@@ -15,13 +15,17 @@ use crate::store::record::{StoredResponse, write_content_length};
 use crate::telemetry::metrics::CacheOutcome;
 
 /// Writes the field lines that change with time: `age` and `cache-status`.
-pub fn write_dynamic(age: Option<u64>, status: &CacheStatus, out: &mut Vec<u8>) {
+pub fn write_dynamic(age: Option<u64>, upstream: Option<&[u8]>, status: &CacheStatus, out: &mut Vec<u8>) {
     if let Some(age) = age {
         out.extend_from_slice(b"age: ");
         out.extend_from_slice(itoa::Buffer::new().format(age).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"cache-status: ");
+    if let Some(upstream) = upstream {
+        out.extend_from_slice(upstream);
+        out.extend_from_slice(b", ");
+    }
     status.write(out);
     out.extend_from_slice(b"\r\n");
 }
@@ -41,7 +45,7 @@ pub async fn deliver<E: Exchange>(
     // A response that was fetched for this request is as old as it says; `age: 0` would only claim it was stored.
     let shown_age = (status.hit || age > 0).then_some(age);
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(shown_age, &status, &mut dynamic);
+    write_dynamic(shown_age, stored.upstream_status(), &status, &mut dynamic);
     let mut outcome = Outcome::new(stored.status(), cache, status.detail);
     outcome.ttl = status.ttl;
     outcome.age = shown_age;

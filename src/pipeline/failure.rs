@@ -19,7 +19,7 @@ pub async fn answer<E: Exchange>(
     exchange: &mut E,
 ) -> io::Result<Outcome> {
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(None, &cache_status, &mut dynamic);
+    write_dynamic(None, None, &cache_status, &mut dynamic);
     let name = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
     let sentence = cache_status.detail.map_or("", |reason| reason.sentence());
     let body = format!("{status} {name}\n{sentence}\n");

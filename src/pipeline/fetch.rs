@@ -15,6 +15,8 @@ use crate::pipeline::deliver::{deliver, not_modified, with_content_length, write
 use crate::pipeline::failure;
 use crate::pipeline::fill::Job;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
+#[cfg(test)]
+use crate::pipeline::simulation::{Planted, planted};
 use crate::purge::ledger::Verdict;
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::fields::Fields;
@@ -197,6 +199,10 @@ impl Pipeline {
 
     /// Judges a follower at the head as if it had looked the response up.
     fn suits(&self, request: &Request<'_>, head: &FillHead, fill: &Fill) -> Suits {
+        #[cfg(test)]
+        if planted(Planted::FollowerNotJudged) {
+            return Suits::Yes;
+        }
         let Sharing::Stored { freshness, selecting } = &head.sharing else { return Suits::AskAlone };
         if self.store.ledger.judge(&request.key, fill.fill_pos) == Verdict::Gone {
             return Suits::LookAgain;
@@ -264,7 +270,7 @@ impl Pipeline {
         exchange: &mut E,
     ) -> io::Result<Outcome> {
         let (stored, reason) = match &head.sharing {
-            Sharing::Stored { .. } => (true, plan.detail),
+            Sharing::Stored { .. } => (true, plan.detail.filter(|detail| *detail != Reason::RangeNotStored)),
             Sharing::NotStored(reason) => (false, Some(*reason)),
         };
         let status = CacheStatus {
@@ -280,7 +286,11 @@ impl Pipeline {
             (false, 304) if plan.stale.is_some() => CacheOutcome::Revalidated,
             (false, _) => CacheOutcome::Miss,
         };
-        let request = Request { now: clock::wall(), ..*request };
+        // Conditions and ranges that went to the origin have been answered there.
+        let answered = plan.sharing == FillSharing::AsIs;
+        let range = request.range && !answered;
+        let conditional = request.conditional && !answered;
+        let request = Request { now: clock::wall(), range, conditional, ..*request };
         let mut outcome = match &head.record {
             Some(record) => deliver(&request, record, status, cache, exchange).await?,
             None => stream(&request, seat.reader, head, status, cache, exchange).await?,
@@ -314,12 +324,11 @@ async fn stream<E: Exchange>(
         Sharing::NotStored(_) => None,
     };
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(age, &status, &mut dynamic);
+    write_dynamic(age, head.upstream_status.as_deref(), &status, &mut dynamic);
     let mut outcome = Outcome::new(head.status, cache, status.detail);
     outcome.age = age;
 
-    let for_everybody = matches!(head.sharing, Sharing::Stored { .. });
-    if for_everybody && request.conditional {
+    if request.conditional {
         let verdict = precondition(request.fields, head.status, fields, request.now);
         if verdict == Precondition::NotModified {
             outcome.status = 304;

@@ -14,6 +14,9 @@ use edge_config::section::limits::CHUNK_BYTES;
 use crate::clock;
 use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse};
 use crate::pipeline::Pipeline;
+#[cfg(test)]
+use crate::pipeline::simulation::{Planted, planted};
+use crate::purge::ledger::Position;
 use crate::routing::Site;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::directives::{ResponseDirectives, no_cache_field_names};
@@ -25,7 +28,7 @@ use crate::semantics::time::UnixMs;
 use crate::semantics::validation::{freshen, write_conditionals};
 use crate::semantics::vary::{Vary, selecting_key};
 use crate::store::budget::Reservation;
-use crate::store::fill::{Collector, Fill, FillHead, Selecting, Sharing};
+use crate::store::fill::{Collector, Fill, FillHead, Room, Selecting, Sharing};
 use crate::store::key::CacheKey;
 use crate::store::record::{Parts, StoredResponse, has_content_length};
 
@@ -54,8 +57,14 @@ impl Job {
         let result = self.fetch(&pipeline).await;
         // Out of the map before the end is told: whoever comes now starts anew instead of joining a failure.
         pipeline.coalesce.leave(&self.fill);
+        #[cfg(test)]
+        if planted(Planted::EndNotTold) {
+            return;
+        }
         match result {
             Ok(()) => self.fill.complete(),
+            #[cfg(test)]
+            Err(_) if planted(Planted::FailedFillEndsCleanly) => self.fill.complete(),
             Err(failure) => self.fill.fail(failure),
         }
     }
@@ -84,7 +93,8 @@ impl Job {
     fn renew(&self, pipeline: &Pipeline, stale: &Arc<StoredResponse>, response: &OriginResponse, facts: &RequestFacts) {
         let mut fields = Vec::with_capacity(stale.fields().as_bytes().len() + 128);
         freshen(stale.fields(), Fields::new(&response.fields), facts.response_time, &mut fields);
-        let fields = without_length(Fields::new(&fields));
+        let mut fields = without_length(Fields::new(&fields));
+        let upstream_status = take(&mut fields, "cache-status");
         let directives = ResponseDirectives::parse(Fields::new(&fields));
         let verdict = storable(facts, stale.status(), Fields::new(&fields), &directives, self.site.set_cookie);
         let fill_pos = self.fill.fill_pos;
@@ -92,7 +102,8 @@ impl Job {
             Ok(freshness) => (freshness, None),
             Err(reason) => (*stale.freshness(), Some(reason.reason())),
         };
-        let parts = Parts { status: stale.status(), fields: &fields, freshness, fill_pos };
+        let upstream_status = upstream_status.as_deref();
+        let parts = Parts { status: stale.status(), fields: &fields, freshness, fill_pos, upstream_status };
         let record = Arc::new(stale.freshened(&parts));
         let sharing = match reason {
             None => {
@@ -108,12 +119,13 @@ impl Job {
         let head = FillHead {
             status: record.status(),
             fields: fields.into_boxed_slice(),
+            upstream_status: None,
             length: Some(record.body_len()),
             sharing,
             origin_status: 304,
             record: Some(record),
         };
-        self.fill.publish_head(head, None);
+        self.fill.publish_head(head, Room::Nothing);
     }
 
     async fn receive(
@@ -124,8 +136,10 @@ impl Job {
     ) -> Result<(), Failure> {
         let OriginResponse { status, mut fields, length, mut body, .. } = response;
         with_date(&mut fields, facts.response_time);
-        let head = self.judge(pipeline, status, fields, length, facts);
-        let mut receiving = Receiving { job: self, pipeline, unpublished: Some(head), held: Vec::new(), body: None, length };
+        let upstream_status = take(&mut fields, "cache-status");
+        let head = Head { upstream_status, ..self.judge(pipeline, status, fields, length, facts) };
+        let mut receiving =
+            Receiving { job: self, pipeline, unpublished: Some(head), held: Vec::new(), body: None, length };
         loop {
             if receiving.unpublished.is_none() && !self.fill.may_go_on().await {
                 return Err(Failure::Abandoned);
@@ -138,7 +152,14 @@ impl Job {
     }
 
     /// Judges a head: may it be stored, and is there room.
-    fn judge(&self, pipeline: &Pipeline, status: u16, fields: Vec<u8>, length: Option<u64>, facts: &RequestFacts) -> Head {
+    fn judge(
+        &self,
+        pipeline: &Pipeline,
+        status: u16,
+        fields: Vec<u8>,
+        length: Option<u64>,
+        facts: &RequestFacts,
+    ) -> Head {
         let directives = ResponseDirectives::parse(Fields::new(&fields));
         let mut reservation = pipeline.store.budget.fills.reservation();
         let verdict = storable(facts, status, Fields::new(&fields), &directives, self.site.set_cookie)
@@ -161,10 +182,11 @@ impl Job {
                 let mut fields = fields;
                 remove(&mut fields, "age");
                 let sharing = Sharing::Stored { freshness, selecting };
-                Head { status, fields, withheld, sharing, reservation: Some(reservation) }
+                Head { status, fields, withheld, sharing, reservation: Some(reservation), upstream_status: None }
             }
             Err(reason) => {
-                Head { status, fields, withheld: None, sharing: Sharing::NotStored(reason), reservation: None }
+                let sharing = Sharing::NotStored(reason);
+                Head { status, fields, withheld: None, sharing, reservation: None, upstream_status: None }
             }
         }
     }
@@ -186,6 +208,8 @@ struct Head {
     sharing: Sharing,
     /// Room for the body while it arrives; none: it is not kept.
     reservation: Option<Reservation>,
+    /// What caches behind us said.
+    upstream_status: Option<Box<[u8]>>,
 }
 
 /// A response between its head and its end.
@@ -198,6 +222,8 @@ struct Receiving<'a> {
     /// The body that is being kept, and what it takes to store it.
     body: Option<Keeping>,
     length: Option<u64>,
+    /// The fill's position, and so the record's.
+    fill_pos: Position,
 }
 
 struct Keeping {
@@ -206,13 +232,14 @@ struct Keeping {
     fields: Vec<u8>,
     freshness: Freshness,
     selecting: Option<Selecting>,
+    upstream_status: Option<Box<[u8]>>,
 }
 
 impl Receiving<'_> {
     /// Publishes the head, and what has been held back; with the record if that is finished already.
     fn publish(&mut self, record: Option<Arc<StoredResponse>>) {
         let Some(head) = self.unpublished.take() else { return };
-        let Head { status, fields, withheld, sharing, reservation } = head;
+        let Head { status, fields, withheld, sharing, reservation, upstream_status } = head;
         if let Sharing::NotStored(_) = &sharing {
             self.not_shared(status);
         }
@@ -229,18 +256,25 @@ impl Receiving<'_> {
                     fields: stored_fields,
                     freshness: *freshness,
                     selecting,
+                    upstream_status: upstream_status.clone(),
                 });
             }
         }
         let head = FillHead {
             status,
             fields: fields.into_boxed_slice(),
+            upstream_status,
             length: self.length,
             sharing,
             origin_status: status,
             record,
         };
-        self.job.fill.publish_head(head, reservation);
+        let room = match (reservation, head.record.is_some()) {
+            (_, true) => Room::Nothing,
+            (Some(reservation), false) => Room::Keep(reservation),
+            (None, false) => Room::Pass(self.pipeline.store.budget.fills.reservation()),
+        };
+        self.job.fill.publish_head(head, room);
         for piece in std::mem::take(&mut self.held) {
             self.accept(piece);
         }
@@ -294,7 +328,14 @@ impl Receiving<'_> {
             let record = match &head.sharing {
                 Sharing::Stored { freshness, selecting } => {
                     let fields = head.withheld.as_deref().unwrap_or(&head.fields);
-                    let record = self.commit(head.status, fields, *freshness, selecting.as_ref(), &self.held);
+                    let parts = Parts {
+                        status: head.status,
+                        fields,
+                        freshness: *freshness,
+                        fill_pos: self.fill_pos,
+                        upstream_status: head.upstream_status.as_deref(),
+                    };
+                    let record = self.commit(&parts, selecting.as_ref(), &self.held);
                     // This request's own client gets the fields that are withheld from the others.
                     head.withheld.is_none().then_some(record)
                 }
@@ -313,20 +354,19 @@ impl Receiving<'_> {
         }
         if let Some(body) = self.body.take() {
             let pieces = body.collector.finish();
-            self.commit(body.status, &body.fields, body.freshness, body.selecting.as_ref(), &pieces);
+            let parts = Parts {
+                status: body.status,
+                fields: &body.fields,
+                freshness: body.freshness,
+                fill_pos: self.fill_pos,
+                upstream_status: body.upstream_status.as_deref(),
+            };
+            self.commit(&parts, body.selecting.as_ref(), &pieces);
         }
     }
 
-    fn commit(
-        &self,
-        status: u16,
-        fields: &[u8],
-        freshness: Freshness,
-        selecting: Option<&Selecting>,
-        body: &[Bytes],
-    ) -> Arc<StoredResponse> {
-        let parts = Parts { status, fields, freshness, fill_pos: self.job.fill.fill_pos };
-        let record = Arc::new(StoredResponse::new(&parts, body));
+    fn commit(&self, parts: &Parts<'_>, selecting: Option<&Selecting>, body: &[Bytes]) -> Arc<StoredResponse> {
+        let record = Arc::new(StoredResponse::new(parts, body));
         self.pipeline.store.commit(&self.job.primary, selecting, &record);
         record
     }
@@ -358,6 +398,16 @@ fn remove(fields: &mut Vec<u8>, name: &str) {
     if Fields::new(fields).contains(name) {
         *fields = kept(Fields::new(fields), |line| !line.is(name));
     }
+}
+
+/// Removes a list field and gives its value, lines joined.
+fn take(fields: &mut Vec<u8>, name: &str) -> Option<Box<[u8]>> {
+    let values: Vec<&[u8]> = Fields::new(fields).values(name).collect();
+    let joined = (!values.is_empty()).then(|| values.join(&b", "[..]).into_boxed_slice());
+    if joined.is_some() {
+        remove(fields, name);
+    }
+    joined
 }
 
 fn without_length(fields: Fields<'_>) -> Vec<u8> {

@@ -15,6 +15,8 @@ pub mod failure;
 pub mod fetch;
 pub mod fill;
 pub mod request;
+#[cfg(test)]
+mod simulation;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -46,6 +46,7 @@ reasons! {
     RequestMinFresh, "request-min-fresh", "The stored response does not stay fresh for the request's min-fresh.";
     OnlyIfCached, "only-if-cached", "The request wants a stored response or none, and there is none to serve.";
     RequestBody, "request-body", "The request has a body, so its answer is not the answer to others.";
+    MalformedRequest, "malformed-request", "The request was not well-formed, so it was answered here and the connection closed.";
     PassUpgrade, "pass-upgrade", "The request asks to change the protocol of the connection.";
     // The stored response needs the origin.
     NoCache, "no-cache", "The stored response carries no-cache and is validated before every use.";

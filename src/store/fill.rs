@@ -26,6 +26,8 @@ pub struct FillHead {
     pub status: u16,
     /// End-to-end field lines, without `content-length`; without `age` if the response is stored.
     pub fields: Box<[u8]>,
+    /// The `Cache-Status` of caches behind us.
+    pub upstream_status: Option<Box<[u8]>>,
     /// The length of the body, if the origin said it.
     pub length: Option<u64>,
     /// Whether it is being stored, and so whether followers may share it.
@@ -48,6 +50,16 @@ pub enum Sharing {
 pub struct Selecting {
     pub names: Vec<Box<str>>,
     pub values: Vec<u8>,
+}
+
+/// The memory a body may take while it arrives.
+pub enum Room {
+    /// All of it, as it is reserved.
+    Keep(Reservation),
+    /// Only what is read ahead.
+    Pass(Reservation),
+    /// None: it is there already.
+    Nothing,
 }
 
 /// How a fill ended.
@@ -87,6 +99,8 @@ struct State {
     /// Started for nobody: goes on without readers.
     background: bool,
     abandoned_at: Option<u64>,
+    /// How far the writer may run ahead of the fastest reader of a body that is not kept.
+    read_ahead: u64,
     reservation: Option<Reservation>,
 }
 
@@ -139,7 +153,7 @@ impl State {
     fn pace(&self) -> Pace {
         if self.readers.count > 0 {
             let ahead = self.received.saturating_sub(self.readers.fastest());
-            return if self.keeping || ahead < READ_AHEAD_MAX { Pace::Go } else { Pace::Wait };
+            return if self.keeping || ahead == 0 || ahead < self.read_ahead { Pace::Go } else { Pace::Wait };
         }
         let length = self.head.as_ref().and_then(|head| head.length);
         let remaining = match (length, self.abandoned_at) {
@@ -147,7 +161,8 @@ impl State {
             (None, Some(abandoned_at)) => self.received.saturating_sub(abandoned_at),
             (None, None) => 0,
         };
-        let goes_on = self.head.is_none() || (self.keeping && (self.background || remaining <= ABANDONED_REMAINDER_MAX));
+        let goes_on =
+            self.head.is_none() || (self.keeping && (self.background || remaining <= ABANDONED_REMAINDER_MAX));
         if goes_on { Pace::Go } else { Pace::Stop }
     }
 
@@ -252,12 +267,23 @@ impl Fill {
         Some(Reader { fill: self.clone(), slot, offset: 0 })
     }
 
-    /// Publishes the head. `keeping` says the body is kept until it is stored, against `reservation`.
-    pub fn publish_head(&self, head: FillHead, keeping: Option<Reservation>) {
+    /// Publishes the head. The body is kept until it is stored if `room` says so; otherwise the room is for reading
+    /// ahead, and without any the writer takes one piece at a time.
+    pub fn publish_head(&self, head: FillHead, room: Room) {
         let mut state = self.state.lock();
         state.head = Some(Arc::new(head));
-        state.keeping = keeping.is_some();
-        state.reservation = keeping;
+        match room {
+            Room::Keep(reservation) => {
+                state.keeping = true;
+                state.read_ahead = READ_AHEAD_MAX;
+                state.reservation = Some(reservation);
+            }
+            Room::Pass(mut reservation) => {
+                state.read_ahead = if reservation.grow(READ_AHEAD_MAX) { READ_AHEAD_MAX } else { 0 };
+                state.reservation = Some(reservation);
+            }
+            Room::Nothing => {}
+        }
         drop(state);
         self.changed.notify_waiters();
     }

@@ -74,8 +74,8 @@ impl EventListener for CountEvictions {
 impl MemoryTier {
     pub fn new(budget: &Budget, memory: u64, metrics: Arc<Metrics>) -> Self {
         let shards = (memory / SHARD_BYTES).clamp(1, SHARDS_MAX);
-        // Half a shard, so that a large object cannot empty it; half the fill share, so that two can arrive at once.
-        let object_bytes_max = (budget.objects / shards / 2).min(budget.fills.limit() / 2);
+        // Half a shard, so that a large object cannot empty it; and it has to fit the fills' share while it arrives.
+        let object_bytes_max = (budget.objects / shards / 2).min(budget.fills.limit());
         let cache = CacheBuilder::new(usize::try_from(budget.objects).unwrap_or(usize::MAX))
             .with_name("memory")
             .with_shards(usize::try_from(shards).unwrap_or(1))

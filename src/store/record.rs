@@ -26,6 +26,8 @@ pub struct StoredResponse {
     /// The ledger position this record was last found live at; saves the look-up while nothing is invalidated.
     judged: AtomicU64,
     chunks: Option<Box<Chunks>>,
+    /// What caches behind us said in `Cache-Status`; ours is appended to it (RFC 9211 section 2).
+    upstream_status: Option<Box<[u8]>>,
 }
 
 /// A body of more than one chunk.
@@ -41,6 +43,8 @@ pub struct Parts<'a> {
     pub fields: &'a [u8],
     pub freshness: Freshness,
     pub fill_pos: Position,
+    /// The `Cache-Status` of caches behind us.
+    pub upstream_status: Option<&'a [u8]>,
 }
 
 impl StoredResponse {
@@ -90,6 +94,7 @@ impl StoredResponse {
             fill_pos: parts.fill_pos,
             judged: AtomicU64::new(0),
             chunks,
+            upstream_status: parts.upstream_status.map(Into::into),
         }
     }
 
@@ -110,6 +115,11 @@ impl StoredResponse {
     /// Field lines and blank line, for a response to HEAD.
     pub fn wire_head(&self) -> &[u8] {
         self.block.get(..self.body_at as usize).unwrap_or_default()
+    }
+
+    /// The `Cache-Status` of caches behind us.
+    pub fn upstream_status(&self) -> Option<&[u8]> {
+        self.upstream_status.as_deref()
     }
 
     pub fn freshness(&self) -> &Freshness {
@@ -207,7 +217,10 @@ mod tests {
         let body: Vec<Bytes> = pieces.iter().map(|p| Bytes::copy_from_slice(p)).collect();
         let freshness = Freshness::test(UnixMs(0), DeltaSeconds(60));
         let fill_pos = Ledger::default().applied();
-        StoredResponse::new(&Parts { status: 200, fields: b"etag: \"a\"\r\n", freshness, fill_pos }, &body)
+        StoredResponse::new(
+            &Parts { status: 200, fields: b"etag: \"a\"\r\n", freshness, fill_pos, upstream_status: None },
+            &body,
+        )
     }
 
     #[test]
@@ -236,7 +249,9 @@ mod tests {
 
     #[test]
     fn allocations_are_rounded_as_the_allocator_does() {
-        for (bytes, want) in [(1, 16), (128, 128), (129, 160), (1025, 1280), (1280, 1280), (1300, 1536), (262_144, 262_144)] {
+        for (bytes, want) in
+            [(1, 16), (128, 128), (129, 160), (1025, 1280), (1280, 1280), (1300, 1536), (262_144, 262_144)]
+        {
             assert_eq!(allocation(bytes), want, "{bytes}");
         }
     }

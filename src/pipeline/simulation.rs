@@ -1,0 +1,521 @@
+//! Fill x read x failure x eviction x invalidation under a schedule of our own (test only).
+//!
+//! One seed is one run: it chooses which ready task moves next, what the origin answers and when it decides on it, who
+//! vanishes and when. Nothing waits for I/O or real time. Every body names its version, variant and audience in every
+//! piece, so that whatever a client or the store ends up with can be judged by itself. Bugs planted by [`Planted`] show
+//! that the judges see.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, VecDeque};
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use edge_config::section::site::GetBody;
+use parking_lot::Mutex;
+
+use crate::clock;
+use crate::exchange::{BodyLength, Exchange};
+use crate::origin::peer::OriginPeer;
+use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream};
+use crate::pipeline::Pipeline;
+use crate::pipeline::request::{Forwarded, Method, Request};
+use crate::routing::Site;
+use crate::semantics::directives::RequestDirectives;
+use crate::semantics::fields::Fields;
+use crate::semantics::storable::SetCookie;
+use crate::store::Store;
+use crate::store::key::CacheKey;
+use crate::store::store::Lookup;
+use crate::telemetry::metrics::Metrics;
+
+const URLS: usize = 3;
+const CLIENTS: usize = 14;
+/// Moves after which a run counts as one that never ends; a usual one takes some hundreds.
+const MOVES_MAX: usize = 100_000;
+const MEMORY: u64 = 64 << 20;
+/// Enough for a body of six pieces to fill chunks and to outrun [`edge_config::section::limits::READ_AHEAD_MAX`].
+const LARGE_PAD: usize = 300_000;
+
+/// A bug that hooks in the real code bring back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A record's position is read once its head is there.
+    FillPosAfterHead,
+    /// A follower takes whatever the fill it joined brings.
+    FollowerNotJudged,
+    /// A fill that failed ends as one that is complete.
+    FailedFillEndsCleanly,
+    /// A fill that is over tells nobody.
+    EndNotTold,
+    /// What was invalidated since the decision is validated as if it had not been.
+    GoneValidated,
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
+    static SPAWNED: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this thread's runs have that bug.
+pub fn planted(bug: Planted) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+#[test]
+fn every_schedule_keeps_the_promises() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..seeds() {
+        seen.extend(simulate(seed).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}")));
+    }
+    let wanted = ["Collapsed", "Error", "Hit", "Miss", "Revalidated", "Stale", "cut off", "stored"];
+    let missing: Vec<_> = wanted.iter().filter(|what| !seen.contains(**what)).collect();
+    assert!(missing.is_empty() || seeds() < 100, "no schedule led to {missing:?}: {seen:?}");
+}
+
+#[test]
+fn a_position_read_too_late_is_caught() {
+    assert_caught(Planted::FillPosAfterHead);
+}
+
+#[test]
+fn a_follower_that_is_not_judged_is_caught() {
+    assert_caught(Planted::FollowerNotJudged);
+}
+
+#[test]
+fn a_failure_that_looks_complete_is_caught() {
+    assert_caught(Planted::FailedFillEndsCleanly);
+}
+
+#[test]
+fn an_end_that_nobody_hears_of_is_caught() {
+    assert_caught(Planted::EndNotTold);
+}
+
+#[test]
+fn validators_of_what_is_gone_are_caught() {
+    assert_caught(Planted::GoneValidated);
+}
+
+fn assert_caught(bug: Planted) {
+    PLANTED.set(Some(bug));
+    let caught = (0..1000).find_map(|seed| Some((seed, simulate(seed).err()?)));
+    PLANTED.set(None);
+    let (seed, wrong) = caught.unwrap_or_else(|| panic!("no schedule shows {bug:?}"));
+    println!("{bug:?}: seed {seed}: {wrong}");
+}
+
+fn seeds() -> u64 {
+    std::env::var("LITTORAL_SEEDS").map_or(1000, |n| n.parse().expect("LITTORAL_SEEDS is a number"))
+}
+
+/// xorshift64.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 16) % n as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// What all tasks of one run share.
+struct World {
+    rng: Rng,
+    /// What the origin has now.
+    versions: [u64; URLS],
+    /// What the origin had when the last acknowledged invalidation began: older must not be served any more.
+    promised: [u64; URLS],
+    seen: BTreeSet<String>,
+    wrong: Option<String>,
+}
+
+type Shared = Arc<Mutex<World>>;
+
+/// Lets others move, as often as the schedule wants.
+async fn pause(world: &Shared) {
+    let mut times = world.lock().rng.below(4);
+    poll_fn(|context| {
+        if times == 0 {
+            return Poll::Ready(());
+        }
+        times -= 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn url_key(url: usize) -> CacheKey {
+    CacheKey::from_bytes([url as u8 + 1; 16])
+}
+
+/// What every piece of a body says of the whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mark {
+    url: usize,
+    version: u64,
+    /// `*`: for every language.
+    language: String,
+    /// The one client it is for, or `*`.
+    only: String,
+    pieces: usize,
+    pad: usize,
+}
+
+impl Mark {
+    fn piece(&self, at: usize) -> Vec<u8> {
+        let Self { url, version, language, only, pieces, pad } = self;
+        let mut piece = format!("{url} {version} {language} {only} {pieces} {pad} {at};").into_bytes();
+        piece.resize(piece.len() + pad, b'.');
+        piece
+    }
+
+    /// Reads the first piece and wants the rest to be exactly what that announces.
+    fn of(body: &[u8]) -> Result<Self, String> {
+        let start = body.split(|byte| *byte == b';').next().unwrap_or_default();
+        let words = String::from_utf8_lossy(start).into_owned();
+        let words: Vec<&str> = words.split(' ').collect();
+        let [url, version, language, only, pieces, pad, "0"] = words[..] else {
+            return Err(format!("no beginning of a body: {words:?}"));
+        };
+        let number = |word: &str| word.parse::<usize>().map_err(|error| format!("{word}: {error}"));
+        let (language, only) = (language.to_owned(), only.to_owned());
+        let (url, version, pieces, pad) = (number(url)?, number(version)? as u64, number(pieces)?, number(pad)?);
+        let mark = Self { url, version, language, only, pieces, pad };
+        let whole: Vec<u8> = (0..pieces).flat_map(|at| mark.piece(at)).collect();
+        if whole == body { Ok(mark) } else { Err(format!("{} bytes that are not all of {mark:?}", body.len())) }
+    }
+
+    /// Judges a whole body that `client` got, or that is stored for everybody.
+    fn check(body: &[u8], url: usize, language: &str, client: &str, promised: u64) -> Result<(), String> {
+        let mark = Self::of(body)?;
+        let suits = |said: &str, asked: &str| said == "*" || said == asked;
+        let rules = [
+            (mark.url == url, "another URL"),
+            (suits(&mark.language, language), "another variant"),
+            (suits(&mark.only, client), "somebody else's"),
+            (mark.version >= promised, "older than an acknowledged invalidation"),
+        ];
+        let broken = rules.iter().find(|(kept, _)| !kept);
+        broken.map_or(Ok(()), |(_, rule)| Err(format!("{rule}: {mark:?}, promised {promised}")))
+    }
+}
+
+struct SimulatedOrigin(Shared);
+
+struct SimulatedBody {
+    world: Shared,
+    pieces: VecDeque<Vec<u8>>,
+    fails: bool,
+    at_once: bool,
+}
+
+#[async_trait]
+impl Upstream for SimulatedOrigin {
+    async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure> {
+        pause(&self.0).await;
+        let answer = self.answer(request);
+        pause(&self.0).await;
+        answer
+    }
+}
+
+#[async_trait]
+impl OriginBody for SimulatedBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        if !self.at_once {
+            pause(&self.world).await;
+        }
+        match self.pieces.pop_front() {
+            Some(piece) => Ok(Some(piece.into())),
+            None if self.fails => Err(Failure::Closed),
+            None => Ok(None),
+        }
+    }
+}
+
+impl SimulatedOrigin {
+    /// Fixes the version, and everything else about the answer.
+    fn answer(&self, request: &OriginRequest) -> Result<OriginResponse, Failure> {
+        let mut world = self.0.lock();
+        let asked = Fields::new(&request.fields);
+        let text = |name| String::from_utf8_lossy(asked.first(name).unwrap_or(b"*")).into_owned();
+        let url = usize::from(request.target[1] - b'0');
+        let version = world.versions[url];
+        let rng = &mut world.rng;
+        if rng.one_in(12) {
+            return Err(Failure::Unreachable);
+        }
+        let no_store = rng.one_in(8);
+        let public = rng.one_in(2);
+        let varies = rng.one_in(3);
+        let language = if varies { text("accept-language") } else { "*".to_owned() };
+        // A careless origin: two versions share a validator. Only an invalidation tells them apart.
+        let tag = |language: &str| format!("\"{}-{language}\"", version / 2);
+        let held = text("if-none-match");
+        let unchanged = (held == tag("*") || held == tag(&text("accept-language"))) && !rng.one_in(4);
+        let etag = if unchanged { held } else { tag(&language) };
+        let mut fields = format!("etag: {etag}\r\ncache-control: ");
+        fields += match (no_store, rng.below(4)) {
+            (true, _) => "no-store",
+            (false, 0) => "max-age=50, stale-while-revalidate=600",
+            (false, 1) => "max-age=50, stale-if-error=600",
+            (false, _) => "max-age=6000",
+        };
+        fields += if public { ", public\r\n" } else { "\r\n" };
+        // With this some are stale from the first moment on.
+        fields += if rng.one_in(2) { "age: 100\r\n" } else { "" };
+        fields += if varies && !unchanged { "vary: accept-language\r\n" } else { "" };
+        let only = if no_store || (asked.contains("authorization") && !public) { text("x-client") } else { "*".into() };
+        let pieces = if unchanged { 0 } else { 1 + rng.below(6) };
+        let mark = Mark { url, version, language, only, pieces, pad: if rng.one_in(40) { LARGE_PAD } else { 0 } };
+        let mut pieces: VecDeque<_> = (0..pieces).map(|at| mark.piece(at)).collect();
+        let length = rng.one_in(2).then(|| pieces.iter().map(|piece| piece.len() as u64).sum());
+        let fails = !unchanged && rng.one_in(5);
+        if fails {
+            pieces.truncate(rng.below(pieces.len()));
+        }
+        let at_once = rng.one_in(4);
+        let body = Box::new(SimulatedBody { world: self.0.clone(), pieces, fails, at_once });
+        let status = if unchanged { 304 } else { 200 };
+        Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0 })
+    }
+}
+
+/// What a client has of its answer.
+struct Recorder {
+    world: Shared,
+    status: u16,
+    length: BodyLength,
+    body: Vec<u8>,
+    clean: bool,
+}
+
+impl Exchange for Recorder {
+    async fn stored(&mut self, status: u16, _: &[u8], block: &[u8], chunks: &[Bytes]) -> io::Result<()> {
+        let blank = block.windows(4).position(|four| four == b"\r\n\r\n").expect("the fields end with a blank line");
+        self.status = status;
+        self.body = [&block[blank + 4..], &chunks.concat()].concat();
+        pause(&self.world).await;
+        self.clean = true;
+        Ok(())
+    }
+
+    fn head(&mut self, status: u16, _: &[&[u8]], length: BodyLength) {
+        (self.status, self.length) = (status, length);
+    }
+
+    async fn body(&mut self, slices: &[&[u8]]) -> io::Result<()> {
+        self.body.extend(slices.concat());
+        pause(&self.world).await;
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        pause(&self.world).await;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        pause(&self.world).await;
+        self.clean = true;
+        Ok(())
+    }
+
+    async fn gone(&mut self) {
+        pending().await
+    }
+}
+
+/// One request, from its arrival to the judgement of its answer.
+async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shared) {
+    let (url, language, mut fields) = {
+        let rng = &mut world.lock().rng;
+        let language = if rng.one_in(3) { "de" } else { "en" };
+        let mut fields = format!("accept-language: {language}\r\n");
+        fields += if rng.one_in(5) { "authorization: Basic eDp5\r\n" } else { "" };
+        fields += ["cache-control: no-cache\r\n", "cache-control: no-store\r\n", "", "", "", ""][rng.below(6)];
+        (rng.below(URLS), language, fields)
+    };
+    for _ in 0..id {
+        pause(&world).await;
+    }
+    let (target, id) = (format!("/{url}"), id.to_string());
+    let forward = |_: Forwarded, out: &mut Vec<u8>| out.extend_from_slice(format!("{fields}x-client: {id}\r\n").as_bytes());
+    let asked = Fields::new(fields.as_bytes());
+    let request = Request {
+        site: &site,
+        method: Method::Get,
+        target: target.as_bytes(),
+        host: b"simulated",
+        fields: asked,
+        key: url_key(url),
+        directives: RequestDirectives::parse(asked),
+        conditional: false,
+        range: false,
+        authorization: asked.contains("authorization"),
+        now: clock::wall(),
+        forward: &forward,
+    };
+    let mut got =
+        Recorder { world: world.clone(), status: 0, length: BodyLength::Unknown, body: Vec::new(), clean: false };
+    let promised = world.lock().promised[url];
+    let decision = pipeline.decide(&request);
+    let answered = pipeline.answer(&request, decision, &mut got).await;
+    let verdict = match &answered {
+        Err(error) => Err(format!("nothing was wrong with the client: {error}")),
+        Ok(outcome) if outcome.complete != got.clean => Err(format!("ended cleanly: {}, but {outcome:?}", got.clean)),
+        Ok(_) if !got.clean || matches!(got.status, 502 | 504) => Ok(()),
+        Ok(_) if matches!(got.length, BodyLength::Known(length) if length != got.body.len() as u64) => {
+            Err(format!("{} bytes where {:?} were announced", got.body.len(), got.length))
+        }
+        Ok(_) => Mark::check(&got.body, url, language, &id, promised),
+    };
+    fields.truncate(fields.trim_end().len());
+    let mut world = world.lock();
+    if let Ok(outcome) = answered {
+        world.seen.insert(if got.clean { format!("{:?}", outcome.cache) } else { "cut off".into() });
+    }
+    if let Err(wrong) = verdict {
+        world.wrong.get_or_insert(format!("client {id} of /{url} ({fields:?}): {wrong}"));
+    }
+}
+
+/// Changes a URL, and has what is stored of it invalidated most of the time.
+async fn purger(pipeline: Arc<Pipeline>, world: Shared) {
+    for _ in 0..8 {
+        (pause(&world).await, pause(&world).await);
+        let url = world.lock().rng.below(URLS);
+        world.lock().versions[url] += 1;
+        pause(&world).await;
+        if world.lock().rng.one_in(4) {
+            continue;
+        }
+        let version = world.lock().versions[url];
+        pipeline.store.invalidate(&url_key(url));
+        let promised = &mut world.lock().promised[url];
+        *promised = version.max(*promised);
+    }
+}
+
+async fn evictor(pipeline: Arc<Pipeline>, world: Shared) {
+    for _ in 0..6 {
+        (pause(&world).await, pause(&world).await);
+        let url = world.lock().rng.below(URLS);
+        let found = pipeline.store.lookup(&url_key(url), Fields::new(b"accept-language: en\r\n"));
+        let variant = if let Lookup::Found { key, .. } = found { key } else { url_key(url) };
+        let key = if world.lock().rng.one_in(2) { variant } else { url_key(url) };
+        pipeline.store.memory.remove(&key);
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Task {
+    work: Work,
+    woken: Arc<Woken>,
+    vanishes: bool,
+}
+
+impl Task {
+    fn new(work: Work, vanishes: bool) -> Self {
+        Self { work, woken: Arc::new(Woken(AtomicBool::new(true))), vanishes }
+    }
+}
+
+/// Moves one ready task after another, until all are done.
+fn run(mut tasks: Vec<Task>, world: &Shared) -> Result<(), String> {
+    for _ in 0..MOVES_MAX {
+        tasks.extend(SPAWNED.take().into_iter().map(|work| Task::new(work, false)));
+        let any = |tasks: &[Task], wanted: &dyn Fn(&Task) -> bool| {
+            let all: Vec<usize> = (0..tasks.len()).filter(|at| wanted(&tasks[*at])).collect();
+            (!all.is_empty()).then(|| all[world.lock().rng.below(all.len())])
+        };
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        if world.lock().rng.one_in(64) {
+            any(&tasks, &|task| task.vanishes).map(|at| tasks.swap_remove(at));
+            continue;
+        }
+        let Some(at) = any(&tasks, &|task| task.woken.0.load(Ordering::Relaxed)) else {
+            return Err(format!("{} tasks wait for ever", tasks.len()));
+        };
+        let woken = tasks[at].woken.clone();
+        woken.0.store(false, Ordering::Relaxed);
+        let waker = Waker::from(woken);
+        if tasks[at].work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            tasks.swap_remove(at);
+        }
+    }
+    Err("it goes on for ever".into())
+}
+
+/// One run: what was seen, or what is wrong.
+fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
+    SPAWNED.take();
+    let (rng, seen) = (Rng::new(seed), BTreeSet::new());
+    let world = World { rng, versions: [2; URLS], promised: [0; URLS], seen, wrong: None };
+    let world = Arc::new(Mutex::new(world));
+    let metrics = Metrics::new("simulated", &["simulated"]);
+    let store = Store::new(MEMORY, [7; 32], metrics.clone());
+    let pipeline = Pipeline::new(store, metrics.clone(), |work| SPAWNED.with_borrow_mut(|spawned| spawned.push(work)));
+    let site = Arc::new(Site {
+        name: "simulated".into(),
+        index: 0,
+        set_cookie: SetCookie::default(),
+        get_body: GetBody::default(),
+        trusted_clients: Vec::new(),
+        peer: Arc::new(OriginPeer::new("http://simulated".parse().expect("an origin"))),
+        upstream: Arc::new(SimulatedOrigin(world.clone())),
+    });
+    let mut tasks: Vec<Task> = (0..CLIENTS)
+        .map(|id| Task::new(Box::pin(client(id, pipeline.clone(), site.clone(), world.clone())), id % 5 == 4))
+        .collect();
+    tasks.push(Task::new(Box::pin(purger(pipeline.clone(), world.clone())), false));
+    tasks.push(Task::new(Box::pin(evictor(pipeline.clone(), world.clone())), false));
+    let ended = run(tasks, &world);
+    let mut world = world.lock();
+    if let Some(wrong) = world.wrong.take() {
+        return Err(wrong);
+    }
+    ended?;
+    for (url, language) in (0..URLS).flat_map(|url| ["en", "de"].map(|language| (url, language))) {
+        let fields = format!("accept-language: {language}\r\n");
+        if let Lookup::Found { stored, .. } = pipeline.store.lookup(&url_key(url), Fields::new(fields.as_bytes())) {
+            let body: Vec<u8> = stored.slices(0..stored.body_len()).flatten().copied().collect();
+            Mark::check(&body, url, language, "", world.promised[url]).map_err(|wrong| format!("stored: {wrong}"))?;
+            world.seen.insert("stored".into());
+        }
+    }
+    let left = (pipeline.coalesce.len(), pipeline.store.budget.fills.used(), metrics.fill_waiters.get());
+    if left != (0, 0, 0) {
+        return Err(format!("fills to join, bytes reserved, waiters counted: {left:?} are left over"));
+    }
+    Ok(std::mem::take(&mut world.seen))
+}
