@@ -1,5 +1,10 @@
 //! The command line.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments here are the command's help, where brackets are brackets"
+)]
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 

@@ -11,9 +11,12 @@ use crate::store::key::{CacheKey, KeyHasher};
 /// Maps that are locked apart.
 const SHARDS: usize = 64;
 
+/// A part of the fills under way.
+type Shard = Mutex<HashMap<CacheKey, Arc<Fill>, KeyHasher>>;
+
 /// The fills that others may join.
 pub struct Coalesce {
-    shards: Box<[Mutex<HashMap<CacheKey, Arc<Fill>, KeyHasher>>]>,
+    shards: Box<[Shard]>,
 }
 
 /// What a request that wants to share a fill gets.
@@ -74,11 +77,12 @@ impl Coalesce {
     }
 
     /// Fills under way that others may join.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    fn shard(&self, key: &CacheKey) -> &Mutex<HashMap<CacheKey, Arc<Fill>, KeyHasher>> {
+    fn shard(&self, key: &CacheKey) -> &Shard {
         &self.shards[key.low_u64() as usize % SHARDS]
     }
 }

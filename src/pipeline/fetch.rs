@@ -24,7 +24,7 @@ use crate::semantics::reuse::{self, Reuse, may_serve_on_error, reuse};
 use crate::semantics::validation::{Precondition, precondition};
 use crate::semantics::vary::selecting_key;
 use crate::store::fill::{Fill, FillHead, Next, Reader, Sharing};
-use crate::telemetry::metrics::CacheOutcome;
+use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What a follower does with the head of a fill it joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,22 @@ enum Suits {
 struct Seat {
     reader: Reader,
     follower: bool,
+}
+
+/// A waiter that is counted, also when its request is dropped while it waits.
+struct Waiting<'a>(&'a Metrics);
+
+impl<'a> Waiting<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.fill_waiters.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fill_waiters.dec();
+    }
 }
 
 impl Pipeline {
@@ -121,6 +137,9 @@ impl Pipeline {
     fn take_seat(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) -> Option<Seat> {
         // The position is read before anything is asked: a purge from here on makes the answer gone.
         let fill_pos = self.store.ledger.applied();
+        if !self.may_renew(request, plan) {
+            return None;
+        }
         if plan.sharing != FillSharing::Shared {
             let fill = Fill::new(plan.fill_key, fill_pos);
             let reader = fill.join()?;
@@ -142,6 +161,16 @@ impl Pipeline {
         }
     }
 
+    /// Whether what a plan is to renew is still live once the position of the fill is read. Otherwise a purge came
+    /// since the decision: a 304 to the validators of what is gone would bring it back under a position after it.
+    fn may_renew(&self, request: &Request<'_>, plan: &Plan) -> bool {
+        #[cfg(test)]
+        if planted(Planted::GoneValidated) {
+            return true;
+        }
+        plan.stale.as_ref().is_none_or(|stale| stale.is_live(&request.key, &self.store.ledger))
+    }
+
     fn start(self: &Arc<Self>, request: &Request<'_>, plan: &Plan, fill: Arc<Fill>) {
         let job = self.job(request, plan, fill);
         (self.spawn)(Box::pin(job.run(self.clone())));
@@ -150,6 +179,9 @@ impl Pipeline {
     /// Renews a stored response for the next request; this one does not wait.
     fn refresh(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) {
         let fill_pos = self.store.ledger.applied();
+        if !self.may_renew(request, plan) {
+            return;
+        }
         let started = self.coalesce.start_background(&plan.fill_key, || Fill::background(plan.fill_key, fill_pos));
         if let Some(fill) = started {
             self.start(request, plan, fill);
@@ -187,14 +219,12 @@ impl Pipeline {
         seat: &Seat,
         exchange: &mut E,
     ) -> Option<Result<Arc<FillHead>, Failure>> {
-        self.metrics.fill_waiters.inc();
-        let head = tokio::select! {
+        let _waiting = Waiting::new(&self.metrics);
+        tokio::select! {
             biased;
             head = seat.reader.head() => Some(head),
             () = exchange.gone() => None,
-        };
-        self.metrics.fill_waiters.dec();
-        head
+        }
     }
 
     /// Judges a follower at the head as if it had looked the response up.

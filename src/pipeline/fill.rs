@@ -28,7 +28,8 @@ use crate::semantics::time::UnixMs;
 use crate::semantics::validation::{freshen, write_conditionals};
 use crate::semantics::vary::{Vary, selecting_key};
 use crate::store::budget::Reservation;
-use crate::store::fill::{Collector, Fill, FillHead, Room, Selecting, Sharing};
+use crate::store::collector::Collector;
+use crate::store::fill::{Fill, FillHead, Room, Selecting, Sharing};
 use crate::store::key::CacheKey;
 use crate::store::record::{Parts, StoredResponse, has_content_length};
 
@@ -138,8 +139,12 @@ impl Job {
         with_date(&mut fields, facts.response_time);
         let upstream_status = take(&mut fields, "cache-status");
         let head = Head { upstream_status, ..self.judge(pipeline, status, fields, length, facts) };
+        let fill_pos = self.fill.fill_pos;
+        #[cfg(test)]
+        let fill_pos = if planted(Planted::FillPosAfterHead) { pipeline.store.ledger.applied() } else { fill_pos };
+        let unpublished = Some(head);
         let mut receiving =
-            Receiving { job: self, pipeline, unpublished: Some(head), held: Vec::new(), body: None, length };
+            Receiving { job: self, pipeline, unpublished, held: Vec::new(), body: None, length, fill_pos };
         loop {
             if receiving.unpublished.is_none() && !self.fill.may_go_on().await {
                 return Err(Failure::Abandoned);

@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use edge_config::section::limits::{ABANDONED_REMAINDER_MAX, CHUNK_BYTES, READ_AHEAD_MAX, RETAINED_MAX};
+use bytes::Bytes;
+use edge_config::section::limits::{ABANDONED_REMAINDER_MAX, READ_AHEAD_MAX, RETAINED_MAX};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -221,7 +221,7 @@ impl State {
         }
         match &self.end {
             Some(End::Complete) => Read::End,
-            Some(End::Failed(failure)) => Read::Failed(failure.clone()),
+            Some(End::Failed(failure)) => Read::Failed(*failure),
             None => Read::NotYet,
         }
     }
@@ -387,7 +387,7 @@ impl Reader {
                 let state = self.fill.state.lock();
                 match (&state.head, &state.end) {
                     (Some(head), _) => return Ok(head.clone()),
-                    (None, Some(End::Failed(failure))) => return Err(failure.clone()),
+                    (None, Some(End::Failed(failure))) => return Err(*failure),
                     (None, Some(End::Complete)) => return Err(Failure::Abandoned),
                     (None, None) => {}
                 }
@@ -453,59 +453,5 @@ impl Drop for Reader {
         state.forget();
         drop(state);
         self.fill.room.notify_one();
-    }
-}
-
-/// The writer's side of keeping a body: gathers pieces into whole chunks.
-#[derive(Default)]
-pub struct Collector {
-    chunks: Vec<Bytes>,
-    pieces: Vec<Bytes>,
-    pending: usize,
-}
-
-impl Collector {
-    /// Takes a piece; gives back what to [`Fill::seal`] once a chunk is whole.
-    pub fn push(&mut self, piece: Bytes) -> Option<(Bytes, Option<Bytes>)> {
-        self.pending += piece.len();
-        self.pieces.push(piece);
-        if self.pending < CHUNK_BYTES {
-            return None;
-        }
-        let (chunk, rest) = self.gather();
-        self.chunks.push(chunk.clone());
-        Some((chunk, rest))
-    }
-
-    /// Bytes taken so far.
-    pub fn length(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + self.pending as u64
-    }
-
-    fn gather(&mut self) -> (Bytes, Option<Bytes>) {
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        let mut rest = BytesMut::new();
-        for piece in self.pieces.drain(..) {
-            let fits = piece.len().min(CHUNK_BYTES - chunk.len());
-            let (head, tail) = piece.split_at(fits);
-            chunk.extend_from_slice(head);
-            rest.extend_from_slice(tail);
-        }
-        self.pending = rest.len();
-        let rest = (!rest.is_empty()).then(|| rest.freeze());
-        self.pieces.extend(rest.clone());
-        (chunk.freeze(), rest)
-    }
-
-    /// The whole body: full chunks and a last shorter one, or the pieces of a body smaller than a chunk.
-    pub fn finish(mut self) -> Vec<Bytes> {
-        if self.chunks.is_empty() {
-            return self.pieces;
-        }
-        if self.pending > 0 {
-            let last: Vec<u8> = self.pieces.concat();
-            self.chunks.push(Bytes::from(last.into_boxed_slice()));
-        }
-        self.chunks
     }
 }

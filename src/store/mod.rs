@@ -5,10 +5,12 @@
 //! - [`budget`]: the memory budget and its shares.
 //! - [`memory`]: the memory tier.
 //! - [`fill`]: a response that is arriving: one writer, any number of readers.
+//! - [`collector`]: its pieces, gathered into chunks.
 //! - [`marks`]: keys whose last answer could not be shared.
 //! - [`store`](mod@store): the one lookup and the one commit.
 
 pub mod budget;
+pub mod collector;
 pub mod fill;
 pub mod key;
 pub mod marks;

@@ -211,11 +211,12 @@ fn allocation(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::semantics::directives::ResponseDirectives;
     use crate::semantics::time::{DeltaSeconds, UnixMs};
 
     fn record(pieces: &[&[u8]]) -> StoredResponse {
         let body: Vec<Bytes> = pieces.iter().map(|p| Bytes::copy_from_slice(p)).collect();
-        let freshness = Freshness::test(UnixMs(0), DeltaSeconds(60));
+        let freshness = Freshness::new(UnixMs(0), 0, DeltaSeconds(60), &ResponseDirectives::default());
         let fill_pos = Ledger::default().applied();
         StoredResponse::new(
             &Parts { status: 200, fields: b"etag: \"a\"\r\n", freshness, fill_pos, upstream_status: None },

@@ -2,7 +2,7 @@
 //!
 //! A record is formatted where its request was served, into a buffer that threads seldom share, and written by one
 //! thread of its own. Recording never waits for the target: what does not fit is dropped and counted. Records of
-//! different threads can be out of order by as much as [`WAKE_EVERY`]; their `ts` says when they were.
+//! different threads can be out of order by as much as `WAKE_EVERY`; their `ts` says when they were.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
