@@ -1,7 +1,7 @@
 //! One HTTP/1 connection: its requests, one after the other.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Context;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::front::answer::Answer;
 use crate::front::connection::{ReadEnd, Timer, read_some, reset};
 use crate::front::gate::{Forwarding, Framing, Head, Interest, Keep, Verdict, Version, gate, write_forward_fields};
 use crate::front::gate::{Method as GateMethod, Refusal};
-use crate::front::log::{Log, Seen};
+use crate::front::log::{Log, RequestId, Seen};
 use crate::front::pass::Pass;
 use crate::front::registry::{Lease, Registry};
 use crate::pipeline::Pipeline;
@@ -172,11 +172,17 @@ impl Front {
         let host = canonical_host(head.host, "http");
         let parts = KeyParts { site: &site.name, scheme: "http", host: &host, path_and_query: head.target };
         let key = self.pipeline.store.keyer.primary(&parts, &mut connection.scratch);
-        let id = self.log.next_id();
+        // Made when somebody needs it: a hit does not.
+        let id = OnceLock::new();
         let client = connection.client;
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| {
             let trusted = site.trusts(client);
-            let forwarding = Forwarding { client, trusted, secure: false, request_id: &id.text() };
+            let forwarding = Forwarding {
+                client,
+                trusted,
+                secure: false,
+                request_id: &id.get_or_init(|| self.log.next_id()).text(),
+            };
             let keep = match forwarded {
                 Forwarded::Shared => Keep::Nothing,
                 Forwarded::Own => Keep::RangeAndConditionals,
@@ -210,7 +216,7 @@ impl Front {
             // What nginx calls "client closed request": in the log only, nobody is there to receive it.
             ..Outcome::new(499, CacheOutcome::Error, None)
         });
-        let trace = outcome.asked_origin.then(|| id.text());
+        let trace = id.get().map(|id: &RequestId| id.text());
         self.log.write(seen, &outcome, first_byte, Some(key), trace.as_deref());
         if !outcome.complete {
             reset(&stream);

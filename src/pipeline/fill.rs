@@ -113,7 +113,9 @@ impl Job {
                 Sharing::Stored { freshness, selecting }
             }
             Some(reason) => {
-                pipeline.store.supersede(&self.primary);
+                if !is_the_requests(reason) {
+                    pipeline.store.supersede(&self.primary);
+                }
                 Sharing::NotStored(reason)
             }
         };
@@ -245,8 +247,8 @@ impl Receiving<'_> {
     fn publish(&mut self, record: Option<Arc<StoredResponse>>) {
         let Some(head) = self.unpublished.take() else { return };
         let Head { status, fields, withheld, sharing, reservation, upstream_status } = head;
-        if let Sharing::NotStored(_) = &sharing {
-            self.not_shared(status);
+        if let Sharing::NotStored(reason) = &sharing {
+            self.not_shared(status, *reason);
         }
         if let Sharing::Stored { freshness, selecting } = &sharing {
             let selecting = selecting.as_ref().map(|s| Selecting { names: s.names.clone(), values: s.values.clone() });
@@ -286,9 +288,9 @@ impl Receiving<'_> {
     }
 
     /// The answer is for one request alone: the others are released, and the next ones do not queue.
-    fn not_shared(&self, status: u16) {
+    fn not_shared(&self, status: u16, reason: Reason) {
         self.pipeline.coalesce.leave(&self.job.fill);
-        if status >= 500 {
+        if status >= 500 || is_the_requests(reason) {
             return;
         }
         if self.job.shared {
@@ -375,6 +377,12 @@ impl Receiving<'_> {
         self.pipeline.store.commit(&self.job.primary, selecting, &record);
         record
     }
+}
+
+/// Whether an answer is not shared because of what its client put into the request. That says nothing about what others
+/// may share, and must not let one client remove it.
+fn is_the_requests(reason: Reason) -> bool {
+    matches!(reason, Reason::RequestNoStore | Reason::Authorization)
 }
 
 /// The next piece; if it is not there yet, `waiting` runs once before the wait.

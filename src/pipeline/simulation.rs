@@ -308,7 +308,7 @@ impl Exchange for Recorder {
     }
 
     async fn gone(&mut self) {
-        pending().await
+        pending::<()>().await;
     }
 }
 
@@ -370,7 +370,7 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
 /// Changes a URL and has what is stored of it invalidated, most of the time, or evicts some of it.
 async fn upheaval(pipeline: Arc<Pipeline>, world: Shared) {
     for _ in 0..10 {
-        (pause(&world).await, pause(&world).await);
+        pause(&world).await;
         let url = world.lock().rng.below(URLS);
         let key = url_key(url);
         if world.lock().rng.one_in(5) {

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use edge_config::section::telemetry::AccessLog as Target;
 use parking_lot::Mutex;
 
+use super::thread_index;
 use crate::clock;
 use crate::semantics::http_date;
 use crate::semantics::time::UnixMs;
@@ -321,13 +322,6 @@ impl Sink {
 /// Opens for appending. Client addresses are personal: others than owner and group do not read them.
 fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)
-}
-
-/// A small number for each thread.
-fn thread_index() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static INDEX: usize = NEXT.fetch_add(1, Ordering::Relaxed));
-    INDEX.with(|index| *index)
 }
 
 /// Appends an instant in UTC, as RFC 3339 has it: `1994-11-06T08:49:37.123Z`.

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::tally::Tallies;
+
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -129,7 +131,7 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     sites: Vec<SiteHandles>,
-    ttfb: PerOutcome<OnceLock<Histogram>>,
+    tallies: Tallies,
     /// Requests that wait now for a response another request is fetching.
     pub fill_waiters: IntGauge,
     /// Connections from clients that are open now.
@@ -146,14 +148,15 @@ pub struct StoreEvictions {
     memory: OnceLock<IntCounter>,
 }
 
-type PerOutcome<T> = [T; CacheOutcome::ALL.len()];
+/// How a site, an outcome and a status make one number of a tally: statuses stand for themselves, 0 for any other.
+const OUTCOMES: u32 = CacheOutcome::ALL.len() as u32;
+const STATUS_NUMBERS: u32 = 1_000;
+const BYTES_NUMBER: u32 = 999;
+const _: () = assert!(*STATUSES.end() < 999);
 
 /// The handles of one site, found by index.
 struct SiteHandles {
     name: String,
-    /// By outcome and status.
-    requests: PerOutcome<Box<[OnceLock<IntCounter>]>>,
-    response_bytes: PerOutcome<OnceLock<IntCounter>>,
 }
 
 impl Metrics {
@@ -164,7 +167,7 @@ impl Metrics {
         families.build_info.with_label_values(&[version]).set(1);
         Arc::new(Self {
             sites: sites.iter().map(|site| SiteHandles::new(site)).collect(),
-            ttfb: Default::default(),
+            tallies: Tallies::default(),
             fill_waiters: families.fill_waiters.clone(),
             connections: families.connections.clone(),
             store_evictions: StoreEvictions { family: families.store_evictions.clone(), memory: OnceLock::new() },
@@ -180,16 +183,24 @@ impl Metrics {
             debug_assert!(false, "no site {site}");
             return;
         };
-        handles.requests(&self.families, cache, status).inc();
+        let known = STATUSES.contains(&status);
+        let index = if known { u32::from(status) } else { 0 };
+        let number = (u32::try_from(site).unwrap_or(0) * OUTCOMES + cache as u32) * STATUS_NUMBERS;
+        self.tallies.add(number + index, 1, || {
+            let digits = status.to_string();
+            let status = if known { digits.as_str() } else { "other" };
+            self.families.requests.with_label_values(&[handles.name.as_str(), cache.as_str(), status])
+        });
         if bytes > 0 {
-            handles.response_bytes(&self.families, cache).inc_by(bytes);
+            self.tallies.add(number + BYTES_NUMBER, bytes, || {
+                self.families.response_bytes.with_label_values(&[handles.name.as_str(), cache.as_str()])
+            });
         }
     }
 
     /// Observes the seconds to the first byte of an answer.
     pub fn ttfb(&self, cache: CacheOutcome, seconds: f64) {
-        let handle = self.ttfb[cache as usize].get_or_init(|| self.families.ttfb.with_label_values(&[cache.as_str()]));
-        handle.observe(seconds);
+        self.tallies.observe(cache as u32, seconds, || self.families.ttfb.with_label_values(&[cache.as_str()]));
     }
 
     /// Counts a connection or a request that was refused.
@@ -219,6 +230,7 @@ impl Metrics {
 
     /// Everything, in the text format 0.0.4.
     pub fn encode(&self, levels: &Levels) -> String {
+        self.tallies.flush();
         let set = |gauge: &IntGauge, level: u64| gauge.set(i64::try_from(level).unwrap_or(i64::MAX));
         set(&self.families.store_bytes.with_label_values(&[MEMORY]), levels.store_bytes);
         set(&self.families.store_objects.with_label_values(&[MEMORY]), levels.store_objects);
@@ -233,27 +245,7 @@ impl Metrics {
 
 impl SiteHandles {
     fn new(name: &str) -> Self {
-        let per_status = || (0..=OTHER_STATUS).map(|_| OnceLock::new()).collect();
-        Self {
-            name: name.to_owned(),
-            requests: std::array::from_fn(|_| per_status()),
-            response_bytes: Default::default(),
-        }
-    }
-
-    fn requests(&self, families: &Families, cache: CacheOutcome, status: u16) -> &IntCounter {
-        let known = STATUSES.contains(&status);
-        let index = if known { usize::from(status - STATUSES.start()) } else { OTHER_STATUS };
-        self.requests[cache as usize][index].get_or_init(|| {
-            let digits = status.to_string();
-            let status = if known { digits.as_str() } else { "other" };
-            families.requests.with_label_values(&[self.name.as_str(), cache.as_str(), status])
-        })
-    }
-
-    fn response_bytes(&self, families: &Families, cache: CacheOutcome) -> &IntCounter {
-        self.response_bytes[cache as usize]
-            .get_or_init(|| families.response_bytes.with_label_values(&[self.name.as_str(), cache.as_str()]))
+        Self { name: name.to_owned() }
     }
 }
 
