@@ -114,6 +114,9 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The site of a node that has one: its index in the metrics.
+const FIRST_SITE: usize = 0;
+
 struct Node {
     front: Front,
     admin: Admin,
@@ -134,8 +137,8 @@ fn build(
         tokio::spawn(task);
     });
     let peer = Arc::new(OriginPeer::new(config.site.origin.clone()));
-    let upstream = Arc::new(Fetch::new(peer.clone(), metrics.clone()));
-    let snapshot = Arc::new(Snapshot::of_one(Site::new(&config.site, peer, upstream)));
+    let upstream = Arc::new(Fetch::new(peer.clone(), FIRST_SITE, metrics.clone()));
+    let snapshot = Arc::new(Snapshot::of_one(Site::new(&config.site, FIRST_SITE, peer, upstream)));
     let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
     let draining = Arc::new(AtomicBool::new(false));
     let front = Front {

@@ -88,7 +88,7 @@ impl Log {
             ttfb_us: first_byte.map(us),
             total_us: us(clock::monotonic()),
             origin: outcome.asked_origin.then(|| seen.site.peer.label()),
-            retries: 0,
+            retries: outcome.retries,
             proto: if seen.head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" },
             trace_id,
             tier: (outcome.cache == CacheOutcome::Hit).then_some("memory"),

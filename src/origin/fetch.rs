@@ -24,12 +24,14 @@ const RETRIES_MAX: u32 = 2;
 pub struct Fetch {
     connector: Arc<Connector>,
     peer: Arc<OriginPeer>,
+    /// The label index of the site in the metrics.
+    site: usize,
     metrics: Arc<Metrics>,
 }
 
 impl Fetch {
-    pub fn new(peer: Arc<OriginPeer>, metrics: Arc<Metrics>) -> Self {
-        Self { connector: Arc::new(Connector::new(None)), peer, metrics }
+    pub fn new(peer: Arc<OriginPeer>, site: usize, metrics: Arc<Metrics>) -> Self {
+        Self { connector: Arc::new(Connector::new(None)), peer, site, metrics }
     }
 
     async fn attempt(&self, peer: &HttpPeer, request: &OriginRequest) -> Result<HttpSession, Attempt> {
@@ -122,7 +124,7 @@ impl Upstream for Fetch {
             Ok(_) => "ok",
             Err(failure) => failure.outcome(),
         };
-        self.metrics.origin_request(0, outcome);
+        self.metrics.origin_request(self.site, outcome);
         opened
     }
 }

@@ -326,6 +326,7 @@ impl Pipeline {
             None => stream(&request, seat.reader, head, status, cache, exchange).await?,
         };
         outcome.asked_origin = true;
+        outcome.retries = head.retries;
         Ok(outcome)
     }
 }

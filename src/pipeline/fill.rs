@@ -126,6 +126,7 @@ impl Job {
             length: Some(record.body_len()),
             sharing,
             origin_status: 304,
+            retries: response.retries,
             record: Some(record),
         };
         self.fill.publish_head(head, Room::Nothing);
@@ -137,7 +138,7 @@ impl Job {
         response: OriginResponse,
         facts: &RequestFacts,
     ) -> Result<(), Failure> {
-        let OriginResponse { status, mut fields, length, mut body, .. } = response;
+        let OriginResponse { status, mut fields, length, mut body, retries } = response;
         with_date(&mut fields, facts.response_time);
         let upstream_status = take(&mut fields, "cache-status");
         let head = Head { upstream_status, ..self.judge(pipeline, status, fields, length, facts) };
@@ -146,7 +147,7 @@ impl Job {
         let fill_pos = if planted(Planted::FillPosAfterHead) { pipeline.store.ledger.applied() } else { fill_pos };
         let unpublished = Some(head);
         let mut receiving =
-            Receiving { job: self, pipeline, unpublished, held: Vec::new(), body: None, length, fill_pos };
+            Receiving { job: self, pipeline, unpublished, held: Vec::new(), body: None, length, fill_pos, retries };
         loop {
             if receiving.unpublished.is_none() && !self.fill.may_go_on().await {
                 return Err(Failure::Abandoned);
@@ -231,6 +232,8 @@ struct Receiving<'a> {
     length: Option<u64>,
     /// The fill's position, and so the record's.
     fill_pos: Position,
+    /// Connections that failed before this answer.
+    retries: u32,
 }
 
 struct Keeping {
@@ -274,6 +277,7 @@ impl Receiving<'_> {
             length: self.length,
             sharing,
             origin_status: status,
+            retries: self.retries,
             record,
         };
         let room = match (reservation, head.record.is_some()) {

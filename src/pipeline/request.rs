@@ -60,10 +60,12 @@ pub struct Outcome {
     pub complete: bool,
     /// The origin was asked for this request.
     pub asked_origin: bool,
+    /// Connections to the origin that failed before one answered.
+    pub retries: u32,
 }
 
 impl Outcome {
     pub fn new(status: u16, cache: CacheOutcome, reason: Option<Reason>) -> Self {
-        Self { status, cache, reason, bytes: 0, ttl: None, age: None, complete: true, asked_origin: false }
+        Self { status, cache, reason, bytes: 0, ttl: None, age: None, complete: true, asked_origin: false, retries: 0 }
     }
 }

@@ -22,14 +22,19 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(config: &edge_config::section::site::Site, peer: Arc<OriginPeer>, upstream: Arc<dyn Upstream>) -> Self {
+    pub fn new(
+        config: &edge_config::section::site::Site,
+        index: usize,
+        peer: Arc<OriginPeer>,
+        upstream: Arc<dyn Upstream>,
+    ) -> Self {
         let set_cookie = match config.set_cookie {
             SetCookieSetting::Refuse => SetCookie::Refuse,
             SetCookieSetting::Rfc9111 => SetCookie::Rfc9111,
         };
         Self {
             name: config.name.clone(),
-            index: 0,
+            index,
             set_cookie,
             get_body: config.get_body,
             trusted_clients: config.trusted_clients.clone(),

@@ -34,6 +34,8 @@ pub struct FillHead {
     pub sharing: Sharing,
     /// The status of the origin's own answer: 304 where a stored response was revalidated.
     pub origin_status: u16,
+    /// Connections that failed before the one that answered.
+    pub retries: u32,
     /// The finished response, where it was complete when the head was published.
     pub record: Option<Arc<StoredResponse>>,
 }
