@@ -158,7 +158,13 @@ async fn metrics_explain_themselves() {
     let node = NodeOptions::before(&origin).start().await;
     node.get("/fresh").await;
     refuse_one(&node).await;
-    let metrics = node.metrics().await;
+    // A request is counted once it is over, which its client can see first.
+    let metrics = until(PATIENCE, "the request in the metrics", || async {
+        let metrics = node.metrics().await;
+        let counted = metrics.named("littoral_requests_total", &[]).any(|sample| sample.value > 0.0);
+        if counted { Ok(metrics) } else { Err("not counted".to_owned()) }
+    })
+    .await;
     let mut table = Table::new("metrics");
     for sample in &metrics.samples {
         let family = metrics.family(&sample.name);
