@@ -93,23 +93,32 @@ pub struct Node {
     process: Process,
     address: SocketAddr,
     admin: SocketAddr,
-    _machine: Machine,
+    machine: Machine,
 }
+
+/// Ports tried for one node.
+const STARTS_MAX: u32 = 5;
 
 impl Node {
     /// # Panics
     /// When the node is not ready in time; the message has what it said.
     pub async fn start(options: NodeOptions) -> Self {
-        let machine = if options.alone { Machine::alone() } else { Machine::shared() };
-        let address = SocketAddr::new(options.listen, free_port(options.listen));
-        let admin = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port(Ipv4Addr::LOCALHOST.into()));
-        let mut command = Command::new(binary());
-        command.arg("run").args(&options.arguments);
-        command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
-        let process = Process::start("littoral", command, Scratch::new("node"));
-        let mut node = Self { process, address, admin, _machine: machine };
-        node.ready().await;
-        node
+        let mut machine = if options.alone { Machine::alone() } else { Machine::shared() };
+        let mut left = STARTS_MAX;
+        loop {
+            let address = SocketAddr::new(options.listen, free_port(options.listen));
+            let admin = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port(Ipv4Addr::LOCALHOST.into()));
+            let mut command = Command::new(binary());
+            command.arg("run").args(&options.arguments);
+            command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+            let process = Process::start("littoral", command, Scratch::new("node"));
+            let mut node = Self { process, address, admin, machine };
+            left -= 1;
+            if node.ready(left > 0).await {
+                return node;
+            }
+            machine = node.give_up();
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -229,19 +238,32 @@ impl Node {
         kib * 1_024
     }
 
-    async fn ready(&mut self) {
+    /// Waits until the node is ready. False: its port was taken, which a test that `may_retry` tries again with others;
+    /// a process that is just being started by another test holds a copy of every socket that is open at that moment.
+    async fn ready(&mut self, may_retry: bool) -> bool {
         let admin = self.admin;
         until(START, "readiness (GET /readyz on the admin address)", || {
-            self.assert_alive();
+            let taken =
+                may_retry && self.process.ended().is_some() && self.process.said().contains("Address already in use");
+            if !taken {
+                self.assert_alive();
+            }
             async move {
+                if taken {
+                    return Ok(false);
+                }
                 match admin_ask(admin, "GET", "/readyz").await {
-                    Ok(response) if response.status == 200 => Ok(()),
+                    Ok(response) if response.status == 200 => Ok(true),
                     Ok(response) => Err(format!("{admin} says {}", response.status)),
                     Err(error) => Err(error),
                 }
             }
         })
-        .await;
+        .await
+    }
+
+    fn give_up(self) -> Machine {
+        self.machine
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cache_tests::answer::{Answer, Framing, pattern};
 use cache_tests::client::{Client, Socket, address_of};
+use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::gate::Gate;
 use cache_tests::node::{Node, NodeOptions};
 use cache_tests::origin::{Delivery, Origin, nobody_listens};
@@ -51,6 +52,7 @@ async fn followers_say_that_they_followed() {
     let node = NodeOptions::before(&origin).start().await;
     let clients = asking(&node, "/cold", 10, &[]).await;
     origin.arrived("/cold", 1).await;
+    waiting(&node, 10).await;
     gate.open();
     let answers = answers(clients).await;
     let starters = answers.iter().filter(|answer| answer.cache_status().is_ok_and(|status| status.stored)).count();
@@ -150,6 +152,7 @@ async fn a_fill_that_fails_before_its_head_is_502_for_all() {
         origin.serve(&target, answer.after(&gate));
         let clients = asking(&node, &target, 5, &[]).await;
         origin.arrived(&target, 1).await;
+        waiting(&node, 5).await;
         gate.open();
         for response in answers(clients).await {
             table.row(name, same("the status", response.status, 502));
@@ -196,6 +199,7 @@ async fn followers_with_another_variant_get_their_own() {
     for language in ["de", "fr", "en", "de", "en"] {
         clients.extend(asking(&node, "/varied", 1, &[&format!("Accept-Language: {language}")]).await);
     }
+    waiting(&node, 6).await;
     gate.open();
     let bodies: Vec<String> = answers(clients).await.iter().map(Response::text).collect();
     let expected = ["en", "de", "fr", "en", "de", "en"].map(|language| format!("language {language}"));
@@ -221,6 +225,8 @@ async fn followers_of_an_authorised_starter_get_their_own() {
         origin.arrived(target, 1).await;
         clients.extend(asking(&node, target, 3, &[]).await);
         clients.extend(asking(&node, target, 1, &["Authorization: Basic Yzpk"]).await);
+        // One that came late would find what an unauthorised one had stored meanwhile, and rightly get that.
+        waiting(&node, 5).await;
         gate.open();
         let bodies: Vec<String> = answers(clients).await.iter().map(Response::text).collect();
         let expected = if shared {
@@ -317,6 +323,15 @@ async fn asking(node: &Node, target: &str, count: usize, fields: &[&str]) -> Vec
         clients.push(client);
     }
     clients
+}
+
+/// Waits until so many requests wait for a head.
+async fn waiting(node: &Node, count: usize) {
+    until(PATIENCE, "requests that wait for a head", || async {
+        let waiting = node.metrics().await.sum("littoral_fill_waiters", &[]);
+        if waiting >= count as f64 { Ok(()) } else { Err(format!("{waiting}")) }
+    })
+    .await;
 }
 
 /// What each of them gets, whole.

@@ -159,9 +159,11 @@ async fn metrics_explain_themselves() {
     node.get("/fresh").await;
     refuse_one(&node).await;
     // A request is counted once it is over, which its client can see first.
-    let metrics = until(PATIENCE, "the request in the metrics", || async {
+    let metrics = until(PATIENCE, "the request and the refusal in the metrics", || async {
         let metrics = node.metrics().await;
-        let counted = metrics.named("littoral_requests_total", &[]).any(|sample| sample.value > 0.0);
+        let counted = ["littoral_requests_total", "littoral_refusals_total"]
+            .iter()
+            .all(|name| metrics.named(name, &[]).any(|sample| sample.value > 0.0));
         if counted { Ok(metrics) } else { Err("not counted".to_owned()) }
     })
     .await;
