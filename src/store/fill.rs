@@ -357,11 +357,6 @@ impl Fill {
             notified.await;
         }
     }
-
-    /// Readers at this moment.
-    pub fn readers(&self) -> usize {
-        self.state.lock().readers.count
-    }
 }
 
 /// One reader of a fill. Dropping it leaves the fill.

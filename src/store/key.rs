@@ -23,14 +23,6 @@ impl CacheKey {
     pub fn as_u128(&self) -> u128 {
         u128::from_be_bytes(self.0)
     }
-
-    /// For `explain` and tests.
-    pub fn write_hex(&self, out: &mut Vec<u8>) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        for byte in self.0 {
-            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    }
 }
 
 impl Hash for CacheKey {
