@@ -153,6 +153,20 @@ async fn requests_that_never_finish_are_recorded_too() {
 }
 
 #[tokio::test]
+async fn a_trusted_proxys_name_for_a_request_is_the_logs_too() {
+    let origin = origin();
+    for (trust, known) in [("127.0.0.0/8", true), ("192.0.2.0/24", false)] {
+        let node = NodeOptions::before(&origin).with("--trust", trust).start().await;
+        for (method, target) in [("GET", "/fresh"), ("POST", "/fresh")] {
+            node.client().await.exchange(method, target, &["X-Request-Id: abc-123", "Content-Length: 0"]).await;
+        }
+        for record in node.log_lines(2).await {
+            assert_eq!(record["trace_id"] == "abc-123", known, "{trust}: {record}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn metrics_explain_themselves() {
     let origin = origin();
     let node = NodeOptions::before(&origin).start().await;

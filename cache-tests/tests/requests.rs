@@ -63,6 +63,26 @@ async fn what_requests_ask_of_the_cache() {
             ],
         ),
         row(
+            "no-store of a request removes nothing that others share",
+            "9111 5.2.1.5",
+            [
+                serve(numbered("max-age=100")),
+                get().body("v1").into(),
+                get().with("Cache-Control: no-store").body("v2").forwarded().into(),
+                get().hit().body("v1").into(),
+            ],
+        ),
+        row(
+            "an authorised answer removes nothing that others share",
+            "9111 3.5",
+            [
+                serve(numbered("max-age=100")),
+                get().body("v1").into(),
+                get().with("Authorization: Basic YTpi").with("Cache-Control: no-cache").body("v2").forwarded().into(),
+                get().hit().body("v1").into(),
+            ],
+        ),
+        row(
             "min-fresh of a request",
             "9111 5.2.1.3",
             [

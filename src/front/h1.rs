@@ -23,6 +23,7 @@ use crate::front::log::{Log, RequestId, Seen};
 use crate::front::pass::Pass;
 use crate::front::registry::{Lease, Registry};
 use crate::pipeline::Pipeline;
+use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
 use crate::routing::{Site, Snapshot};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
@@ -216,7 +217,7 @@ impl Front {
             // What nginx calls "client closed request": in the log only, nobody is there to receive it.
             ..Outcome::new(499, CacheOutcome::Error, None)
         });
-        let trace = id.get().map(|id: &RequestId| id.text());
+        let trace = id.get().map(|id: &RequestId| name_of(seen, *id));
         self.log.write(seen, &outcome, first_byte, Some(key), trace.as_deref());
         if !outcome.complete {
             reset(&stream);
@@ -234,7 +235,8 @@ impl Front {
         buffer: &BytesMut,
         shutdown: &ShutdownWatch,
     ) -> After {
-        let request_id = self.log.next_id().text();
+        let id = self.log.next_id();
+        let (request_id, trace) = (id.text(), name_of(seen, id));
         let forwarding = Forwarding {
             client: connection.client,
             trusted: seen.site.trusts(connection.client),
@@ -243,7 +245,7 @@ impl Front {
         };
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let (next, outcome) = self.pass.run(stream, seen, body, &forwarding, shutdown).await;
-        self.log.write(seen, &outcome, None, None, Some(&request_id));
+        self.log.write(seen, &outcome, None, None, Some(&trace));
         match next {
             Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),
             _ => After::Close,
@@ -276,8 +278,11 @@ impl Front {
         let started = clock::monotonic();
         let body = format!("{}\n", refusal.sentence());
         let mut answer = self.answer_on(stream, connection, Version::Http11, false);
-        let fields = b"cache-status: littoral; detail=malformed-request\r\ncontent-type: text/plain; charset=utf-8\r\n";
-        answer.head(refusal.status(), &[fields], BodyLength::Known(body.len() as u64));
+        let mut fields = Vec::with_capacity(128);
+        let detail = Some(Reason::MalformedRequest);
+        write_dynamic(None, None, &CacheStatus { detail, ..CacheStatus::default() }, &mut fields);
+        fields.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
+        answer.head(refusal.status(), &[&fields], BodyLength::Known(body.len() as u64));
         // A client that sent nonsense may not listen either.
         let _ = answer.body(&[body.as_bytes()]).await;
         self.log.refused(connection.client, refusal.as_str(), refusal.status(), body.len() as u64, started);
@@ -328,6 +333,12 @@ fn refusal(head: &Head<'_>, site: &Site) -> Option<(u16, Reason)> {
         }
         _ => None,
     }
+}
+
+/// What a request is called in the log: what its origin was told, so a trusted proxy's own name for it comes first.
+fn name_of(seen: &Seen<'_>, id: RequestId) -> String {
+    let given = seen.head.fields.first("x-request-id").filter(|_| seen.site.trusts(seen.client));
+    given.map_or_else(|| id.text(), |given| String::from_utf8_lossy(given).into_owned())
 }
 
 /// Closes the sending side and reads a bounded rest.

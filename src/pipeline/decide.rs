@@ -10,7 +10,7 @@ use crate::semantics::reuse::{Reuse, Why, reuse};
 use crate::semantics::validation::{Precondition, precondition};
 use crate::store::key::CacheKey;
 use crate::store::record::StoredResponse;
-use crate::store::store::Lookup;
+use crate::store::tiers::Lookup;
 
 /// What to do with a request.
 pub enum Decision {

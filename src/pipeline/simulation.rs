@@ -25,7 +25,7 @@ use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream
 use crate::pipeline::{Pipeline, request::Method, request::Request};
 use crate::routing::Site;
 use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
-use crate::store::{Store, key::CacheKey, store::Lookup};
+use crate::store::{Store, key::CacheKey, tiers::Lookup};
 use crate::telemetry::metrics::Metrics;
 
 const URLS: usize = 2;

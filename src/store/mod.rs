@@ -7,7 +7,7 @@
 //! - [`fill`]: a response that is arriving: one writer, any number of readers.
 //! - [`collector`]: its pieces, gathered into chunks.
 //! - [`marks`]: keys whose last answer could not be shared.
-//! - [`store`](mod@store): the one lookup and the one commit.
+//! - [`tiers`]: the one lookup and the one commit.
 
 pub mod budget;
 pub mod collector;
@@ -16,7 +16,6 @@ pub mod key;
 pub mod marks;
 pub mod memory;
 pub mod record;
-#[allow(clippy::module_inception, reason = "the room is named after its one door")]
-pub mod store;
+pub mod tiers;
 
-pub use store::Store;
+pub use tiers::Store;
