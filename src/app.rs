@@ -70,7 +70,7 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     };
     let config = options.config(origin).map_err(StartError::Config)?;
     raise_descriptor_limit();
-    for address in config.listen.iter().chain([&config.admin]) {
+    for address in config.listen.addresses().chain([&config.admin]) {
         TcpListener::bind(address).map_err(|error| StartError::Listen { address: *address, error })?;
     }
     let mut random = [0; 40];
@@ -79,7 +79,7 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     let secret: [u8; 32] = secret.try_into().unwrap_or_default();
     let node = node.iter().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
 
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), &[&config.site.name]);
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), &[&config.sites[0].name]);
     let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
     let conf = Arc::new(server_conf(&config));
     let node = build(&config, secret, node, &conf, metrics, access_log.clone());
@@ -88,7 +88,7 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     server.bootstrap();
     let mut front = Service::new("front".into(), node.front);
     front.threads = Some(config.workers);
-    for address in &config.listen {
+    for address in &config.listen.http {
         // The front has buffers of its own; Pingora's would be 64 KiB for each connection.
         front.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
     }
@@ -136,9 +136,9 @@ fn build(
     let pipeline = Pipeline::new(store, metrics.clone(), |task| {
         tokio::spawn(task);
     });
-    let peer = Arc::new(OriginPeer::new(config.site.origin.clone()));
+    let peer = Arc::new(OriginPeer::new(config.sites[0].origins.members[0].origin.clone()));
     let upstream = Arc::new(Fetch::new(peer.clone(), FIRST_SITE, metrics.clone()));
-    let snapshot = Arc::new(Snapshot::of_one(Site::new(&config.site, FIRST_SITE, peer, upstream)));
+    let snapshot = Arc::new(Snapshot::of_one(Site::new(&config.sites[0], FIRST_SITE, peer, upstream)));
     let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
     let draining = Arc::new(AtomicBool::new(false));
     let front = Front {
@@ -149,7 +149,7 @@ fn build(
         log: Log::new(access_log, metrics, node),
         limits: config.limits,
     };
-    let admin = Admin::new(pipeline, config.listen.clone(), draining.clone(), config.test_clock);
+    let admin = Admin::new(pipeline, config.listen.addresses().copied().collect(), draining.clone(), config.test_clock);
     Node { front, admin, registry, draining }
 }
 
@@ -225,6 +225,10 @@ fn loopback_origin(address: SocketAddr) -> Origin {
         host: address.ip().to_string(),
         port: address.port(),
         host_header: HostHeader::Client,
+        sni: None,
+        ca: None,
+        verify: true,
+        http2: false,
         timeouts: OriginTimeouts::default(),
     }
 }
@@ -240,15 +244,18 @@ fn raise_descriptor_limit() {
 }
 
 fn banner(config: &Config, demo: bool) {
-    let listen = config.listen.iter().map(|a| format!("http://{}", shown(*a))).collect::<Vec<_>>().join(", ");
-    let first = config.listen.first().map(|a| shown(*a)).unwrap_or_default();
+    let listen = config.listen.http.iter().map(|a| format!("http://{}", shown(*a))).collect::<Vec<_>>().join(", ");
+    let first = config.listen.http.first().map(|a| shown(*a)).unwrap_or_default();
     let bold = |text: &str| {
         if std::io::stderr().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     };
     let origin = if demo {
         "the built-in demonstration site (use --origin URL for your own)".to_owned()
     } else {
-        format!("{}:{}", config.site.origin.host, config.site.origin.port)
+        {
+            let origin = &config.sites[0].origins.members[0].origin;
+            format!("{}:{}", origin.host, origin.port)
+        }
     };
     eprintln!("{} {}", bold("littoral"), env!("CARGO_PKG_VERSION"));
     eprintln!("  clients  {listen}");

@@ -11,9 +11,11 @@ use std::num::NonZeroUsize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_config::section::cache::Cache;
 use edge_config::section::limits::Limits;
+use edge_config::section::listener::Listen;
 use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
 use edge_config::section::site::{GetBody, Network, SetCookie, Site};
 use edge_config::section::telemetry::AccessLog;
+use edge_config::section::tls::Tls;
 use edge_config::{ByteSize, Config, ConfigError, Duration};
 
 /// A caching CDN edge node that anyone can run.
@@ -118,27 +120,28 @@ impl Run {
             connect: self.connect_timeout.unwrap_or(timeouts.connect),
             first_byte: self.first_byte_timeout.unwrap_or(timeouts.first_byte),
             between_bytes: self.between_bytes_timeout.unwrap_or(timeouts.between_bytes),
-            idle: timeouts.idle,
+            ..timeouts
         };
         if self.preserve_host {
             origin.host_header = HostHeader::Client;
         }
-        let site = Site {
-            name: "default".into(),
-            origin,
-            set_cookie: match self.set_cookie {
-                SetCookieArg::Refuse => SetCookie::Refuse,
-                SetCookieArg::Rfc9111 => SetCookie::Rfc9111,
-            },
-            get_body: match self.get_body {
-                GetBodyArg::Refuse => GetBody::Refuse,
-                GetBodyArg::Pass => GetBody::Pass,
-            },
-            trusted_clients: self.trust.clone(),
+        let mut site = Site::of_one("default", origin);
+        site.set_cookie = match self.set_cookie {
+            SetCookieArg::Refuse => SetCookie::Refuse,
+            SetCookieArg::Rfc9111 => SetCookie::Rfc9111,
         };
+        site.get_body = match self.get_body {
+            GetBodyArg::Refuse => GetBody::Refuse,
+            GetBodyArg::Pass => GetBody::Pass,
+        };
+        site.trusted_clients.clone_from(&self.trust);
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Config {
-            listen: if self.listen.is_empty() { vec![default_listen()] } else { self.listen.clone() },
+            listen: Listen {
+                http: if self.listen.is_empty() { vec![default_listen()] } else { self.listen.clone() },
+                https: Vec::new(),
+            },
+            tls: Tls::default(),
             admin: self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9900))),
             workers: self.workers.unwrap_or(processors),
             cache: self.memory.map_or_else(Cache::default, |memory| Cache { memory }),
@@ -148,8 +151,9 @@ impl Run {
                 write_timeout: self.write_timeout.unwrap_or(limits.write_timeout),
                 drain_timeout: self.drain_timeout.unwrap_or(limits.drain_timeout),
                 connections_per_client: self.connections_per_client.unwrap_or(limits.connections_per_client),
+                ..limits
             },
-            site,
+            sites: vec![site],
             access_log: self.access_log.clone().unwrap_or_default(),
             test_clock: self.unsafe_test_clock,
         }

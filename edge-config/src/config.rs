@@ -4,22 +4,25 @@ use std::net::SocketAddr;
 
 use crate::section::cache::{Cache, MEMORY_MIN};
 use crate::section::limits::Limits;
+use crate::section::listener::Listen;
 use crate::section::site::Site;
 use crate::section::telemetry::AccessLog;
+use crate::section::tls::Tls;
 use crate::units::ByteSize;
 
 /// A configuration a node can run with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients connect, at least one address.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Listen,
+    pub tls: Tls,
     /// Where the operator connects.
     pub admin: SocketAddr,
     /// Worker threads of the front. Default: one for each processor.
     pub workers: usize,
     pub cache: Cache,
     pub limits: Limits,
-    pub site: Site,
+    /// At least one, each with a name of its own.
+    pub sites: Vec<Site>,
     pub access_log: AccessLog,
     /// The test clock may be moved through the admin API.
     pub test_clock: bool,
@@ -47,7 +50,7 @@ impl Config {
     /// All of them at once, in the order of the sections.
     pub fn validate(self) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
-        if self.listen.is_empty() {
+        if self.listen.addresses().next().is_none() {
             errors.push(ConfigError::NoListener);
         }
         if self.cache.memory < MEMORY_MIN {
@@ -57,7 +60,7 @@ impl Config {
             errors.push(ConfigError::NoWorkers);
         }
         let mut seen = vec![self.admin];
-        for address in &self.listen {
+        for address in self.listen.addresses() {
             if address.port() != 0 && seen.contains(address) {
                 errors.push(ConfigError::AddressTwice(*address));
             }
@@ -73,22 +76,16 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::section::site::{GetBody, SetCookie};
 
     fn config() -> Config {
         Config {
-            listen: vec!["127.0.0.1:8080".parse().expect("address")],
+            listen: Listen { http: vec!["127.0.0.1:8080".parse().expect("address")], https: vec![] },
+            tls: Tls::default(),
             admin: "127.0.0.1:9900".parse().expect("address"),
             workers: 1,
             cache: Cache::default(),
             limits: Limits::default(),
-            site: Site {
-                name: "default".into(),
-                origin: "http://127.0.0.1:1".parse().expect("origin"),
-                set_cookie: SetCookie::default(),
-                get_body: GetBody::default(),
-                trusted_clients: vec![],
-            },
+            sites: vec![Site::of_one("default", "http://127.0.0.1:1".parse().expect("origin"))],
             access_log: AccessLog::Off,
             test_clock: false,
         }
@@ -102,7 +99,10 @@ mod tests {
     #[test]
     fn all_errors_are_reported_at_once() {
         let bad = Config {
-            listen: vec!["127.0.0.1:9900".parse().expect("address"), "0.0.0.0:80".parse().expect("address")],
+            listen: Listen {
+                http: vec!["127.0.0.1:9900".parse().expect("address"), "0.0.0.0:80".parse().expect("address")],
+                https: vec![],
+            },
             workers: 0,
             cache: Cache { memory: ByteSize::kib(1) },
             test_clock: true,

@@ -44,11 +44,19 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A length of time, written with one unit: `"400ms"`, `"10s"`, `"5m"`, `"2h"`, `"1d"`.
+/// A length of time, written with one unit: `"400ms"`, `"10s"`, `"5m"`, `"2h"`, `"1d"`, `"2w"`, `"1y"` (365 days).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(std::time::Duration);
 
-const TIME_UNITS: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+const TIME_UNITS: [(&str, u64); 7] = [
+    ("ms", 1),
+    ("y", 31_536_000_000),
+    ("w", 604_800_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+];
 
 impl Duration {
     pub const fn from_secs(n: u64) -> Self {
@@ -87,7 +95,7 @@ impl fmt::Display for Duration {
 pub enum UnitError {
     #[error("`{0}` is not a size: expected a whole number and B, KiB, MiB, GiB or TiB, as in 512MiB")]
     Size(String),
-    #[error("`{0}` is not a duration: expected a whole number and ms, s, m, h or d, as in 10s")]
+    #[error("`{0}` is not a duration: expected a whole number and ms, s, m, h, d, w or y, as in 10s")]
     Duration(String),
 }
 

@@ -36,7 +36,7 @@ impl OriginPeer {
     /// The `Host` of a request to it.
     pub fn host_header<'a>(&'a self, client_host: &'a [u8]) -> &'a [u8] {
         match &self.origin.host_header {
-            HostHeader::Origin(authority) => authority.as_bytes(),
+            HostHeader::Origin(authority) | HostHeader::Fixed(authority) => authority.as_bytes(),
             HostHeader::Client => client_host,
         }
     }

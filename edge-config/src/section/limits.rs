@@ -19,6 +19,8 @@ pub struct Limits {
     /// Connections from one address (IPv6: one /64) at a time. Default 4096: an office or a carrier behind one address
     /// fits, one host cannot take every descriptor.
     pub connections_per_client: u32,
+    /// HTTP/2 requests of one connection at a time, 1 to 1,000. Default 100, the least RFC 9113 section 6.5.2 recommends.
+    pub streams_per_connection: u32,
 }
 
 /// A request head, its line and its fields together. What browsers send is under 16 KiB.
@@ -54,6 +56,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             connections_per_client: 4096,
+            streams_per_connection: 100,
         }
     }
 }

@@ -1,7 +1,11 @@
 //! One file for each table of the configuration.
 
 pub mod cache;
+pub mod group;
 pub mod limits;
+pub mod listener;
 pub mod origin;
+pub mod rule;
 pub mod site;
 pub mod telemetry;
+pub mod tls;

@@ -1,5 +1,6 @@
 //! `origins`: where a site's content comes from.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use url::Url;
@@ -16,6 +17,14 @@ pub struct Origin {
     pub port: u16,
     /// What the `Host` field of a request to it says.
     pub host_header: HostHeader,
+    /// The name asked for in TLS and expected in the certificate. Default: [`Self::host`].
+    pub sni: Option<String>,
+    /// PEM file of the authorities that may vouch for it, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// Whether its certificate is checked. Default: yes.
+    pub verify: bool,
+    /// HTTP/2: agreed on in TLS, or with prior knowledge in the clear. Default: HTTP/1.1.
+    pub http2: bool,
     pub timeouts: OriginTimeouts,
 }
 
@@ -31,6 +40,8 @@ pub enum OriginScheme {
 pub enum HostHeader {
     /// The origin's own name, as its URL has it. The default, so that any public site can stand behind the node.
     Origin(String),
+    /// This, for an origin that knows the site by another name.
+    Fixed(String),
     /// What the client sent, for an origin that serves several sites.
     Client,
 }
@@ -44,6 +55,8 @@ pub struct OriginTimeouts {
     pub first_byte: Duration,
     /// Between two pieces of a body. Default 30s.
     pub between_bytes: Duration,
+    /// From the request to the end of the response. Default: no limit.
+    pub total: Option<Duration>,
     /// How long an unused connection is kept. Default 4s: common servers close theirs after 5s, and a request must not
     /// meet a connection that is just being closed.
     pub idle: Duration,
@@ -55,6 +68,7 @@ impl Default for OriginTimeouts {
             connect: Duration::from_secs(3),
             first_byte: Duration::from_secs(30),
             between_bytes: Duration::from_secs(30),
+            total: None,
             idle: Duration::from_secs(4),
         }
     }
@@ -96,6 +110,10 @@ impl FromStr for Origin {
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port,
             host_header: HostHeader::Origin(authority),
+            sni: None,
+            ca: None,
+            verify: true,
+            http2: false,
             timeouts: OriginTimeouts::default(),
         })
     }

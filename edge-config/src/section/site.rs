@@ -1,21 +1,74 @@
 //! `[site.*]`: what one site does with requests and responses.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::origin::Origin;
+use super::group::{Group, StatusRange};
+use super::rule::Rule;
 
-/// One site: the requests it answers and the origin behind it.
+/// One site: the requests it answers and the origins behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     pub name: String,
-    pub origin: Origin,
+    /// The hosts it answers for. No two sites have the same.
+    pub hosts: Vec<HostPattern>,
+    pub origins: Group,
+    pub rules: Vec<Rule>,
     /// Responses with `Set-Cookie`. Default: not stored without explicit permission.
     pub set_cookie: SetCookie,
     /// GET and HEAD requests with a body. Default: refused.
     pub get_body: GetBody,
     /// Clients whose `X-Forwarded-*` and similar fields are believed. Default: nobody.
     pub trusted_clients: Vec<Network>,
+    /// Whether clients are told what the cache did. Default: yes.
+    pub cache_status: bool,
+    /// Whether requests in the clear are redirected to HTTPS. Default: no.
+    pub https_only: bool,
+    /// Bodies for answers of the node's own; the first that covers a status.
+    pub error_pages: Vec<ErrorPage>,
+}
+
+/// Which hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `*`: every host no other site answers for.
+    Any,
+    /// One name or address, in lower case, without a port.
+    Exact(String),
+    /// `*.example.com`, kept as `example.com`: every name below it, at any depth, but not itself.
+    Below(String),
+}
+
+/// The body of an answer of the node's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorPage {
+    pub status: StatusRange,
+    pub file: PathBuf,
+    pub content_type: &'static str,
+    /// What the file held when the configuration was read.
+    pub body: Vec<u8>,
+}
+
+/// An error page is at most this large.
+pub const ERROR_PAGE_BYTES_MAX: usize = 256 << 10;
+
+impl Site {
+    /// A site for every host with one origin, and defaults for the rest.
+    pub fn of_one(name: &str, origin: super::origin::Origin) -> Self {
+        Self {
+            name: name.into(),
+            hosts: vec![HostPattern::Any],
+            origins: Group::of_one(origin),
+            rules: Vec::new(),
+            set_cookie: SetCookie::default(),
+            get_body: GetBody::default(),
+            trusted_clients: Vec::new(),
+            cache_status: true,
+            https_only: false,
+            error_pages: Vec::new(),
+        }
+    }
 }
 
 /// What may be stored of responses that set a cookie.
