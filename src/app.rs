@@ -19,15 +19,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::Admin;
 use crate::cli::Run;
 use crate::clock;
-use crate::front::h1::Front;
 use crate::front::log::Log;
 use crate::front::pass::Pass;
 use crate::front::registry::Registry;
+use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
+use crate::front::tls::tickets::Tickets;
+use crate::front::tls::{Settings, Tls};
+use crate::front::{Doors, Front};
 use crate::origin::demo::DemoOrigin;
 use crate::origin::fetch::Fetch;
 use crate::origin::peer::OriginPeer;
 use crate::pipeline::Pipeline;
-use crate::routing::{Site, Snapshot};
+use crate::routing::{Site, Snapshot, Snapshots};
 use crate::store::Store;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -43,6 +46,8 @@ pub enum StartError {
     #[error("cannot open the access log: {0}")]
     #[diagnostic(help("give a writable file with --access-log, or - for standard output"))]
     AccessLog(std::io::Error),
+    #[error("TLS: {0}")]
+    Tls(CertificateError),
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
 }
@@ -50,7 +55,7 @@ pub enum StartError {
 impl StartError {
     /// 78 for configuration (as `sysexits` has it), 1 for the rest.
     pub fn exit_code(&self) -> i32 {
-        if matches!(self, Self::Config(_)) { 78 } else { 1 }
+        if matches!(self, Self::Config(_) | Self::Tls(_)) { 78 } else { 1 }
     }
 }
 
@@ -79,16 +84,17 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     let secret: [u8; 32] = secret.try_into().unwrap_or_default();
     let node = node.iter().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
 
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), &[&config.sites[0].name]);
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
     let conf = Arc::new(server_conf(&config));
-    let node = build(&config, secret, node, &conf, metrics, access_log.clone());
+    let node = build(&config, secret, node, &conf, metrics, access_log.clone())?;
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
-    let mut front = Service::new("front".into(), node.front);
+    let doors = Doors { front: node.front, tls: node.tls, listen: config.listen.clone() };
+    let mut front = Service::new("front".into(), doors);
     front.threads = Some(config.workers);
-    for address in &config.listen.http {
+    for address in config.listen.addresses() {
         // The front has buffers of its own; Pingora's would be 64 KiB for each connection.
         front.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
     }
@@ -114,11 +120,9 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The site of a node that has one: its index in the metrics.
-const FIRST_SITE: usize = 0;
-
 struct Node {
-    front: Front,
+    front: Arc<Front>,
+    tls: Option<Arc<Tls>>,
     admin: Admin,
     registry: Arc<Registry>,
     draining: Arc<AtomicBool>,
@@ -131,26 +135,57 @@ fn build(
     conf: &Arc<ServerConf>,
     metrics: Arc<Metrics>,
     access_log: Arc<AccessLog>,
-) -> Node {
+) -> Result<Node, StartError> {
     let store = Store::new(config.cache.memory.bytes(), secret, metrics.clone());
     let pipeline = Pipeline::new(store, metrics.clone(), |task| {
         tokio::spawn(task);
     });
-    let peer = Arc::new(OriginPeer::new(config.sites[0].origins.members[0].origin.clone()));
-    let upstream = Arc::new(Fetch::new(peer.clone(), FIRST_SITE, metrics.clone()));
-    let snapshot = Arc::new(Snapshot::of_one(Site::new(&config.sites[0], FIRST_SITE, peer, upstream)));
+    let snapshots = Snapshots::new(snapshot(config, 1, &metrics));
     let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
     let draining = Arc::new(AtomicBool::new(false));
-    let front = Front {
+    let front = Arc::new(Front {
         pipeline: pipeline.clone(),
-        snapshot,
+        snapshots,
         registry: registry.clone(),
-        pass: Pass::new(conf, pipeline.clone(), config.limits),
-        log: Log::new(access_log, metrics, node),
-        limits: config.limits,
-    };
+        pass: Pass::new(conf, pipeline.clone()),
+        log: Log::new(access_log, metrics.clone(), node),
+    });
     let admin = Admin::new(pipeline, config.listen.addresses().copied().collect(), draining.clone(), config.test_clock);
-    Node { front, admin, registry, draining }
+    let tls = match config.listen.https.is_empty() {
+        true => None,
+        false => Some(Tls::new(tls_settings(config, &metrics)?)),
+    };
+    Ok(Node { front, tls, admin, registry, draining })
+}
+
+/// What requests need of a configuration.
+fn snapshot(config: &Config, version: u64, metrics: &Arc<Metrics>) -> Snapshot {
+    let sites = config.sites.iter().map(|site| {
+        let index = metrics.site(&site.name);
+        let peer = Arc::new(OriginPeer::new(site.origins.members[0].origin.clone()));
+        let upstream = Arc::new(Fetch::new(peer.clone(), index, metrics.clone()));
+        (Arc::new(Site::new(site, index, peer, upstream)), site.hosts.clone())
+    });
+    Snapshot::new(version, config.limits, sites.collect())
+}
+
+/// What handshakes need of a configuration.
+fn tls_settings(config: &Config, metrics: &Metrics) -> Result<Settings, StartError> {
+    let certificates = Arc::new(Certificates::load(&config.tls).map_err(StartError::Tls)?);
+    let secret = match &config.tls.ticket_keys {
+        Some(path) => {
+            std::fs::read(path).map_err(|error| StartError::Tls(CertificateError::Tickets(path.clone(), error)))?
+        }
+        None => {
+            let mut random = vec![0; 32];
+            getrandom::fill(&mut random).map_err(StartError::Random)?;
+            random
+        }
+    };
+    let tickets = Arc::new(Tickets::new(&secret));
+    let server = server_config(&config.tls, certificates.clone(), tickets).map_err(StartError::Tls)?;
+    metrics.certificates(certificates.expiries());
+    Ok(Settings { certificates, server, handshake_timeout: config.tls.handshake_timeout.get() })
 }
 
 fn server_conf(config: &Config) -> ServerConf {
@@ -244,7 +279,9 @@ fn raise_descriptor_limit() {
 }
 
 fn banner(config: &Config, demo: bool) {
-    let listen = config.listen.http.iter().map(|a| format!("http://{}", shown(*a))).collect::<Vec<_>>().join(", ");
+    let http = config.listen.http.iter().map(|a| format!("http://{}", shown(*a)));
+    let https = config.listen.https.iter().map(|a| format!("https://{}", shown(*a)));
+    let listen = http.chain(https).collect::<Vec<_>>().join(", ");
     let first = config.listen.http.first().map(|a| shown(*a)).unwrap_or_default();
     let bold = |text: &str| {
         if std::io::stderr().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_config::section::cache::Cache;
@@ -15,7 +16,7 @@ use edge_config::section::listener::Listen;
 use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
 use edge_config::section::site::{GetBody, Network, SetCookie, Site};
 use edge_config::section::telemetry::AccessLog;
-use edge_config::section::tls::Tls;
+use edge_config::section::tls::{CertificateFiles, Tls, UnknownName};
 use edge_config::{ByteSize, Config, ConfigError, Duration};
 
 /// A caching CDN edge node that anyone can run.
@@ -40,6 +41,15 @@ pub struct Run {
     /// Where clients connect; may be repeated [default: [::]:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
+    /// Where clients connect with TLS, HTTP/2 and HTTP/1.1; may be repeated; needs --certificate and --key
+    #[arg(long, value_name = "ADDR", requires = "certificate")]
+    pub https: Vec<SocketAddr>,
+    /// The certificate chain for --https, PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
     /// Where the operator connects: /metrics, /livez, /readyz [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
@@ -135,13 +145,21 @@ impl Run {
             GetBodyArg::Pass => GetBody::Pass,
         };
         site.trusted_clients.clone_from(&self.trust);
+        let mut tls = Tls { unknown_name: UnknownName::First, ..Tls::default() };
+        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+            tls.certificates.push(CertificateFiles { certificate: certificate.clone(), key: key.clone() });
+        }
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Config {
             listen: Listen {
-                http: if self.listen.is_empty() { vec![default_listen()] } else { self.listen.clone() },
-                https: Vec::new(),
+                http: if self.listen.is_empty() && self.https.is_empty() {
+                    vec![default_listen()]
+                } else {
+                    self.listen.clone()
+                },
+                https: self.https.clone(),
             },
-            tls: Tls::default(),
+            tls,
             admin: self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9900))),
             workers: self.workers.unwrap_or(processors),
             cache: self.memory.map_or_else(Cache::default, |memory| Cache { memory }),

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use crate::store::record::StoredResponse;
 
 /// How the body that follows a head is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,18 +15,25 @@ pub enum BodyLength {
     Unknown,
 }
 
+/// How much of a stored response is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredPart {
+    Whole,
+    /// The answer to HEAD.
+    Head,
+}
+
 /// One request's way back to its client.
 ///
 /// Every method that writes is bounded in time: a client that takes nothing makes it fail.
 pub trait Exchange: Send {
-    /// Sends a stored response whole: status line, `dynamic` field lines, then `block` (field lines, blank line, and
-    /// the body if it is in the block) and `chunks`, in one go and without copying the body.
+    /// Sends a stored response whole, or all but its body: the status, the `dynamic` field lines, then what is stored, in
+    /// one go and without copying the body.
     fn stored(
         &mut self,
-        status: u16,
+        response: &Arc<StoredResponse>,
+        part: StoredPart,
         dynamic: &[u8],
-        block: &[u8],
-        chunks: &[Bytes],
     ) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Begins an answer; nothing is sent before [`Self::body`], [`Self::flush`] or [`Self::finish`].

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,9 @@ use edge_config::section::limits::HEAD_BYTES_MAX;
 use pingora::protocols::Stream;
 
 use crate::clock;
-use crate::exchange::{BodyLength, Exchange};
+use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::front::connection::{Timer, poll_read, write_all};
-use crate::store::record::write_content_length;
+use crate::store::record::{StoredResponse, write_content_length};
 
 /// A block up to this size is copied behind its head: one plain write is cheaper than a vectored one.
 const COPY_MAX: usize = 8 << 10;
@@ -77,8 +78,12 @@ impl Answer<'_> {
 }
 
 impl Exchange for Answer<'_> {
-    async fn stored(&mut self, status: u16, dynamic: &[u8], block: &[u8], chunks: &[Bytes]) -> io::Result<()> {
-        self.status_line(status);
+    async fn stored(&mut self, response: &Arc<StoredResponse>, part: StoredPart, dynamic: &[u8]) -> io::Result<()> {
+        let (block, chunks): (&[u8], &[Bytes]) = match part {
+            StoredPart::Whole => (response.wire_block(), response.chunks()),
+            StoredPart::Head => (response.wire_head(), &[]),
+        };
+        self.status_line(response.status());
         self.out.extend_from_slice(dynamic);
         self.connection_line();
         if chunks.is_empty() && block.len() <= COPY_MAX {

@@ -30,7 +30,7 @@ impl Timer {
     }
 
     /// Ready once `deadline` has passed.
-    fn poll(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    pub fn poll(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         loop {
             if self.0.deadline().into_std() > deadline {
                 self.0.as_mut().reset(deadline.into());
@@ -90,18 +90,23 @@ pub fn poll_read(stream: &mut Stream, buffer: &mut BytesMut, context: &mut Conte
 
 /// When a client that takes nothing is given up: a pause of `stall` at most, and no less than [`SEND_RATE_MIN`] on
 /// average.
-struct Patience {
+pub struct Patience {
     stall: Duration,
     until: Option<Instant>,
 }
 
 impl Patience {
-    fn deadline(&mut self) -> Instant {
+    pub fn new(stall: Duration) -> Self {
+        Self { stall, until: None }
+    }
+
+    /// When it ends; it begins now, if it has not.
+    pub fn deadline(&mut self) -> Instant {
         let stall = self.stall;
         *self.until.get_or_insert_with(|| clock::monotonic() + stall)
     }
 
-    fn progress(&mut self, bytes: usize) {
+    pub fn progress(&mut self, bytes: usize) {
         if let Some(until) = self.until {
             let earned = Duration::from_millis(bytes as u64 * 1000 / SEND_RATE_MIN);
             self.until = Some((until + earned).min(clock::monotonic() + self.stall));
@@ -120,7 +125,7 @@ pub async fn write_all(
     stall: Duration,
 ) -> io::Result<()> {
     let mut slices = slices;
-    let mut patience = Patience { stall, until: None };
+    let mut patience = Patience::new(stall);
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         let written = poll_fn(|context| match Pin::new(&mut *stream).poll_write_vectored(context, slices) {
@@ -137,7 +142,15 @@ pub async fn write_all(
         patience.progress(written);
         IoSlice::advance_slices(&mut slices, written);
     }
-    poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)).await
+    // Under TLS this is where the last bytes leave.
+    poll_fn(|context| match Pin::new(&mut *stream).poll_flush(context) {
+        Poll::Pending => {
+            let deadline = patience.deadline();
+            timer.poll(context, deadline).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        }
+        ready => ready,
+    })
+    .await
 }
 
 /// Breaks the connection so that the client sees an error and not an end: with a reset, nothing looks complete.

@@ -14,6 +14,7 @@ use memchr::{memchr, memchr_iter, memchr2};
 use crate::semantics::fields::{Fields, members};
 
 mod forward;
+pub mod h2;
 #[cfg(test)]
 mod props;
 mod refusal;

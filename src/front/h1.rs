@@ -1,34 +1,28 @@
 //! One HTTP/1 connection: its requests, one after the other.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, OnceLock};
-use std::task::Context;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use edge_config::section::limits::Limits;
-use edge_config::section::site::GetBody;
-use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 
 use crate::clock;
-use crate::exchange::{BodyLength, Exchange};
 use crate::front::answer::Answer;
 use crate::front::connection::{ReadEnd, Timer, read_some, reset};
-use crate::front::gate::{Forwarding, Framing, Head, Interest, Keep, Verdict, Version, gate, write_forward_fields};
-use crate::front::gate::{Method as GateMethod, Refusal};
-use crate::front::log::{Log, RequestId, Seen};
-use crate::front::pass::Pass;
-use crate::front::registry::{Lease, Registry};
-use crate::pipeline::Pipeline;
-use crate::pipeline::deliver::write_dynamic;
-use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
+use crate::front::gate::{Framing, Head, Refusal, Verdict, Version, gate};
+use crate::front::log::Seen;
+use crate::front::registry::Lease;
+use crate::front::request::{
+    LazyId, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+};
+use crate::front::{Front, Peer};
+use crate::pipeline::request::{Forwarded, Method, Outcome};
 use crate::routing::{Site, Snapshot};
-use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
-use crate::semantics::directives::RequestDirectives;
 use crate::telemetry::metrics::CacheOutcome;
 
 /// A refused client's remaining bytes are read for this long and up to this many, so that it sees the refusal and not
@@ -38,20 +32,12 @@ const LINGER_BYTES_MAX: usize = 256 << 10;
 /// A connection that waits keeps no larger buffer than this.
 const BUFFER_KEPT_MAX: usize = 4 << 10;
 
-/// The HTTP/1 front: what every connection shares.
-pub struct Front {
-    pub pipeline: Arc<Pipeline>,
-    pub snapshot: Arc<Snapshot>,
-    pub registry: Arc<Registry>,
-    pub pass: Pass,
-    pub log: Log,
-    pub limits: Limits,
-}
-
 /// One connection, beside its stream and its input.
 struct Connection {
     lease: Lease,
-    client: IpAddr,
+    peer: Peer,
+    /// Refreshed for every request.
+    snapshot: Arc<Snapshot>,
     timer: Timer,
     /// What came while an answer was under way.
     pipelined: BytesMut,
@@ -67,25 +53,16 @@ enum After {
     Close,
 }
 
-#[async_trait]
-impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let digest = stream.get_socket_digest();
-        let address = digest.as_ref().and_then(|digest| digest.peer_addr()).and_then(|peer| peer.as_inet());
-        let client = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |inet| inet.ip());
-        let lease = self.registry.admit(client)?;
-        self.serve(stream, client, lease, shutdown).await;
-        None
-    }
-}
-
 impl Front {
-    async fn serve(&self, mut stream: Stream, client: IpAddr, lease: Lease, shutdown: &ShutdownWatch) {
+    /// Serves a connection until it ends.
+    pub async fn serve_h1(&self, mut stream: Stream, peer: Peer, lease: Lease, shutdown: &ShutdownWatch) {
+        let snapshot = self.snapshots.load();
         // The first head is due from the connection on, later ones from their first byte on.
-        let mut deadline = clock::monotonic() + self.limits.head_timeout.get();
+        let mut deadline = clock::monotonic() + snapshot.limits.head_timeout.get();
         let mut connection = Connection {
             lease,
-            client,
+            peer,
+            snapshot,
             timer: Timer::new(deadline),
             pipelined: BytesMut::new(),
             out: Vec::new(),
@@ -108,7 +85,8 @@ impl Front {
                         buffer = BytesMut::new();
                     }
                     first = false;
-                    let wait = if buffer.is_empty() { self.limits.idle_timeout } else { self.limits.head_timeout };
+                    let limits = &connection.snapshot.limits;
+                    let wait = if buffer.is_empty() { limits.idle_timeout } else { limits.head_timeout };
                     deadline = clock::monotonic() + wait.get();
                     continue;
                 }
@@ -117,10 +95,12 @@ impl Front {
             }
             let idle = buffer.is_empty();
             match self.read(&mut stream, &mut connection, &mut buffer, deadline).await {
-                Ok(()) if idle && !first => deadline = clock::monotonic() + self.limits.head_timeout.get(),
+                Ok(()) if idle && !first => {
+                    deadline = clock::monotonic() + connection.snapshot.limits.head_timeout.get();
+                }
                 Ok(()) => {}
                 Err(ReadEnd::Late) if first || !idle => return self.log.dropped("head-timeout"),
-                Err(_) => return,
+                Err(_) => return close(&mut stream, &mut connection.timer).await,
             }
         }
     }
@@ -152,78 +132,60 @@ impl Front {
         buffer: &BytesMut,
         shutdown: &ShutdownWatch,
     ) -> After {
-        let site = self.snapshot.site(head.host);
-        let seen = Seen { client: connection.client, site, head, started: clock::monotonic() };
-        if let Some((status, reason)) = refusal(head, site) {
-            let method = if head.method == GateMethod::Head { Method::Head } else { Method::Get };
-            let outcome = self.refuse_with(&mut stream, connection, method, status, reason).await;
+        self.snapshots.refresh(&mut connection.snapshot);
+        // A site of its own, so that the connection can be used beside it.
+        let site = connection.snapshot.site(head.host).cloned();
+        let seen = Seen {
+            peer: connection.peer,
+            site: site.as_ref(),
+            head,
+            started: clock::monotonic(),
+            proto: if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+        };
+        let refused = match &site {
+            None => Some((421, Reason::UnknownHost)),
+            Some(site) => refusal(head, site),
+        };
+        if let Some((status, reason)) = refused {
+            let outcome = self.refuse_with(&mut stream, connection, answered_method(head), status, reason).await;
             self.log.write(&seen, &outcome, None, None, None);
             linger(&mut stream, &mut connection.timer).await;
             return After::Close;
         }
+        let Some(site) = &site else { return After::Close };
         if !is_cached(head) {
-            return Box::pin(self.pass_on(stream, connection, &seen, buffer, shutdown)).await;
+            return Box::pin(self.pass_on(stream, connection, &seen, site, buffer, shutdown)).await;
         }
-        self.cached(stream, connection, &seen).await
+        self.cached(stream, connection, &seen, site).await
     }
 
     /// The way of a request the cache may answer.
-    async fn cached(&self, mut stream: Stream, connection: &mut Connection, seen: &Seen<'_>) -> After {
-        let (head, site) = (seen.head, seen.site);
-        let host = canonical_host(head.host, "http");
-        let parts = KeyParts { site: &site.name, scheme: "http", host: &host, path_and_query: head.target };
-        let key = self.pipeline.store.keyer.primary(&parts, &mut connection.scratch);
-        // Made when somebody needs it: a hit does not.
-        let id = OnceLock::new();
-        let client = connection.client;
-        let forward = |forwarded: Forwarded, out: &mut Vec<u8>| {
-            let trusted = site.trusts(client);
-            let forwarding = Forwarding {
-                client,
-                trusted,
-                secure: false,
-                request_id: &id.get_or_init(|| self.log.next_id()).text(),
-            };
-            let keep = match forwarded {
-                Forwarded::Shared => Keep::Nothing,
-                Forwarded::Own => Keep::RangeAndConditionals,
-            };
-            write_forward_fields(head, &forwarding, keep, out);
-        };
-        let directives = match head.interest.has(Interest::CACHE_CONTROL) {
-            true => RequestDirectives::parse(head.fields),
-            false => RequestDirectives::NONE,
-        };
-        let request = Request {
-            site,
-            method: if head.method == GateMethod::Head { Method::Head } else { Method::Get },
-            target: head.target,
-            host: head.host,
-            fields: head.fields,
-            key,
-            directives,
-            conditional: head.interest.has(Interest::CONDITIONAL),
-            range: head.interest.has(Interest::RANGE),
-            authorization: head.interest.has(Interest::AUTHORIZATION),
-            now: clock::wall(),
-            forward: &forward,
-        };
+    async fn cached(
+        &self,
+        mut stream: Stream,
+        connection: &mut Connection,
+        seen: &Seen<'_>,
+        site: &Arc<Site>,
+    ) -> After {
+        let key = self.key(seen, site, &mut connection.scratch);
+        let id = LazyId::default();
+        let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, &id, forwarded, out);
+        let request = pipeline_request(seen, site, key, &forward);
         let decision = self.pipeline.decide(&request);
-        let mut answer = self.answer_on(&mut stream, connection, head.version, head.keep_alive);
+        let mut answer = self.answer_on(&mut stream, connection, seen.head.version, seen.head.keep_alive);
         let answered = self.pipeline.answer(&request, decision, &mut answer).await;
         let (keep_alive, first_byte) = (answer.keep_alive, answer.first_byte);
-        let outcome = answered.unwrap_or_else(|_| Outcome {
-            complete: false,
-            // What nginx calls "client closed request": in the log only, nobody is there to receive it.
-            ..Outcome::new(499, CacheOutcome::Error, None)
-        });
-        let trace = id.get().map(|id: &RequestId| name_of(seen, *id));
-        self.log.write(seen, &outcome, first_byte, Some(key), trace.as_deref());
+        let outcome = answered.unwrap_or_else(|_| Outcome::client_gone());
+        self.log.write(seen, &outcome, first_byte, Some(key), id.trace(seen).as_deref());
         if !outcome.complete {
             reset(&stream);
             return After::Close;
         }
-        if keep_alive { After::Next(stream) } else { After::Close }
+        if keep_alive {
+            return After::Next(stream);
+        }
+        close(&mut stream, &mut connection.timer).await;
+        After::Close
     }
 
     /// The way of a request only the origin can answer.
@@ -232,19 +194,16 @@ impl Front {
         stream: Stream,
         connection: &mut Connection,
         seen: &Seen<'_>,
+        site: &Arc<Site>,
         buffer: &BytesMut,
         shutdown: &ShutdownWatch,
     ) -> After {
         let id = self.log.next_id();
         let (request_id, trace) = (id.text(), name_of(seen, id));
-        let forwarding = Forwarding {
-            client: connection.client,
-            trusted: seen.site.trusts(connection.client),
-            secure: false,
-            request_id: &request_id,
-        };
+        let forwarding = forwarding(seen, &request_id);
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
-        let (next, outcome) = self.pass.run(stream, seen, body, &forwarding, shutdown).await;
+        let limits = connection.snapshot.limits;
+        let (next, outcome) = self.pass.run_h1(stream, seen, site, limits, body, &forwarding, shutdown).await;
         self.log.write(seen, &outcome, None, None, Some(&trace));
         match next {
             Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),
@@ -265,7 +224,7 @@ impl Front {
             timer: &mut connection.timer,
             out: &mut connection.out,
             pipelined: &mut connection.pipelined,
-            write_timeout: self.limits.write_timeout.get(),
+            write_timeout: connection.snapshot.limits.write_timeout.get(),
             chunks_allowed: version == Version::Http11,
             says_keep_alive: version == Version::Http10,
             chunked: false,
@@ -276,16 +235,10 @@ impl Front {
     /// Answers bytes that are no request, and closes.
     async fn refuse(&self, stream: &mut Stream, connection: &mut Connection, refusal: Refusal) {
         let started = clock::monotonic();
-        let body = format!("{}\n", refusal.sentence());
         let mut answer = self.answer_on(stream, connection, Version::Http11, false);
-        let mut fields = Vec::with_capacity(128);
-        let detail = Some(Reason::MalformedRequest);
-        write_dynamic(None, None, &CacheStatus { detail, ..CacheStatus::default() }, &mut fields);
-        fields.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
-        answer.head(refusal.status(), &[&fields], BodyLength::Known(body.len() as u64));
         // A client that sent nonsense may not listen either.
-        let _ = answer.body(&[body.as_bytes()]).await;
-        self.log.refused(connection.client, refusal.as_str(), refusal.status(), body.len() as u64, started);
+        let bytes = answer_refusal(refusal, &mut answer).await.unwrap_or(0);
+        self.log.refused(connection.peer, "HTTP/1.1", refusal, bytes, started);
         linger(stream, &mut connection.timer).await;
     }
 
@@ -317,28 +270,15 @@ fn taken_with(head: &Head<'_>, buffered: usize) -> usize {
     head.length.saturating_add(body).min(buffered)
 }
 
-/// Whether the cache has to do with a request: GET or HEAD, without a body, on this protocol.
-fn is_cached(head: &Head<'_>) -> bool {
-    let method = matches!(head.method, GateMethod::Get | GateMethod::Head);
-    method && !head.framing.has_body() && !head.asks_for_websocket()
-}
-
-/// What is well-formed but not served.
-fn refusal(head: &Head<'_>, site: &Site) -> Option<(u16, Reason)> {
-    match head.method {
-        // No tunnels; and TRACE would show a client what others added to its request.
-        GateMethod::Other("CONNECT" | "TRACE") => Some((405, Reason::Method)),
-        GateMethod::Get | GateMethod::Head if head.framing.has_body() && site.get_body == GetBody::Refuse => {
-            Some((400, Reason::RequestBody))
-        }
-        _ => None,
-    }
-}
-
-/// What a request is called in the log: what its origin was told, so a trusted proxy's own name for it comes first.
-fn name_of(seen: &Seen<'_>, id: RequestId) -> String {
-    let given = seen.head.fields.first("x-request-id").filter(|_| seen.site.trusts(seen.client));
-    given.map_or_else(|| id.text(), |given| String::from_utf8_lossy(given).into_owned())
+/// Ends a connection after a complete answer: under TLS the client can tell that nothing was cut off.
+async fn close(stream: &mut Stream, timer: &mut Timer) {
+    use tokio::io::AsyncWrite;
+    let deadline = clock::monotonic() + LINGER;
+    poll_fn(|context| match Pin::new(&mut *stream).poll_shutdown(context) {
+        Poll::Pending => timer.poll(context, deadline),
+        Poll::Ready(_) => Poll::Ready(()),
+    })
+    .await;
 }
 
 /// Closes the sending side and reads a bounded rest.

@@ -1,12 +1,12 @@
 //! A request's log record and metrics: written once, when it is over.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::clock;
-use crate::front::gate::{Head, Version};
+use crate::front::Peer;
+use crate::front::gate::{Head, Refusal};
 use crate::pipeline::request::Outcome;
 use crate::routing::Site;
 use crate::store::key::CacheKey;
@@ -15,10 +15,19 @@ use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What is known of a request before it is answered.
 pub struct Seen<'a> {
-    pub client: IpAddr,
-    pub site: &'a Arc<Site>,
+    pub peer: Peer,
+    /// None: no site answers for the host.
+    pub site: Option<&'a Arc<Site>>,
     pub head: &'a Head<'a>,
     pub started: Instant,
+    pub proto: &'static str,
+}
+
+impl Seen<'_> {
+    /// Whether what the client says of itself in `X-Forwarded-*` and the like is believed.
+    pub fn trusted(&self) -> bool {
+        self.site.is_some_and(|site| site.trusts(self.peer.client))
+    }
 }
 
 /// Where records and counts go.
@@ -63,7 +72,9 @@ impl Log {
         trace_id: Option<&str>,
     ) {
         let since = |at: Instant| at.saturating_duration_since(seen.started);
-        self.metrics.request(seen.site.index, outcome.cache, outcome.status, outcome.bytes);
+        if let Some(site) = seen.site {
+            self.metrics.request(site.index, outcome.cache, outcome.status, outcome.bytes);
+        }
         if let Some(first_byte) = first_byte {
             self.metrics.ttfb(outcome.cache, since(first_byte).as_secs_f64());
         }
@@ -73,8 +84,8 @@ impl Log {
         let us = |at: Instant| u64::try_from(since(at).as_micros()).unwrap_or(u64::MAX);
         self.access_log.record(&Record {
             ts: clock::wall(),
-            site: &seen.site.name,
-            client: Some(seen.client),
+            site: seen.site.map_or("", |site| &site.name),
+            client: Some(seen.peer.client),
             method: seen.head.method.as_str(),
             host: seen.head.host,
             target: seen.head.target,
@@ -87,17 +98,18 @@ impl Log {
             age: outcome.age,
             ttfb_us: first_byte.map(us),
             total_us: us(clock::monotonic()),
-            origin: outcome.asked_origin.then(|| seen.site.peer.label()),
+            origin: seen.site.filter(|_| outcome.asked_origin).map(|site| site.peer.label()),
             retries: outcome.retries,
-            proto: if seen.head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            proto: seen.proto,
+            tls: seen.peer.tls,
             trace_id,
             tier: (outcome.cache == CacheOutcome::Hit).then_some("memory"),
         });
     }
 
     /// Records bytes that were no request.
-    pub fn refused(&self, client: IpAddr, reason: &'static str, status: u16, bytes: u64, started: Instant) {
-        self.metrics.refusal(reason);
+    pub fn refused(&self, peer: Peer, proto: &str, refusal: Refusal, bytes: u64, started: Instant) {
+        self.metrics.refusal(refusal.as_str());
         if self.access_log.is_off() {
             return;
         }
@@ -105,14 +117,14 @@ impl Log {
         self.access_log.record(&Record {
             ts: clock::wall(),
             site: "",
-            client: Some(client),
+            client: Some(peer.client),
             method: "",
             host: b"",
             target: b"",
-            status,
+            status: refusal.status(),
             bytes,
             cache: CacheOutcome::Error.as_str(),
-            reason: Some(reason),
+            reason: Some(refusal.as_str()),
             key: None,
             ttl: None,
             age: None,
@@ -120,7 +132,8 @@ impl Log {
             total_us: u64::try_from(total.as_micros()).unwrap_or(u64::MAX),
             origin: None,
             retries: 0,
-            proto: "HTTP/1.1",
+            proto,
+            tls: peer.tls,
             trace_id: None,
             tier: None,
         });
@@ -129,6 +142,11 @@ impl Log {
     /// Counts a well-formed request that is not served.
     pub fn count_refusal(&self, reason: &'static str) {
         self.metrics.refusal(reason);
+    }
+
+    /// Counts a handshake that succeeded.
+    pub fn handshake(&self, version: &'static str, resumed: bool) {
+        self.metrics.handshake(version, resumed);
     }
 
     /// Counts a connection that was closed without an answer.

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::h2::RecvStream;
+use ::h2::server::SendResponse;
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use edge_config::section::limits::{Limits, SEND_RATE_MIN};
 use parking_lot::Mutex;
 use pingora::apps::HttpServerApp;
@@ -20,7 +22,8 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType};
 
-use crate::front::gate::{Forwarding, serialise};
+use crate::front::gate::{Forwarding, Framing, Keep, serialise, write_forward_fields};
+use crate::front::h2;
 use crate::front::log::Seen;
 use crate::origin::Failure;
 use crate::pipeline::Pipeline;
@@ -28,12 +31,15 @@ use crate::pipeline::request::Outcome;
 use crate::routing::Site;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
+use crate::semantics::fields::Fields;
 use crate::semantics::invalidation::targets;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What the proxy does not see of a request, and what it says about it.
 struct Passed {
     site: Arc<Site>,
+    limits: Limits,
+    scheme: &'static str,
     method: String,
     host: Vec<u8>,
     target: Vec<u8>,
@@ -60,64 +66,123 @@ pub struct Pass {
 }
 
 impl Pass {
-    pub fn new(conf: &Arc<ServerConf>, pipeline: Arc<Pipeline>, limits: Limits) -> Self {
+    pub fn new(conf: &Arc<ServerConf>, pipeline: Arc<Pipeline>) -> Self {
         let metrics = pipeline.metrics.clone();
-        Self { proxy: Arc::new(http_proxy(conf, App { pipeline, limits })), metrics }
+        Self { proxy: Arc::new(http_proxy(conf, App { pipeline })), metrics }
     }
 
-    /// Has the origin answer a request. Gives the stream back if the client may go on using it.
-    pub async fn run(
+    /// Has the origin answer a request on a connection. Gives the stream back if the client may go on using it.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of one request")]
+    pub async fn run_h1(
         &self,
         stream: Stream,
         seen: &Seen<'_>,
+        site: &Arc<Site>,
+        limits: Limits,
         body: &[u8],
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> (Option<Stream>, Outcome) {
         let head = seen.head;
-        let upgrade = head.asks_for_websocket();
         let mut prefix = Vec::with_capacity(head.length + 256 + body.len());
-        serialise(head, head.framing, upgrade, forwarding, head.host, &mut prefix);
+        serialise(head, head.framing, head.asks_for_websocket(), forwarding, head.host, &mut prefix);
         prefix.extend_from_slice(body);
-        let passed = Arc::new(Passed {
-            site: seen.site.clone(),
-            method: head.method.as_str().to_owned(),
-            host: head.host.to_vec(),
-            target: head.target.to_vec(),
-            reason: match (upgrade, head.method.is_safe()) {
-                (true, _) => Reason::PassUpgrade,
-                (false, true) if matches!(head.method.as_str(), "GET" | "HEAD") => Reason::RequestBody,
-                (false, _) => Reason::Method,
-            },
-            result: Mutex::default(),
-        });
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
+        let passed = Passed::new(seen, site, limits);
         let reused = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown)).await;
+        (reused.map(|stream| stream.consume().0), self.outcome(&passed))
+    }
+
+    /// Has the origin answer a request on a stream of HTTP/2.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of one request")]
+    pub async fn run_h2(
+        &self,
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        seen: &Seen<'_>,
+        site: &Arc<Site>,
+        limits: Limits,
+        forwarding: &Forwarding<'_>,
+        shutdown: &ShutdownWatch,
+    ) -> Outcome {
+        let passed = Passed::new(seen, site, limits);
+        let Some(request) = request_header(seen, forwarding) else {
+            passed.result.lock().status = 400;
+            return self.outcome(&passed);
+        };
+        let session = ServerSession::new_custom(Box::new(h2::session::Session::new(request, body, respond)));
+        PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown)).await;
+        self.outcome(&passed)
+    }
+
+    fn outcome(&self, passed: &Passed) -> Outcome {
         let result = *passed.result.lock();
         let outcome = match result.failure {
             Some(failure) => failure.outcome(),
             None if result.status >= 500 => "status-5xx",
             None => "ok",
         };
-        self.metrics.origin_request(seen.site.index, outcome);
+        self.metrics.origin_request(passed.site.index, outcome);
         let reason = result.failure.map_or(passed.reason, Failure::reason);
         let cache = if result.failure.is_some() { CacheOutcome::Error } else { CacheOutcome::Pass };
-        let outcome = Outcome {
+        Outcome {
             bytes: result.bytes,
             complete: result.complete,
             asked_origin: true,
             ..Outcome::new(if result.status == 0 { 499 } else { result.status }, cache, Some(reason))
-        };
-        (reused.map(|stream| stream.consume().0), outcome)
+        }
     }
+}
+
+impl Passed {
+    fn new(seen: &Seen<'_>, site: &Arc<Site>, limits: Limits) -> Arc<Self> {
+        let head = seen.head;
+        Arc::new(Self {
+            site: site.clone(),
+            limits,
+            scheme: seen.peer.scheme(),
+            method: head.method.as_str().to_owned(),
+            host: head.host.to_vec(),
+            target: head.target.to_vec(),
+            reason: match (head.asks_for_websocket(), head.method.is_safe()) {
+                (true, _) => Reason::PassUpgrade,
+                (false, true) if matches!(head.method.as_str(), "GET" | "HEAD") => Reason::RequestBody,
+                (false, _) => Reason::Method,
+            },
+            result: Mutex::default(),
+        })
+    }
+}
+
+/// The request of an HTTP/2 stream as the proxy takes it: what the gate understood, not what the client sent.
+fn request_header(seen: &Seen<'_>, forwarding: &Forwarding<'_>) -> Option<RequestHeader> {
+    let head = seen.head;
+    let mut fields = Vec::with_capacity(head.fields.as_bytes().len() + 256);
+    write_forward_fields(head, forwarding, Keep::RangeAndConditionals, &mut fields);
+    let mut request = RequestHeader::build(head.method.as_str(), head.target, None).ok()?;
+    // The proxy writes the body to an HTTP/1 origin as its framing needs; it does so for this version only.
+    request.set_version(http::Version::HTTP_2);
+    request.insert_header(http::header::HOST, http::HeaderValue::from_bytes(head.host).ok()?).ok()?;
+    for line in Fields::new(&fields).lines() {
+        let name = http::HeaderName::from_bytes(line.name).ok()?;
+        request.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;
+    }
+    if let Framing::Length(length) = head.framing {
+        request.insert_header(http::header::CONTENT_LENGTH, length).ok()?;
+    }
+    for name in ["te", "expect"] {
+        if let Some(value) = head.fields.first(name) {
+            request.insert_header(name, http::HeaderValue::from_bytes(value).ok()?).ok()?;
+        }
+    }
+    Some(request)
 }
 
 /// The proxy's side.
 pub struct App {
     pipeline: Arc<Pipeline>,
-    limits: Limits,
 }
 
 /// The request's context; none only if the proxy were run outside [`Pass::run`].
@@ -141,10 +206,11 @@ impl ProxyHttp for App {
     // No modules: the node does not recompress what it passes.
     fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<(), BError> {
+    async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<(), BError> {
+        let limits = context.passed()?.limits;
         let downstream = session.as_downstream_mut();
-        downstream.set_read_timeout(Some(self.limits.idle_timeout.get()));
-        downstream.set_write_timeout(Some(self.limits.write_timeout.get()));
+        downstream.set_read_timeout(Some(limits.idle_timeout.get()));
+        downstream.set_write_timeout(Some(limits.write_timeout.get()));
         downstream.set_min_send_rate(Some(usize::try_from(SEND_RATE_MIN).unwrap_or(usize::MAX)));
         downstream.set_total_drain_timeout(Some(Duration::from_secs(10)));
         Ok(())
@@ -246,11 +312,11 @@ impl App {
                 fields.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
             }
         }
-        let fields = crate::semantics::fields::Fields::new(&fields);
-        let host = canonical_host(&passed.host, "http");
+        let fields = Fields::new(&fields);
+        let host = canonical_host(&passed.host, passed.scheme);
         let mut scratch = Vec::new();
-        for path in targets(passed.method.as_bytes(), status, &passed.target, "http", &passed.host, fields) {
-            let parts = KeyParts { site: &passed.site.name, scheme: "http", host: &host, path_and_query: &path };
+        for path in targets(passed.method.as_bytes(), status, &passed.target, passed.scheme, &passed.host, fields) {
+            let parts = KeyParts { site: &passed.site.name, scheme: passed.scheme, host: &host, path_and_query: &path };
             let key = self.pipeline.store.keyer.primary(&parts, &mut scratch);
             self.pipeline.store.invalidate(&key);
         }

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_number_of_connections_and_no_more() {
-        let registry = Registry::new(2, Metrics::new("test", &["default"]));
+        let registry = Registry::new(2, Metrics::new("test"));
         let client: IpAddr = "192.0.2.1".parse().expect("address");
         let first = registry.admit(client).expect("first");
         let _second = registry.admit("::ffff:192.0.2.1".parse().expect("address")).expect("second");

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::exchange::{BodyLength, Exchange};
+use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::pipeline::decide::range_of;
 use crate::pipeline::request::{Method, Outcome, Request};
 use crate::semantics::cache_status::CacheStatus;
@@ -61,10 +61,10 @@ pub async fn deliver<E: Exchange>(
     }
     match range_of(request, stored) {
         RangePlan::Whole if request.method == Method::Head => {
-            exchange.stored(stored.status(), &dynamic, stored.wire_head(), &[]).await?;
+            exchange.stored(stored, StoredPart::Head, &dynamic).await?;
         }
         RangePlan::Whole => {
-            exchange.stored(stored.status(), &dynamic, stored.wire_block(), stored.chunks()).await?;
+            exchange.stored(stored, StoredPart::Whole, &dynamic).await?;
             outcome.bytes = stored.body_len();
         }
         RangePlan::One(range) => {

@@ -65,6 +65,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The client could not be written to. 499 is what nginx calls "client closed request": in the log only, nobody is
+    /// there to receive it.
+    pub fn client_gone() -> Self {
+        Self { complete: false, ..Self::new(499, CacheOutcome::Error, None) }
+    }
+
     pub fn new(status: u16, cache: CacheOutcome, reason: Option<Reason>) -> Self {
         Self { status, cache, reason, bytes: 0, ttl: None, age: None, complete: true, asked_origin: false, retries: 0 }
     }

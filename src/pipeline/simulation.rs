@@ -20,11 +20,12 @@ use edge_config::section::site::GetBody;
 use parking_lot::Mutex;
 
 use crate::clock;
-use crate::exchange::{BodyLength, Exchange};
+use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream, peer::OriginPeer};
 use crate::pipeline::{Pipeline, request::Method, request::Request};
 use crate::routing::Site;
 use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
+use crate::store::record::StoredResponse;
 use crate::store::{Store, key::CacheKey, tiers::Lookup};
 use crate::telemetry::metrics::Metrics;
 
@@ -280,10 +281,10 @@ struct Recorder {
 }
 
 impl Exchange for Recorder {
-    async fn stored(&mut self, status: u16, _: &[u8], block: &[u8], chunks: &[Bytes]) -> io::Result<()> {
-        let blank = block.windows(4).position(|four| four == b"\r\n\r\n").expect("the fields end with a blank line");
-        self.status = status;
-        self.body(&[&block[blank + 4..], &chunks.concat()]).await?;
+    async fn stored(&mut self, response: &Arc<StoredResponse>, _: StoredPart, _: &[u8]) -> io::Result<()> {
+        self.status = response.status();
+        let slices: Vec<&[u8]> = response.slices(0..response.body_len()).collect();
+        self.body(&slices).await?;
         self.finish().await
     }
 
@@ -454,7 +455,7 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     SPAWNED.take();
     let (rng, seen) = (Rng((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)), BTreeSet::new());
     let world = Arc::new(Mutex::new(World { rng, versions: [8; URLS], promised: [0; URLS], seen, wrong: None }));
-    let metrics = Metrics::new("simulated", &["simulated"]);
+    let metrics = Metrics::new("simulated");
     let store = Store::new(64 << 20, [7; 32], metrics.clone());
     let pipeline = Pipeline::new(store, metrics.clone(), |work| SPAWNED.with_borrow_mut(|spawned| spawned.push(work)));
     let site = Arc::new(Site {

@@ -4,4 +4,4 @@ pub mod site;
 pub mod snapshot;
 
 pub use site::Site;
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Snapshots};

@@ -47,6 +47,7 @@ reasons! {
     OnlyIfCached, "only-if-cached", "The request wants a stored response or none, and there is none to serve.";
     RequestBody, "request-body", "The request has a body, so its answer is not the answer to others.";
     MalformedRequest, "malformed-request", "The request was not well-formed, so it was answered here and the connection closed.";
+    UnknownHost, "unknown-host", "No site of this node answers for the host.";
     PassUpgrade, "pass-upgrade", "The request asks to change the protocol of the connection.";
     // The stored response needs the origin.
     NoCache, "no-cache", "The stored response carries no-cache and is validated before every use.";

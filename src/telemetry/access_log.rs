@@ -63,6 +63,8 @@ pub struct Record<'a> {
     pub origin: Option<&'a str>,
     pub retries: u32,
     pub proto: &'a str,
+    /// The version of TLS.
+    pub tls: Option<&'a str>,
     pub trace_id: Option<&'a str>,
     pub tier: Option<&'a str>,
 }
@@ -105,6 +107,7 @@ impl Record<'_> {
         number(b",\"total_us\":", self.total_us, out);
         number(b",\"retries\":", self.retries, out);
         text(b",\"proto\":\"", self.proto.as_bytes(), out);
+        optional_text(b",\"tls\":\"", self.tls, out);
         optional_text(b",\"trace_id\":\"", self.trace_id, out);
         out.push(b'}');
     }

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::RwLock;
+
 use super::tally::Tallies;
 
 use prometheus::core::Collector;
@@ -42,6 +44,14 @@ families! {
     ttfb: HistogramVec = "littoral_ttfb_seconds" ["cache"];
     /// Connections and requests that were refused.
     refusals: IntCounterVec = "littoral_refusals_total" ["reason"];
+    /// TLS handshakes with clients that succeeded.
+    tls_handshakes: IntCounterVec = "littoral_tls_handshakes_total" ["version", "resumed"];
+    /// When each certificate ends, in seconds since 1970.
+    certificate_expiry: IntGaugeVec = "littoral_certificate_expiry_seconds" ["certificate"];
+    /// The configuration in force; counts up from 1 with every reload.
+    config_version: IntGauge = "littoral_config_version" [];
+    /// Configurations that were refused, the ones before them still in force.
+    config_rejects: IntCounter = "littoral_config_rejects_total" [];
     /// Connections from clients that are open now.
     connections: IntGauge = "littoral_connections" [];
     /// Requests sent to origins, by what became of them.
@@ -130,7 +140,8 @@ pub struct Levels {
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    sites: Vec<SiteHandles>,
+    /// Names of sites, found by index; one that was is never forgotten, so that its counts go on when it comes back.
+    sites: RwLock<Vec<String>>,
     tallies: Tallies,
     /// Requests that wait now for a response another request is fetching.
     pub fill_waiters: IntGauge,
@@ -154,19 +165,13 @@ const STATUS_NUMBERS: u32 = 1_000;
 const BYTES_NUMBER: u32 = 999;
 const _: () = assert!(*STATUSES.end() < 999);
 
-/// The handles of one site, found by index.
-struct SiteHandles {
-    name: String,
-}
-
 impl Metrics {
-    /// `sites` are the names of the sites; a site is counted by its index here.
-    pub fn new(version: &str, sites: &[&str]) -> Arc<Self> {
+    pub fn new(version: &str) -> Arc<Self> {
         let registry = Registry::new();
         let families = Families::register(&registry).expect("the names in the table are valid and differ");
         families.build_info.with_label_values(&[version]).set(1);
         Arc::new(Self {
-            sites: sites.iter().map(|site| SiteHandles::new(site)).collect(),
+            sites: RwLock::default(),
             tallies: Tallies::default(),
             fill_waiters: families.fill_waiters.clone(),
             connections: families.connections.clone(),
@@ -177,23 +182,32 @@ impl Metrics {
         })
     }
 
+    /// The index a site is counted by.
+    pub fn site(&self, name: &str) -> usize {
+        let mut sites = self.sites.write();
+        sites.iter().position(|site| site == name).unwrap_or_else(|| {
+            sites.push(name.to_owned());
+            sites.len() - 1
+        })
+    }
+
+    fn site_name(&self, index: usize) -> String {
+        self.sites.read().get(index).cloned().unwrap_or_default()
+    }
+
     /// Counts a request that ended, and the `bytes` of the body that were sent.
     pub fn request(&self, site: usize, cache: CacheOutcome, status: u16, bytes: u64) {
-        let Some(handles) = self.sites.get(site) else {
-            debug_assert!(false, "no site {site}");
-            return;
-        };
         let known = STATUSES.contains(&status);
         let index = if known { u32::from(status) } else { 0 };
         let number = (u32::try_from(site).unwrap_or(0) * OUTCOMES + cache as u32) * STATUS_NUMBERS;
         self.tallies.add(number + index, 1, || {
             let digits = status.to_string();
             let status = if known { digits.as_str() } else { "other" };
-            self.families.requests.with_label_values(&[handles.name.as_str(), cache.as_str(), status])
+            self.families.requests.with_label_values(&[self.site_name(site).as_str(), cache.as_str(), status])
         });
         if bytes > 0 {
             self.tallies.add(number + BYTES_NUMBER, bytes, || {
-                self.families.response_bytes.with_label_values(&[handles.name.as_str(), cache.as_str()])
+                self.families.response_bytes.with_label_values(&[self.site_name(site).as_str(), cache.as_str()])
             });
         }
     }
@@ -201,6 +215,30 @@ impl Metrics {
     /// Observes the seconds to the first byte of an answer.
     pub fn ttfb(&self, cache: CacheOutcome, seconds: f64) {
         self.tallies.observe(cache as u32, seconds, || self.families.ttfb.with_label_values(&[cache.as_str()]));
+    }
+
+    /// Counts a handshake that succeeded.
+    pub fn handshake(&self, version: &'static str, resumed: bool) {
+        let resumed = if resumed { "yes" } else { "no" };
+        self.families.tls_handshakes.with_label_values(&[version, resumed]).inc();
+    }
+
+    /// Says when certificates end; those it does not name are gone.
+    pub fn certificates(&self, expiries: &[(String, i64)]) {
+        self.families.certificate_expiry.reset();
+        for (name, seconds) in expiries {
+            self.families.certificate_expiry.with_label_values(&[name.as_str()]).set(*seconds);
+        }
+    }
+
+    /// A configuration is in force.
+    pub fn configured(&self, version: u64) {
+        self.families.config_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a configuration that was refused.
+    pub fn config_refused(&self) {
+        self.families.config_rejects.inc();
     }
 
     /// Counts a connection or a request that was refused.
@@ -211,11 +249,7 @@ impl Metrics {
     /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed` or
     /// `abandoned`.
     pub fn origin_request(&self, site: usize, outcome: &'static str) {
-        let Some(handles) = self.sites.get(site) else {
-            debug_assert!(false, "no site {site}");
-            return;
-        };
-        self.families.origin_requests.with_label_values(&[handles.name.as_str(), outcome]).inc();
+        self.families.origin_requests.with_label_values(&[self.site_name(site).as_str(), outcome]).inc();
     }
 
     /// Observes the seconds until the head of an origin's answer.
@@ -240,12 +274,6 @@ impl Metrics {
         let encoded = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
         debug_assert!(encoded.is_ok(), "{encoded:?}");
         text
-    }
-}
-
-impl SiteHandles {
-    fn new(name: &str) -> Self {
-        Self { name: name.to_owned() }
     }
 }
 
@@ -306,12 +334,22 @@ fn register<F: Family>(registry: &Registry, name: &str, help: &str, labels: &[&s
 mod tests {
     use super::*;
 
+    fn metrics_of(sites: &[&str]) -> Arc<Metrics> {
+        let metrics = Metrics::new("1.2.3");
+        sites.iter().enumerate().for_each(|(index, site)| assert_eq!(metrics.site(site), index));
+        metrics
+    }
+
     /// Makes every metric move once.
     fn drive(metrics: &Metrics) -> String {
         metrics.request(0, CacheOutcome::Hit, 200, 1024);
         metrics.ttfb(CacheOutcome::Hit, 0.0002);
         metrics.refusal("bad-host");
         metrics.connections.inc();
+        metrics.handshake("TLSv1.3", true);
+        metrics.certificates(&[("www.example.com".into(), 1_800_000_000)]);
+        metrics.configured(2);
+        metrics.config_refused();
         metrics.origin_request(0, "ok");
         metrics.origin_seconds(0.3);
         metrics.fill_waiters.inc();
@@ -333,7 +371,7 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table_has_help_and_is_driven() {
-        let text = drive(&Metrics::new("1.2.3", &["default"]));
+        let text = drive(&metrics_of(&["default"]));
         for (name, labels, help) in TABLE {
             assert!(help.ends_with('.'), "{name}: the help is not a sentence: {help:?}");
             assert!(text.contains(&format!("# HELP {name} {}\n", help.trim())), "{name} is not registered");
@@ -348,7 +386,7 @@ mod tests {
 
     #[test]
     fn nothing_with_labels_is_shown_before_it_happens() {
-        let text = Metrics::new("1.2.3", &["default"]).encode(&Levels::default());
+        let text = metrics_of(&["default"]).encode(&Levels::default());
         // These are levels, and as true at zero as at any other time.
         let levels = ["littoral_store_bytes", "littoral_store_objects", "littoral_build_info"];
         for (name, labels, _) in TABLE {
@@ -359,7 +397,7 @@ mod tests {
 
     #[test]
     fn samples_are_what_happened() {
-        let metrics = Metrics::new("1.2.3", &["default", "shop"]);
+        let metrics = metrics_of(&["default", "shop"]);
         for (site, cache, status) in
             [(0, CacheOutcome::Hit, 200), (0, CacheOutcome::Hit, 200), (1, CacheOutcome::Miss, 404)]
         {

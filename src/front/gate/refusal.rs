@@ -31,11 +31,15 @@ pub enum Refusal {
     ContentLengthWithTransferEncoding,
     TransferEncoding,
     TransferEncodingInHttp10,
+    MalformedScheme,
+    ConnectionField,
+    SpaceAroundValue,
+    ContentLengthWithoutBody,
 }
 
 impl Refusal {
     /// Every refusal: what a counter with one series for each starts from.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::EmptyLines,
         Self::BareLineFeed,
         Self::BareCarriageReturn,
@@ -60,6 +64,10 @@ impl Refusal {
         Self::ContentLengthWithTransferEncoding,
         Self::TransferEncoding,
         Self::TransferEncodingInHttp10,
+        Self::MalformedScheme,
+        Self::ConnectionField,
+        Self::SpaceAroundValue,
+        Self::ContentLengthWithoutBody,
     ];
 
     /// The reason as one token, for logs and metrics.
@@ -105,7 +113,7 @@ impl Refusal {
             Self::ControlCharacterInValue => ("control-character-in-value", "A field value has a control character."),
             Self::TooManyFields => ("too-many-fields", "There are more than 128 field lines."),
             Self::HeadTooLarge => ("head-too-large", "The request line and the fields are larger than 64 KiB."),
-            Self::MissingHost => ("missing-host", "There is no Host field."),
+            Self::MissingHost => ("missing-host", "There is neither a Host field nor an authority."),
             Self::RepeatedHost => ("repeated-host", "There is more than one Host field."),
             Self::MalformedHost => ("malformed-host", "The Host field is not a host with an optional port."),
             Self::HostDisagreesWithTarget => {
@@ -123,6 +131,12 @@ impl Refusal {
             }
             Self::TransferEncodingInHttp10 => {
                 ("transfer-encoding-in-http10", "Transfer-Encoding is not part of HTTP/1.0.")
+            }
+            Self::MalformedScheme => ("malformed-scheme", "The scheme is not that of the connection."),
+            Self::ConnectionField => ("connection-field", "HTTP/2 has no fields about the connection."),
+            Self::SpaceAroundValue => ("space-around-value", "A field value begins or ends with white space."),
+            Self::ContentLengthWithoutBody => {
+                ("content-length-without-body", "The Content-Length promises a body, and none follows.")
             }
         }
     }

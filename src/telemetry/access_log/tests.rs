@@ -29,6 +29,7 @@ fn record() -> Record<'static> {
         origin: Some("origin.example.test:443"),
         retries: 1,
         proto: "HTTP/1.1",
+        tls: Some("TLSv1.3"),
         trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
         tier: Some("memory"),
     }
@@ -48,7 +49,7 @@ fn a_record_has_the_documented_names() {
         "host": "www.example.test", "path": "/assets/app.js", "query": "v=12&x", "status": 200, "bytes": 1024,
         "cache": "hit", "reason": "no-store", "key": "0123456789abcdef0123456789abcdef", "ttl": -5, "age": 55,
         "tier": "memory", "origin": "origin.example.test:443", "ttfb_us": 40, "total_us": 61, "retries": 1,
-        "proto": "HTTP/1.1", "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "proto": "HTTP/1.1", "tls": "TLSv1.3", "trace_id": "0af7651916cd43dd8448eb211c80319c",
     });
     assert_eq!(written(&record()), expected);
 }
@@ -69,6 +70,7 @@ fn what_is_absent_or_empty_is_left_out() {
         origin: None,
         trace_id: None,
         tier: None,
+        tls: None,
         ..record()
     };
     let expected = json!({
@@ -190,7 +192,7 @@ impl Write for Fails {
 }
 
 fn metrics() -> Arc<Metrics> {
-    Metrics::new("test", &["default"])
+    Metrics::new("test")
 }
 
 fn length() -> usize {

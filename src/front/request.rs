@@ -1,0 +1,128 @@
+//! What both protocols do with a request once its head is accepted.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use edge_config::section::site::GetBody;
+
+use crate::clock;
+use crate::exchange::{BodyLength, Exchange};
+use crate::front::Front;
+use crate::front::gate::{Forwarding, Head, Interest, Keep, Method as GateMethod, Refusal, write_forward_fields};
+use crate::front::log::{RequestId, Seen};
+use crate::pipeline::deliver::write_dynamic;
+use crate::pipeline::request::{Forwarded, Method, Request};
+use crate::routing::Site;
+use crate::semantics::cache_key::{KeyParts, canonical_host};
+use crate::semantics::cache_status::{CacheStatus, Reason};
+use crate::semantics::directives::RequestDirectives;
+use crate::store::key::CacheKey;
+
+/// Whether the cache has to do with a request: GET or HEAD, without a body, on this protocol.
+pub fn is_cached(head: &Head<'_>) -> bool {
+    let method = matches!(head.method, GateMethod::Get | GateMethod::Head);
+    method && !head.framing.has_body() && !head.asks_for_websocket()
+}
+
+/// What is well-formed but not served.
+pub fn refusal(head: &Head<'_>, site: &Site) -> Option<(u16, Reason)> {
+    match head.method {
+        // No tunnels; and TRACE would show a client what others added to its request.
+        GateMethod::Other("CONNECT" | "TRACE") => Some((405, Reason::Method)),
+        GateMethod::Get | GateMethod::Head if head.framing.has_body() && site.get_body == GetBody::Refuse => {
+            Some((400, Reason::RequestBody))
+        }
+        _ => None,
+    }
+}
+
+/// The method of an answer of our own: only HEAD makes a difference.
+pub fn answered_method(head: &Head<'_>) -> Method {
+    if head.method == GateMethod::Head { Method::Head } else { Method::Get }
+}
+
+/// What a request is called in the log: what its origin was told, so a trusted proxy's own name for it comes first.
+pub fn name_of(seen: &Seen<'_>, id: RequestId) -> String {
+    let given = seen.head.fields.first("x-request-id").filter(|_| seen.trusted());
+    given.map_or_else(|| id.text(), |given| String::from_utf8_lossy(given).into_owned())
+}
+
+/// What an origin is told about a request.
+pub fn forwarding<'a>(seen: &Seen<'_>, request_id: &'a str) -> Forwarding<'a> {
+    Forwarding { client: seen.peer.client, trusted: seen.trusted(), secure: seen.peer.tls.is_some(), request_id }
+}
+
+/// A request's name, made when somebody needs it: a hit does not.
+#[derive(Default)]
+pub struct LazyId(OnceLock<RequestId>);
+
+impl LazyId {
+    /// The name in the log, if there is one.
+    pub fn trace(&self, seen: &Seen<'_>) -> Option<String> {
+        self.0.get().map(|id| name_of(seen, *id))
+    }
+}
+
+/// Answers what is no request. Gives the length of the body.
+///
+/// # Errors
+/// The client could not be written to.
+pub async fn answer_refusal<E: Exchange>(refusal: Refusal, exchange: &mut E) -> io::Result<u64> {
+    let body = format!("{}\n", refusal.sentence());
+    let mut fields = Vec::with_capacity(128);
+    let detail = Some(Reason::MalformedRequest);
+    write_dynamic(None, None, &CacheStatus { detail, ..CacheStatus::default() }, &mut fields);
+    fields.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
+    exchange.head(refusal.status(), &[&fields], BodyLength::Known(body.len() as u64));
+    exchange.body(&[body.as_bytes()]).await?;
+    exchange.finish().await?;
+    Ok(body.len() as u64)
+}
+
+impl Front {
+    /// What a request is known by in the store.
+    pub fn key(&self, seen: &Seen<'_>, site: &Site, scratch: &mut Vec<u8>) -> CacheKey {
+        let scheme = seen.peer.scheme();
+        let host = canonical_host(seen.head.host, scheme);
+        let parts = KeyParts { site: &site.name, scheme, host: &host, path_and_query: seen.head.target };
+        self.pipeline.store.keyer.primary(&parts, scratch)
+    }
+
+    /// Writes the field lines an origin gets for a request.
+    pub fn forward(&self, seen: &Seen<'_>, id: &LazyId, forwarded: Forwarded, out: &mut Vec<u8>) {
+        let id = id.0.get_or_init(|| self.log.next_id()).text();
+        let keep = match forwarded {
+            Forwarded::Shared => Keep::Nothing,
+            Forwarded::Own => Keep::RangeAndConditionals,
+        };
+        write_forward_fields(seen.head, &forwarding(seen, &id), keep, out);
+    }
+}
+
+/// A request as the pipeline takes it.
+pub fn pipeline_request<'a>(
+    seen: &Seen<'a>,
+    site: &'a Arc<Site>,
+    key: CacheKey,
+    forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
+) -> Request<'a> {
+    let head = seen.head;
+    let directives = match head.interest.has(Interest::CACHE_CONTROL) {
+        true => RequestDirectives::parse(head.fields),
+        false => RequestDirectives::NONE,
+    };
+    Request {
+        site,
+        method: answered_method(head),
+        target: head.target,
+        host: head.host,
+        fields: head.fields,
+        key,
+        directives,
+        conditional: head.interest.has(Interest::CONDITIONAL),
+        range: head.interest.has(Interest::RANGE),
+        authorization: head.interest.has(Interest::AUTHORIZATION),
+        now: clock::wall(),
+        forward,
+    }
+}
