@@ -6,13 +6,14 @@
 )]
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use edge_config::load::processors;
+use edge_config::section::admin::default_admin;
 use edge_config::section::cache::Cache;
 use edge_config::section::limits::Limits;
-use edge_config::section::listener::Listen;
+use edge_config::section::listener::{Listen, every_address};
 use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
 use edge_config::section::site::{GetBody, Network, SetCookie, Site};
 use edge_config::section::telemetry::AccessLog;
@@ -29,20 +30,59 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the node. Without --origin it serves a built-in demonstration origin.
+    /// Run the node. Without --config and --origin it serves a built-in demonstration origin.
     Run(Box<Run>),
+    /// Check a configuration file and everything it names; exit code 78 when something is wrong
+    Check {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show what a running node does
+    Stat {
+        #[command(flatten)]
+        admin: AdminAddress,
+        /// JSON, as the admin API gives it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a running node read its configuration again
+    Reload {
+        #[command(flatten)]
+        admin: AdminAddress,
+        /// JSON, as the admin API gives it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a running node finish what it does and end; waits until it has
+    Drain {
+        #[command(flatten)]
+        admin: AdminAddress,
+    },
 }
 
-#[derive(Args, Debug, Default)]
+/// Where the admin API of a running node is.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct AdminAddress {
+    /// The admin address of the node
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900")]
+    pub admin: SocketAddr,
+}
+
+#[derive(Args, Clone, Debug, Default)]
 pub struct Run {
+    /// The configuration; only --listen, --https, --admin, --workers, --access-log and --unsafe-test-clock go with it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["origin", "memory", "preserve_host", "set_cookie",
+        "get_body", "trust", "certificate", "key", "head_timeout", "idle_timeout", "write_timeout", "drain_timeout",
+        "connections_per_client", "connect_timeout", "first_byte_timeout", "between_bytes_timeout"])]
+    pub config: Option<PathBuf>,
     /// The origin: http://host[:port] or https://host[:port]
     #[arg(long, value_name = "URL")]
     pub origin: Option<Origin>,
     /// Where clients connect; may be repeated [default: [::]:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
-    /// Where clients connect with TLS, HTTP/2 and HTTP/1.1; may be repeated; needs --certificate and --key
-    #[arg(long, value_name = "ADDR", requires = "certificate")]
+    /// Where clients connect with TLS, HTTP/2 and HTTP/1.1; may be repeated; needs certificates
+    #[arg(long, value_name = "ADDR")]
     pub https: Vec<SocketAddr>,
     /// The certificate chain for --https, PEM
     #[arg(long, value_name = "FILE", requires = "key")]
@@ -103,14 +143,17 @@ pub struct Run {
     pub unsafe_test_clock: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+/// Where clients connect, if nothing else is said.
+const DEFAULT_PORT: u16 = 8080;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SetCookieArg {
     #[default]
     Refuse,
     Rfc9111,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum GetBodyArg {
     #[default]
     Refuse,
@@ -118,6 +161,34 @@ pub enum GetBodyArg {
 }
 
 impl Run {
+    /// Whether the command line says who answers.
+    pub fn has_origin(&self) -> bool {
+        self.origin.is_some() || self.config.is_some()
+    }
+
+    /// The configuration these options make, for the origin among them.
+    ///
+    /// # Errors
+    /// Everything that does not go together.
+    pub fn config_of_origin(&self) -> Result<Config, Vec<ConfigError>> {
+        self.origin.clone().map_or(Err(Vec::new()), |origin| self.config(origin))
+    }
+
+    /// A configuration from a file with what these options set in its place.
+    pub fn over(&self, mut config: Config) -> Config {
+        if !self.listen.is_empty() {
+            config.listen.http.clone_from(&self.listen);
+        }
+        if !self.https.is_empty() {
+            config.listen.https.clone_from(&self.https);
+        }
+        config.admin = self.admin.unwrap_or(config.admin);
+        config.workers = self.workers.unwrap_or(config.workers);
+        config.access_log = self.access_log.clone().unwrap_or(config.access_log);
+        config.test_clock |= self.unsafe_test_clock;
+        config
+    }
+
     /// The configuration these options make, for an origin.
     ///
     /// # Errors
@@ -149,19 +220,18 @@ impl Run {
         if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
             tls.certificates.push(CertificateFiles { certificate: certificate.clone(), key: key.clone() });
         }
-        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Config {
             listen: Listen {
                 http: if self.listen.is_empty() && self.https.is_empty() {
-                    vec![default_listen()]
+                    vec![every_address(DEFAULT_PORT)]
                 } else {
                     self.listen.clone()
                 },
                 https: self.https.clone(),
             },
             tls,
-            admin: self.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9900))),
-            workers: self.workers.unwrap_or(processors),
+            admin: self.admin.unwrap_or_else(default_admin),
+            workers: self.workers.unwrap_or_else(processors),
             cache: self.memory.map_or_else(Cache::default, |memory| Cache { memory }),
             limits: Limits {
                 head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),
@@ -177,13 +247,6 @@ impl Run {
         }
         .validate()
     }
-}
-
-/// IPv6 and IPv4 where the kernel has both; IPv4 where it has no IPv6.
-fn default_listen() -> SocketAddr {
-    let both = SocketAddr::from(([0u16; 8], 8080));
-    let has_ipv6 = std::net::UdpSocket::bind(SocketAddr::from(([0u16; 8], 0))).is_ok();
-    if has_ipv6 { both } else { SocketAddr::from(([0, 0, 0, 0], 8080)) }
 }
 
 #[cfg(test)]

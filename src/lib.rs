@@ -18,6 +18,7 @@ pub mod admin;
 pub mod front;
 
 pub mod app;
+pub mod ask;
 pub mod cli;
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use littoral::app;
+use littoral::app::{self, StartError};
+use littoral::ask::{self, AskError};
 use littoral::cli::{Cli, Command};
 use tracing_subscriber::EnvFilter;
 
@@ -18,16 +19,37 @@ const DIAGNOSTICS: &str = "warn,pingora_core=off,pingora_proxy=off,littoral=info
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("LITTORAL_LOG").unwrap_or_else(|_| EnvFilter::new(DIAGNOSTICS));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let options = match Cli::parse().command {
-        Some(Command::Run(options)) => options,
-        None => Box::default(),
-    };
-    match app::run(&options) {
+    match execute(Cli::parse().command.unwrap_or_else(|| Command::Run(Box::default()))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let code = error.exit_code();
-            eprintln!("{:?}", miette::Report::new(error));
-            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        Err((error, code)) => {
+            eprintln!("{error:?}");
+            ExitCode::from(code)
         }
+    }
+}
+
+fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
+    let start = |error: StartError| {
+        let code = u8::try_from(error.exit_code()).unwrap_or(1);
+        (miette::Report::new(error), code)
+    };
+    let asked = |error: AskError| (miette::Report::new(error), 1);
+    match command {
+        Command::Run(options) => app::run(&options).map_err(start),
+        Command::Check { file } => app::check(&file).map(|said| println!("{said}")).map_err(start),
+        Command::Stat { admin, json } => {
+            let stat = ask::stat(admin.admin).map_err(asked)?;
+            println!("{}", if json { stat.to_string() } else { ask::in_words(&stat) });
+            Ok(())
+        }
+        Command::Reload { admin, json } => {
+            let done = ask::reload(admin.admin).map_err(asked)?;
+            match json {
+                true => println!("{done}"),
+                false => println!("configuration {} is in force", done.get("version").unwrap_or(&done)),
+            }
+            Ok(())
+        }
+        Command::Drain { admin } => ask::drain(admin.admin).map_err(asked),
     }
 }

@@ -6,10 +6,20 @@
 //! - [`units`]: sizes and durations as people write them (`"512MiB"`, `"10s"`).
 //! - [`section`]: one file for each table of the configuration: its values, their defaults and the reasons for them.
 //! - [`config`]: the whole, and what must hold between the sections.
+//! - [`read`]: tables, keys and what is wrong with them.
+//! - [`load`](mod@load): from files to a configuration.
+//! - [`change`]: what a new configuration changes.
+//! - [`reference`](mod@reference): the reference page and the JSON Schema.
 
+pub mod change;
 pub mod config;
+pub mod load;
+pub mod read;
+pub mod reference;
 pub mod section;
 pub mod units;
 
 pub use config::{Config, ConfigError};
+pub use load::load;
+pub use read::problem::{Problem, Problems};
 pub use units::{ByteSize, Duration};

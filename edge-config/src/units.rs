@@ -90,6 +90,25 @@ impl fmt::Display for Duration {
     }
 }
 
+/// A part in a hundred, written with its sign: `"20%"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u32);
+
+impl Percent {
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Percent {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let number = split_unit(text, &[("%", 1)]).and_then(|(number, _)| u32::try_from(number).ok());
+        number.filter(|number| *number <= 100).map(Self).ok_or_else(|| UnitError::Percent(text.into()))
+    }
+}
+
 /// A value whose unit is missing or unknown, or whose number does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
@@ -97,6 +116,8 @@ pub enum UnitError {
     Size(String),
     #[error("`{0}` is not a duration: expected a whole number and ms, s, m, h, d, w or y, as in 10s")]
     Duration(String),
+    #[error("`{0}` is not a percentage: expected a whole number from 0 to 100 and %, as in 20%")]
+    Percent(String),
 }
 
 fn split_unit(text: &str, units: &[(&str, u64)]) -> Option<(u64, u64)> {

@@ -4,7 +4,11 @@
 //! |---|---|
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 when clients can be served; 503 while starting and while draining |
+//! | `GET /currentz` | 200 when every purge there is has been applied |
 //! | `GET /metrics` | Prometheus text format |
+//! | `GET /v1/stat` | JSON: what the node does now, in short |
+//! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
+//! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
 //! | `POST /test/clock?advance_ms=N` | moves the wall clock; only with `--unsafe-test-clock` |
 
 use std::net::SocketAddr;
@@ -16,6 +20,7 @@ use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
+use serde_json::{Value, json};
 
 use crate::clock;
 use crate::pipeline::Pipeline;
@@ -24,23 +29,43 @@ use crate::telemetry::metrics::Levels;
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
+const PATHS: [&str; 8] =
+    ["/livez", "/readyz", "/currentz", "/metrics", "/v1/stat", "/v1/config/reload", "/v1/drain", "/test/clock"];
+
+/// What the operator may have the node do.
+pub trait Operate: Send + Sync {
+    /// Puts the configuration in force anew. Both answers are for a program.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the one before it stays.
+    fn reload(&self) -> Result<Value, Value>;
+
+    /// Begins to drain.
+    fn drain(&self);
+
+    fn is_draining(&self) -> bool;
+
+    /// What the node is and does.
+    fn describe(&self) -> Value;
+}
+
 /// The admin API.
 pub struct Admin {
-    pub pipeline: Arc<Pipeline>,
+    pipeline: Arc<Pipeline>,
+    node: Arc<dyn Operate>,
     /// Where clients connect: ready means that somebody listens there.
-    pub listen: Vec<SocketAddr>,
-    pub draining: Arc<AtomicBool>,
-    pub test_clock: bool,
+    listen: Vec<SocketAddr>,
+    test_clock: bool,
     listening: AtomicBool,
 }
 
 impl Admin {
-    pub fn new(pipeline: Arc<Pipeline>, listen: Vec<SocketAddr>, draining: Arc<AtomicBool>, test_clock: bool) -> Self {
-        Self { pipeline, listen, draining, test_clock, listening: AtomicBool::new(false) }
+    pub fn new(pipeline: Arc<Pipeline>, node: Arc<dyn Operate>, listen: Vec<SocketAddr>, test_clock: bool) -> Self {
+        Self { pipeline, node, listen, test_clock, listening: AtomicBool::new(false) }
     }
 
     async fn ready(&self) -> Result<(), &'static str> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.node.is_draining() {
             return Err("draining");
         }
         if self.listening.load(Ordering::Acquire) {
@@ -67,6 +92,21 @@ impl Admin {
         })
     }
 
+    fn stat(&self) -> Value {
+        let mut stat = self.node.describe();
+        let store = &self.pipeline.store;
+        let more = json!({
+            "requests": self.pipeline.metrics.requests_by_outcome().into_iter().collect::<serde_json::Map<_, _>>(),
+            "store": { "memory": { "bytes": store.memory.bytes(), "objects": store.memory.objects() } },
+            "fill_bytes": store.budget.fills.used(),
+            "purge_position": store.ledger.applied().as_u64(),
+        });
+        if let (Value::Object(stat), Value::Object(more)) = (&mut stat, more) {
+            stat.extend(more);
+        }
+        stat
+    }
+
     fn advance_clock(&self, query: Option<&str>) -> (StatusCode, String) {
         if !self.test_clock {
             return (StatusCode::FORBIDDEN, "the node was not started with --unsafe-test-clock\n".into());
@@ -83,7 +123,7 @@ impl Admin {
 }
 
 /// An address to connect to for an address that is listened on.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let mut reachable = address;
     if address.ip().is_unspecified() {
         reachable.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
@@ -97,20 +137,36 @@ impl ServeHttp for Admin {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let query = head.uri.query().map(str::to_owned);
+        let json = |status, value: Value| (status, format!("{value}\n"));
         let (status, body) = match (path.as_str(), &method) {
             ("/livez", &Method::GET) => (StatusCode::OK, "ok\n".to_owned()),
             ("/readyz", &Method::GET) => match self.ready().await {
                 Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
                 Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
+            // The log is the node's own: what is in it has been applied.
+            ("/currentz", &Method::GET) => (StatusCode::OK, "current\n".to_owned()),
             ("/metrics", &Method::GET) => (StatusCode::OK, self.metrics()),
+            ("/v1/stat", &Method::GET) => json(StatusCode::OK, self.stat()),
+            ("/v1/config/reload", &Method::POST) => match self.node.reload() {
+                Ok(done) => json(StatusCode::OK, done),
+                Err(errors) => json(StatusCode::UNPROCESSABLE_ENTITY, errors),
+            },
+            ("/v1/drain", &Method::POST) => {
+                self.node.drain();
+                json(StatusCode::ACCEPTED, json!({ "draining": true }))
+            }
             ("/test/clock", &Method::POST) => self.advance_clock(query.as_deref()),
-            ("/livez" | "/readyz" | "/metrics" | "/test/clock", _) => {
+            (path, _) if PATHS.contains(&path) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "this path knows another method\n".to_owned())
             }
-            _ => (StatusCode::NOT_FOUND, "paths: /livez /readyz /metrics\n".to_owned()),
+            _ => (StatusCode::NOT_FOUND, format!("paths: {}\n", PATHS.join(" "))),
         };
-        let kind = if path == "/metrics" { "text/plain; version=0.0.4" } else { "text/plain; charset=utf-8" };
+        let kind = match path.as_str() {
+            "/metrics" => "text/plain; version=0.0.4",
+            path if path.starts_with("/v1/") && status != StatusCode::METHOD_NOT_ALLOWED => "application/json",
+            _ => "text/plain; charset=utf-8",
+        };
         let response = Response::builder()
             .status(status)
             .header(header::CONTENT_TYPE, kind)

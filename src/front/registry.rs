@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// All connections of the front.
 pub struct Registry {
-    connections_per_client: u32,
+    connections_per_client: AtomicU32,
     draining: AtomicBool,
     next: AtomicU64,
     state: Mutex<State>,
@@ -36,12 +36,17 @@ pub struct Lease {
 impl Registry {
     pub fn new(connections_per_client: u32, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
-            connections_per_client,
+            connections_per_client: AtomicU32::new(connections_per_client),
             draining: AtomicBool::new(false),
             next: AtomicU64::new(0),
             state: Mutex::default(),
             metrics,
         })
+    }
+
+    /// From now on so many connections are allowed; those there are stay.
+    pub fn allow(&self, connections_per_client: u32) {
+        self.connections_per_client.store(connections_per_client, Ordering::Relaxed);
     }
 
     /// Admits a connection, unless its address has too many.
@@ -53,7 +58,7 @@ impl Registry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock();
         let count = state.per_client.entry(client).or_insert(0);
-        if *count >= self.connections_per_client {
+        if *count >= self.connections_per_client.load(Ordering::Relaxed) {
             drop(state);
             self.metrics.refusal("connections-per-client");
             return None;

@@ -262,6 +262,25 @@ impl Metrics {
         self.families.store_admissions.with_label_values(&[MEMORY, outcome]).inc();
     }
 
+    /// Requests that ended, by what the cache did for them, all sites together.
+    pub fn requests_by_outcome(&self) -> Vec<(String, serde_json::Value)> {
+        self.tallies.flush();
+        let mut counts = [0.0; CacheOutcome::ALL.len()];
+        for family in self.families.requests.collect() {
+            for sample in family.get_metric() {
+                let of = |outcome: &CacheOutcome| {
+                    let mut labels = sample.get_label().iter();
+                    labels.any(|label| label.name() == "cache" && label.value() == outcome.as_str())
+                };
+                if let Some(count) = CacheOutcome::ALL.iter().position(of).and_then(|at| counts.get_mut(at)) {
+                    *count += sample.get_counter().get_value();
+                }
+            }
+        }
+        let named = CacheOutcome::ALL.iter().zip(counts);
+        named.map(|(outcome, count)| (outcome.as_str().to_owned(), (count as u64).into())).collect()
+    }
+
     /// Everything, in the text format 0.0.4.
     pub fn encode(&self, levels: &Levels) -> String {
         self.tallies.flush();

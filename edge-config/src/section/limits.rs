@@ -1,6 +1,8 @@
 //! `[limits]`: every bound a client or an origin can run into. Each has a reason; those that depend on one another are
 //! tied by an assertion.
 
+use crate::read::key::{Kind, section};
+use crate::read::{Reader, Table};
 use crate::units::Duration;
 
 /// Bounds on what clients and origins may ask of the node.
@@ -14,6 +16,9 @@ pub struct Limits {
     /// How long a client may take nothing of an answer that waits for it; a client that keeps below 1 KiB/s on average is
     /// cut too. Default 30s.
     pub write_timeout: Duration,
+    /// How long a stopping node, no longer ready, still takes new connections: until whoever sends clients here has
+    /// noticed. Default 0s.
+    pub drain_grace: Duration,
     /// How long a stopping node waits for requests in flight. Default 30s.
     pub drain_timeout: Duration,
     /// Connections from one address (IPv6: one /64) at a time. Default 4096: an office or a carrier behind one address
@@ -54,9 +59,58 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
+            drain_grace: Duration::from_secs(0),
             drain_timeout: Duration::from_secs(30),
             connections_per_client: 4096,
             streams_per_connection: 100,
         }
+    }
+}
+
+section! {
+    /// Every bound a client can run into.
+    LIMITS = "[limits]" {
+        /// Time from the first byte of a request head (for the first request: from the connection) to its last. A client
+        /// that drips is gone before it matters.
+        HEAD_TIMEOUT = "head_timeout": Kind::Duration, "10s";
+        /// How long a connection may stay open between requests, and a request body may pause.
+        IDLE_TIMEOUT = "idle_timeout": Kind::Duration, "60s";
+        /// How long a client may take nothing of an answer that waits for it. One that keeps below 1 KiB/s on average is
+        /// cut too.
+        WRITE_TIMEOUT = "write_timeout": Kind::Duration, "30s";
+        /// How long a stopping node, no longer ready, still takes new connections. As long as whoever sends clients here
+        /// needs to notice.
+        DRAIN_GRACE = "drain_grace": Kind::Duration, "0s";
+        /// How long a stopping node waits for requests under way.
+        DRAIN_TIMEOUT = "drain_timeout": Kind::Duration, "30s";
+        /// Connections from one address (IPv6: one /64) at a time.
+        CONNECTIONS_PER_CLIENT = "connections_per_client": Kind::Integer(1, 1_000_000), "4096";
+        /// HTTP/2 requests of one connection at a time.
+        STREAMS_PER_CONNECTION = "streams_per_connection": Kind::Integer(1, 1_000), "100";
+    }
+}
+
+impl Limits {
+    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
+        let default = Self::default();
+        let Some(table) = table else { return default };
+        let mut time = |key, default| table.parsed(reader, key).map_or(default, |time| time.value);
+        let mut limits = Self {
+            head_timeout: time(&HEAD_TIMEOUT, default.head_timeout),
+            idle_timeout: time(&IDLE_TIMEOUT, default.idle_timeout),
+            write_timeout: time(&WRITE_TIMEOUT, default.write_timeout),
+            drain_grace: time(&DRAIN_GRACE, default.drain_grace),
+            drain_timeout: time(&DRAIN_TIMEOUT, default.drain_timeout),
+            ..default
+        };
+        let connections = table.integer(reader, &CONNECTIONS_PER_CLIENT, 1..=1_000_000);
+        let streams = table.integer(reader, &STREAMS_PER_CONNECTION, 1..=1_000);
+        limits.connections_per_client = connections.unwrap_or(default.connections_per_client);
+        limits.streams_per_connection = streams.unwrap_or(default.streams_per_connection);
+        for key in [&HEAD_TIMEOUT, &IDLE_TIMEOUT, &WRITE_TIMEOUT] {
+            table.positive(reader, key);
+        }
+        table.finish(reader);
+        limits
     }
 }

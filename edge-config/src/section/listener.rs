@@ -1,6 +1,10 @@
 //! `[listen]`: where clients connect.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
+
+use crate::read::key::{Kind, section};
+use crate::read::{At, Reader, Table};
 
 /// Where clients connect. At least one address in all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,5 +19,74 @@ impl Listen {
     /// All of them.
     pub fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
         self.http.iter().chain(&self.https)
+    }
+}
+
+/// One or several addresses.
+pub(crate) const ADDRESSES: Kind =
+    Kind::Many(&Kind::Text("address and port, as in \"127.0.0.1:8080\" or \":8080\" for every address"));
+
+section! {
+    /// Where clients connect. At least one of the two.
+    LISTEN = "[listen]" {
+        /// HTTP/1 in the clear.
+        HTTP = "http": ADDRESSES;
+        /// TLS, with HTTP/2 and HTTP/1.1. Needs certificates in [tls].
+        HTTPS = "https": ADDRESSES;
+    }
+}
+
+/// An address, its host perhaps left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address(pub SocketAddr);
+
+/// A text that is no address.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{0}\" is not an address: expected an IP address and a port, as in 127.0.0.1:8080, [::1]:8080 or :8080")]
+pub(crate) struct AddressError(String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let address = match text.strip_prefix(':') {
+            Some(port) => port.parse().ok().map(every_address),
+            None => text.parse().ok(),
+        };
+        address.map(Self).ok_or_else(|| AddressError(text.into()))
+    }
+}
+
+/// IPv6 and IPv4 where the machine has both; IPv4 where it has no IPv6.
+pub fn every_address(port: u16) -> SocketAddr {
+    let has_ipv6 = std::net::UdpSocket::bind(SocketAddr::from(([0u16; 8], 0))).is_ok();
+    if has_ipv6 { SocketAddr::from(([0u16; 8], port)) } else { SocketAddr::from(([0, 0, 0, 0], port)) }
+}
+
+/// The listeners, each with its place.
+#[derive(Debug, Default)]
+pub(crate) struct ListenAt {
+    pub http: Vec<At<SocketAddr>>,
+    pub https: Vec<At<SocketAddr>>,
+}
+
+impl ListenAt {
+    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
+        let Some(table) = table else { return Self::default() };
+        let mut addresses = |key| {
+            let address = |reader: &mut Reader, value| reader.parse::<Address>(key, value);
+            let all = table.many(reader, key, address);
+            all.into_iter().map(|address| address.map(|address| address.0)).collect()
+        };
+        let listen = Self { http: addresses(&HTTP), https: addresses(&HTTPS) };
+        table.finish(reader);
+        listen
+    }
+}
+
+impl From<&ListenAt> for Listen {
+    fn from(listen: &ListenAt) -> Self {
+        let values = |all: &[At<SocketAddr>]| all.iter().map(|address| address.value).collect();
+        Self { http: values(&listen.http), https: values(&listen.https) }
     }
 }

@@ -1,5 +1,6 @@
 //! One file for each table of the configuration.
 
+pub mod admin;
 pub mod cache;
 pub mod group;
 pub mod limits;

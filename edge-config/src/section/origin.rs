@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use url::Url;
 
+use crate::read::key::{Kind, section};
+use crate::read::{Reader, Table};
 use crate::units::Duration;
 
 /// One origin: where to connect, and what to call it.
@@ -116,6 +118,43 @@ impl FromStr for Origin {
             http2: false,
             timeouts: OriginTimeouts::default(),
         })
+    }
+}
+
+section! {
+    /// How long the origins of a site may take.
+    TIMEOUTS = "timeouts" {
+        /// To accept a connection, TLS included.
+        CONNECT = "connect": Kind::Duration, "3s";
+        /// From the request to the end of the response head.
+        FIRST_BYTE = "first_byte": Kind::Duration, "30s";
+        /// Between two pieces of a body.
+        BETWEEN_BYTES = "between_bytes": Kind::Duration, "30s";
+        /// From the request to the end of the response. Absent: no limit.
+        TOTAL = "total": Kind::Duration;
+        /// How long an unused connection is kept. Common servers close theirs after 5s, and a request must not meet a
+        /// connection that is just being closed.
+        IDLE = "idle": Kind::Duration, "4s";
+    }
+}
+
+impl OriginTimeouts {
+    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
+        let default = Self::default();
+        let Some(table) = table else { return default };
+        let mut time = |key, default: Duration| table.parsed(reader, key).map_or(default, |time| time.value);
+        let timeouts = Self {
+            connect: time(&CONNECT, default.connect),
+            first_byte: time(&FIRST_BYTE, default.first_byte),
+            between_bytes: time(&BETWEEN_BYTES, default.between_bytes),
+            idle: time(&IDLE, default.idle),
+            total: table.parsed(reader, &TOTAL).map(|time| time.value),
+        };
+        for key in [&CONNECT, &FIRST_BYTE, &BETWEEN_BYTES, &TOTAL] {
+            table.positive(reader, key);
+        }
+        table.finish(reader);
+        timeouts
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use super::group::StatusRange;
 use super::site::Network;
+use crate::read::key::{Key, Kind, section};
+use crate::read::{Reader, Table, Value};
 use crate::units::Duration;
 
 /// One rule: every rule that matches applies, in order; of one setting the last wins.
@@ -116,6 +118,254 @@ pub struct Then {
     pub strip_response: Vec<String>,
     /// Fields set on the origin's response, names in lower case.
     pub set_response: Vec<(String, String)>,
+}
+
+const GLOBS: Kind = Kind::Many(&Kind::Text("a pattern; * stands for any run of characters"));
+const MATCHES: Kind = Kind::Map(&Kind::Any(&[Kind::Boolean, GLOBS]));
+const STATUSES: Kind = Kind::Many(&Kind::Any(&[Kind::Integer(100, 599), Kind::Text("a class or a range of statuses")]));
+
+section! {
+    /// A rule: every rule that matches applies, in order; of one setting the last wins.
+    RULE = "a rule" {
+        /// Which requests, and which responses to them. Every condition that is there must hold. Absent: all.
+        WHEN = "when": Kind::Table(&WHEN_KEYS);
+        /// What is set for them.
+        THEN = "then": Kind::Table(&THEN_KEYS);
+    }
+}
+
+section! {
+    /// Which requests, and which responses to them.
+    WHEN_KEYS = "when" {
+        /// The path without the query; case counts.
+        PATH = "path": GLOBS;
+        /// The host without the port.
+        HOST = "host": GLOBS;
+        /// The method.
+        METHOD = "method": Kind::Many(&Kind::Text("a method"));
+        /// Request fields: true for present, false for absent, or patterns of which some value matches one.
+        HEADER = "header": MATCHES;
+        /// Cookies, in the same way.
+        COOKIE = "cookie": MATCHES;
+        /// Query parameters, in the same way.
+        QUERY = "query": MATCHES;
+        /// Client addresses.
+        CLIENT = "client": Kind::Many(&Kind::Text("an address range, as in \"10.0.0.0/8\""));
+        /// Makes it a rule for responses: it is judged when an origin has answered.
+        RESPONSE = "response": Kind::Table(&RESPONSE_KEYS);
+    }
+}
+
+section! {
+    /// Which responses.
+    RESPONSE_KEYS = "response" {
+        /// The status.
+        STATUS = "status": STATUSES;
+        /// The media type without parameters.
+        CONTENT_TYPE = "content_type": GLOBS;
+        /// Response fields: true for present, false for absent, or patterns.
+        RESPONSE_HEADER = "header": MATCHES;
+    }
+}
+
+section! {
+    /// What is set.
+    THEN_KEYS = "then" {
+        /// False: nothing stored is used, and nothing is stored. True undoes an earlier rule's false.
+        CACHE = "cache": Kind::Boolean;
+        /// The edge's freshness lifetime, in place of what the response says. It does not override no-store, private and
+        /// the safety about Set-Cookie.
+        TTL = "ttl": Kind::Duration;
+        /// The lifetime that is left for browsers: Cache-Control is replaced. "0s" has them ask every time.
+        BROWSER_TTL = "browser_ttl": Kind::Duration;
+        /// How long a stale response may be served while it is fetched anew.
+        STALE_WHILE_REVALIDATE = "stale_while_revalidate": Kind::Duration;
+        /// How long a stale response may be served when no origin has a better answer.
+        STALE_IF_ERROR = "stale_if_error": Kind::Duration;
+        /// Query parameters that make no difference: they are left out of the key and of the request to the origin.
+        IGNORE_QUERY = "ignore_query": GLOBS;
+        /// Fields removed from the origin's response before it is judged and stored.
+        STRIP_RESPONSE = "strip_response": Kind::Many(&Kind::Text("a field name"));
+        /// Fields set on the origin's response before it is stored.
+        SET_RESPONSE = "set_response": Kind::Map(&Kind::Text("a field value"));
+    }
+}
+
+/// Fields whose meaning is the node's or the protocol's own.
+const PROTECTED: [&str; 14] = [
+    "age",
+    "cache-status",
+    "connection",
+    "content-length",
+    "content-range",
+    "date",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+];
+
+impl Rule {
+    pub(crate) fn read(reader: &mut Reader, key: &Key, value: Value<'_>) -> Option<Self> {
+        let table = reader.as_table(key, &RULE, "a rule".into(), value)?;
+        let (line, _) = reader.source.position(value.span().start);
+        let place = Place { file: reader.source.file.clone(), line: u32::try_from(line).unwrap_or(u32::MAX) };
+        let when = table.table(reader, &WHEN, &WHEN_KEYS).map(|table| When::read(table, reader)).unwrap_or_default();
+        let then = match table.table(reader, &THEN, &THEN_KEYS) {
+            Some(then) => Then::read(then, when.response.is_some(), reader),
+            None => {
+                if table.value(&THEN).is_none() {
+                    reader.wrong(&table.span, "a rule has no `then`", "`then` is missing", THEN.summary());
+                }
+                Then::default()
+            }
+        };
+        table.finish(reader);
+        Some(Self { place, when, then })
+    }
+}
+
+fn globs(table: &Table<'_>, reader: &mut Reader, key: &Key) -> Vec<Glob> {
+    table.many(reader, key, |reader, value| reader.parse::<String>(key, value).map(|text| Glob(text.value)))
+}
+
+fn lower(globs: Vec<Glob>) -> Vec<Glob> {
+    globs.into_iter().map(|glob| Glob(glob.0.to_ascii_lowercase())).collect()
+}
+
+fn statuses(table: &Table<'_>, reader: &mut Reader, key: &Key) -> Vec<StatusRange> {
+    table.many(reader, key, |reader, value| StatusRange::read(reader, key, value))
+}
+
+/// `{ name = true | false | pattern | [patterns] }`. Field names are tokens in any case.
+fn matches(table: &Table<'_>, reader: &mut Reader, key: &Key, fields: bool) -> Vec<NamedMatch> {
+    let Some(value) = table.value(key) else { return Vec::new() };
+    let Some(entries) = value.entries() else {
+        reader.wrong_kind(key, value, "a table of names");
+        return Vec::new();
+    };
+    let read = entries.into_iter().map(|(name, value)| {
+        if fields {
+            check_field_name(reader, key, name.value, &name.span);
+        }
+        let expected = match value.as_bool() {
+            Some(true) => ValueMatch::Present,
+            Some(false) => ValueMatch::Absent,
+            None => {
+                let parse = |value| reader.parse::<String>(key, value).map(|text| Glob(text.value));
+                ValueMatch::Any(value.members().into_iter().filter_map(parse).collect())
+            }
+        };
+        let name = if fields { name.value.to_ascii_lowercase() } else { name.value.to_owned() };
+        NamedMatch { name, value: expected }
+    });
+    read.collect()
+}
+
+fn check_field_name(reader: &mut Reader, key: &Key, name: &str, span: &std::ops::Range<usize>) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let valid = !name.is_empty() && name.bytes().all(token);
+    if !valid {
+        reader.wrong(span, format_args!("\"{name}\" is not a field name"), "this name", key.summary());
+    }
+    valid
+}
+
+/// The lower-case name of a field a rule may change.
+fn own_field(reader: &mut Reader, key: &Key, name: &str, span: &std::ops::Range<usize>) -> Option<String> {
+    let lower = name.to_ascii_lowercase();
+    if !check_field_name(reader, key, name, span) {
+        return None;
+    }
+    if PROTECTED.contains(&lower.as_str()) {
+        let message = format!("`{}` cannot be about {name}", key.name);
+        let help = "the node or the protocol gives this field its meaning; a rule cannot change it";
+        reader.wrong(span, message, "not a rule's", help);
+        return None;
+    }
+    Some(lower)
+}
+
+impl When {
+    fn read(table: Table<'_>, reader: &mut Reader) -> Self {
+        let response = table.table(reader, &RESPONSE, &RESPONSE_KEYS).map(|response| {
+            let when = WhenResponse {
+                status: statuses(&response, reader, &STATUS),
+                content_type: lower(globs(&response, reader, &CONTENT_TYPE)),
+                header: matches(&response, reader, &RESPONSE_HEADER, true),
+            };
+            response.finish(reader);
+            when
+        });
+        let network = |reader: &mut Reader, value| reader.parse::<Network>(&CLIENT, value).map(|network| network.value);
+        let method = |reader: &mut Reader, value| reader.parse::<String>(&METHOD, value).map(|method| method.value);
+        let when = Self {
+            path: globs(&table, reader, &PATH),
+            host: lower(globs(&table, reader, &HOST)),
+            method: table.many(reader, &METHOD, method),
+            header: matches(&table, reader, &HEADER, true),
+            cookie: matches(&table, reader, &COOKIE, false),
+            query: matches(&table, reader, &QUERY, false),
+            client: table.many(reader, &CLIENT, network),
+            response,
+        };
+        table.finish(reader);
+        when
+    }
+}
+
+impl Then {
+    fn read(table: Table<'_>, for_responses: bool, reader: &mut Reader) -> Self {
+        let mut time = |key| table.parsed::<Duration>(reader, key).map(|time| time.value);
+        let mut then = Self {
+            ttl: time(&TTL),
+            browser_ttl: time(&BROWSER_TTL),
+            stale_while_revalidate: time(&STALE_WHILE_REVALIDATE),
+            stale_if_error: time(&STALE_IF_ERROR),
+            ..Self::default()
+        };
+        then.cache = table.boolean(reader, &CACHE);
+        then.ignore_query = globs(&table, reader, &IGNORE_QUERY);
+        then.strip_response = table.many(reader, &STRIP_RESPONSE, |reader, value| {
+            let name = reader.parse::<String>(&STRIP_RESPONSE, value)?;
+            own_field(reader, &STRIP_RESPONSE, &name.value, &name.span)
+        });
+        then.set_response = fields_to_set(&table, reader);
+        if let Some(value) = table.value(&IGNORE_QUERY).filter(|_| for_responses) {
+            let message = "`ignore_query` in a rule for responses: the request has been made by then";
+            reader.wrong(&value.span(), message, "too late", "take `response` out of `when`, or make it two rules");
+        }
+        if then == Self::default() && table.is_empty() {
+            reader.wrong(&table.span, "`then` sets nothing", "empty", THEN.summary());
+        }
+        table.finish(reader);
+        then
+    }
+}
+
+fn fields_to_set(table: &Table<'_>, reader: &mut Reader) -> Vec<(String, String)> {
+    let Some(value) = table.value(&SET_RESPONSE) else { return Vec::new() };
+    let Some(entries) = value.entries() else {
+        reader.wrong_kind(&SET_RESPONSE, value, "a table of fields and values");
+        return Vec::new();
+    };
+    let read = entries.into_iter().filter_map(|(name, value)| {
+        let field = own_field(reader, &SET_RESPONSE, name.value, &name.span)?;
+        let text = reader.parse::<String>(&SET_RESPONSE, value)?;
+        let visible = text.value.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));
+        if !visible || text.value.trim() != text.value {
+            let message = format!("the value of {} cannot be sent", name.value);
+            let label = "control characters, or white space around it";
+            reader.wrong(&text.span, message, label, SET_RESPONSE.summary());
+            return None;
+        }
+        Some((field, text.value))
+    });
+    read.collect()
 }
 
 #[cfg(test)]

@@ -4,8 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::group::{EJECT, Eject, HEALTH, Health, Member, ORIGINS, RETRY, Retry, with_timeouts};
 use super::group::{Group, StatusRange};
+use super::origin::{OriginTimeouts, TIMEOUTS};
+use super::rule::RULE;
 use super::rule::Rule;
+use crate::read::key::{Key, Kind, section};
+use crate::read::{At, Reader, Table, Value};
 
 /// One site: the requests it answers and the origins behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +139,193 @@ impl Network {
             _ => false,
         }
     }
+}
+
+section! {
+    /// A site: the requests it answers, and what it does with them.
+    SITE = "[site.NAME]" {
+        /// The hosts it answers for: names, "*.example.com" for every name below one, "*" for every host no other site
+        /// answers for. No two sites may have the same.
+        HOSTS = "hosts": Kind::Many(&Kind::Text("a host name, *.name or *"));
+        /// Where its content comes from.
+        ORIGIN_LIST = "origins": ORIGINS;
+        /// How one of the origins that are up is chosen: in turn by weight, without bursts.
+        BALANCE = "balance": Kind::Choice(&["smooth-weighted"]), "smooth-weighted";
+        /// Active checks of the origins. Absent: none.
+        SITE_HEALTH = "health": Kind::Table(&HEALTH);
+        /// Passive ejection of origins whose requests fail; false turns it off.
+        SITE_EJECT = "eject": Kind::Any(&[Kind::Table(&EJECT), Kind::Off]);
+        /// When a failed request is sent to another origin.
+        SITE_RETRY = "retry": Kind::Table(&RETRY);
+        /// How long the origins may take.
+        SITE_TIMEOUTS = "timeouts": Kind::Table(&TIMEOUTS);
+        /// Responses that set a cookie: "refuse" stores them only with public, s-maxage or a targeted field, "rfc9111"
+        /// like any other.
+        SET_COOKIE = "set_cookie": Kind::Choice(&["refuse", "rfc9111"]), "refuse";
+        /// GET and HEAD requests with a body: "refuse" answers 400, "pass" hands them to the origin uncached.
+        GET_BODY = "get_body": Kind::Choice(&["refuse", "pass"]), "refuse";
+        /// Clients whose X-Forwarded-* and similar fields are believed.
+        TRUST = "trust": Kind::Many(&Kind::Text("an address range, as in \"10.0.0.0/8\""));
+        /// Whether clients are told in Cache-Status what the cache did.
+        CACHE_STATUS = "cache_status": Kind::Boolean, "true";
+        /// Whether requests in the clear are redirected to HTTPS.
+        HTTPS_ONLY = "https_only": Kind::Boolean, "false";
+        /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
+        ERROR_PAGES = "error_pages": Kind::Map(&Kind::Text("a file"));
+        /// What it does differently with some requests and responses.
+        RULES = "rule": Kind::Many(&Kind::Table(&RULE));
+    }
+}
+
+/// A text that is no pattern for hosts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    #[error("`{0}` is not a host: expected a name without scheme and path, as in www.example.com")]
+    Url(String),
+    #[error("`{0}` has a port: a site answers for a host on every listener")]
+    Port(String),
+    #[error("`{0}`: a `*` stands for everything before a name, as in *.example.com, or alone")]
+    Star(String),
+    #[error("`{0}` is not a host: expected letters, digits, hyphens and dots, as in www.example.com")]
+    Name(String),
+}
+
+impl FromStr for HostPattern {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if text.contains('/') {
+            return Err(HostError::Url(text.into()));
+        }
+        if text.starts_with('[') && text.ends_with(']') {
+            return Ok(Self::Exact(text.to_ascii_lowercase()));
+        }
+        if text.contains(':') {
+            return Err(HostError::Port(text.into()));
+        }
+        let (name, below) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        if name.contains('*') {
+            return Err(HostError::Star(text.into()));
+        }
+        let label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if name.len() > 253 || !name.split('.').all(label) {
+            return Err(HostError::Name(text.into()));
+        }
+        let name = name.to_ascii_lowercase();
+        Ok(if below { Self::Below(name) } else { Self::Exact(name) })
+    }
+}
+
+impl std::fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+/// A site and where its hosts stand.
+#[derive(Debug)]
+pub(crate) struct SiteAt {
+    pub site: Site,
+    pub hosts: Vec<At<HostPattern>>,
+}
+
+impl Site {
+    pub(crate) fn read(name: &str, table: Table<'_>, reader: &mut Reader) -> SiteAt {
+        let host = |reader: &mut Reader, value| reader.parse::<HostPattern>(&HOSTS, value);
+        let hosts = table.many(reader, &HOSTS, host);
+        table.required(reader, &HOSTS, hosts.is_empty());
+        let members = table.many(reader, &ORIGIN_LIST, |reader, value| Member::read(reader, &ORIGIN_LIST, value));
+        table.required(reader, &ORIGIN_LIST, members.is_empty());
+        let timeouts = table.table(reader, &SITE_TIMEOUTS, &TIMEOUTS);
+        let timeouts = OriginTimeouts::read(timeouts, reader);
+        let retry = table.table(reader, &SITE_RETRY, &RETRY);
+        let origins = Group {
+            members: with_timeouts(members, timeouts),
+            balance: table.choice(reader, &BALANCE, &[("smooth-weighted", Default::default())]).unwrap_or_default(),
+            health: table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader)),
+            eject: match table.value(&SITE_EJECT) {
+                None => Some(Eject::default()),
+                Some(value) if value.as_bool() == Some(false) => None,
+                Some(_) => table.table(reader, &SITE_EJECT, &EJECT).map(|table| Eject::read(table, reader)),
+            },
+            retry: Retry::read(retry, reader),
+        };
+        let network = |reader: &mut Reader, value| reader.parse::<Network>(&TRUST, value).map(|network| network.value);
+        let set_cookie = [("refuse", SetCookie::Refuse), ("rfc9111", SetCookie::Rfc9111)];
+        let get_body = [("refuse", GetBody::Refuse), ("pass", GetBody::Pass)];
+        let site = Self {
+            name: name.to_owned(),
+            hosts: hosts.iter().map(|host| host.value.clone()).collect(),
+            origins,
+            rules: table.many(reader, &RULES, |reader, value| Rule::read(reader, &RULES, value)),
+            set_cookie: table.choice(reader, &SET_COOKIE, &set_cookie).unwrap_or_default(),
+            get_body: table.choice(reader, &GET_BODY, &get_body).unwrap_or_default(),
+            trusted_clients: table.many(reader, &TRUST, network),
+            cache_status: table.boolean(reader, &CACHE_STATUS).unwrap_or(true),
+            https_only: table.boolean(reader, &HTTPS_ONLY).unwrap_or(false),
+            error_pages: error_pages(&table, reader),
+        };
+        table.finish(reader);
+        SiteAt { site, hosts }
+    }
+}
+
+/// The pages, the most particular first.
+fn error_pages(table: &Table<'_>, reader: &mut Reader) -> Vec<ErrorPage> {
+    let Some(value) = table.value(&ERROR_PAGES) else { return Vec::new() };
+    let Some(entries) = value.entries() else {
+        reader.wrong_kind(&ERROR_PAGES, value, "a table of statuses and files");
+        return Vec::new();
+    };
+    let mut pages: Vec<ErrorPage> =
+        entries.into_iter().filter_map(|(status, file)| error_page(reader, &ERROR_PAGES, &status, file)).collect();
+    pages.sort_by_key(|page| page.status.last - page.status.first);
+    pages
+}
+
+fn error_page(reader: &mut Reader, key: &Key, status: &At<&str>, file: Value<'_>) -> Option<ErrorPage> {
+    let range = match status.value.parse::<StatusRange>() {
+        Ok(range) if range.first >= 400 => range,
+        Ok(_) => {
+            let message = format!("\"{}\" is not a status of an error", status.value);
+            reader.wrong(&status.span, message, "expected 400 to 599", key.summary());
+            return None;
+        }
+        Err(error) => {
+            reader.wrong(&status.span, error, "this status", key.summary());
+            return None;
+        }
+    };
+    let path = reader.parse::<PathBuf>(key, file)?;
+    let file = reader.beside(&path.value);
+    if !reader.readable(key, &file, &path.span) {
+        return None;
+    }
+    let body = std::fs::read(&file).unwrap_or_default();
+    if body.len() > ERROR_PAGE_BYTES_MAX {
+        let message = format!("{} has {} bytes, expected at most {ERROR_PAGE_BYTES_MAX}", file.display(), body.len());
+        reader.wrong(&path.span, message, "too large", key.summary());
+        return None;
+    }
+    let content_type = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("html" | "htm") => "text/html; charset=utf-8",
+        Some("txt") => "text/plain; charset=utf-8",
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    };
+    Some(ErrorPage { status: range, file, content_type, body })
 }
 
 #[cfg(test)]

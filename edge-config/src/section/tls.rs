@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::read::key::{Kind, section};
+use crate::read::{Reader, Table, Value};
 use crate::units::Duration;
 
 /// How the node speaks TLS with clients.
@@ -54,5 +56,78 @@ impl Default for Tls {
             ticket_keys: None,
             handshake_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+section! {
+    /// Certificates, and how handshakes are done.
+    TLS = "[tls]" {
+        /// Certificate chains and their keys. A client gets the one for the name it asks for (SNI); of several for one
+        /// name, the first.
+        CERTIFICATES = "certificates": Kind::Many(&Kind::Table(&CERTIFICATE));
+        /// What a client gets that asks for no name, or for one no certificate is for: "refuse" is the alert
+        /// unrecognized_name, "first" the first certificate.
+        UNKNOWN_NAME = "unknown_name": Kind::Choice(&["refuse", "first"]), "refuse";
+        /// The oldest version of TLS that is spoken.
+        MINIMUM_VERSION = "minimum_version": Kind::Choice(&["1.2", "1.3"]), "1.2";
+        /// A file of at least 32 random bytes, the same on every node of a PoP, from which the keys of session tickets are
+        /// derived. They change with the clock. Without it, keys are this process's own.
+        TICKET_KEYS = "ticket_keys": Kind::Text("a file");
+        /// Time from the connection to the end of the handshake.
+        HANDSHAKE_TIMEOUT = "handshake_timeout": Kind::Duration, "10s";
+    }
+}
+
+section! {
+    /// A certificate and its key.
+    CERTIFICATE = "a certificate" {
+        /// The certificate chain in PEM, the node's own first.
+        CERTIFICATE_FILE = "certificate": Kind::Text("a file");
+        /// The private key in PEM.
+        KEY_FILE = "key": Kind::Text("a file");
+    }
+}
+
+/// Fewer bytes are no secret.
+const TICKET_KEY_BYTES_MIN: usize = 32;
+
+impl Tls {
+    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
+        let default = Self::default();
+        let Some(table) = table else { return default };
+        let unknown_name = [("refuse", UnknownName::Refuse), ("first", UnknownName::First)];
+        let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+        let tls = Self {
+            certificates: table.many(reader, &CERTIFICATES, CertificateFiles::read),
+            unknown_name: table.choice(reader, &UNKNOWN_NAME, &unknown_name).unwrap_or_default(),
+            minimum_version: table.choice(reader, &MINIMUM_VERSION, &versions).unwrap_or_default(),
+            ticket_keys: ticket_keys(&table, reader),
+            handshake_timeout: table
+                .parsed(reader, &HANDSHAKE_TIMEOUT)
+                .map_or(default.handshake_timeout, |time| time.value),
+        };
+        table.positive(reader, &HANDSHAKE_TIMEOUT);
+        table.finish(reader);
+        tls
+    }
+}
+
+fn ticket_keys(table: &Table<'_>, reader: &mut Reader) -> Option<PathBuf> {
+    let (path, span) = table.file(reader, &TICKET_KEYS)?;
+    let length = std::fs::metadata(&path).map_or(0, |file| file.len());
+    if length < TICKET_KEY_BYTES_MIN as u64 {
+        let message = format!("{} has {length} bytes, expected at least {TICKET_KEY_BYTES_MIN}", path.display());
+        reader.wrong(&span, message, "too short", "make one with: head -c 32 /dev/urandom > tickets.key");
+    }
+    Some(path)
+}
+
+impl CertificateFiles {
+    fn read(reader: &mut Reader, value: Value<'_>) -> Option<Self> {
+        let table = reader.as_table(&CERTIFICATES, &CERTIFICATE, "a certificate".into(), value)?;
+        let certificate = table.required_file(reader, &CERTIFICATE_FILE, "BEGIN CERTIFICATE");
+        let key = table.required_file(reader, &KEY_FILE, "PRIVATE KEY");
+        table.finish(reader);
+        Some(Self { certificate: certificate?, key: key? })
     }
 }

@@ -82,6 +82,10 @@ impl Tls {
         self.0.store(Arc::new(settings));
     }
 
+    pub fn certificates(&self) -> Arc<Certificates> {
+        self.0.load().certificates.clone()
+    }
+
     /// From the connection to the end of the handshake.
     pub fn handshake_timeout(&self) -> Duration {
         self.0.load().handshake_timeout

@@ -1,0 +1,43 @@
+//! What a new configuration changes: at once, or only with a restart.
+
+use crate::Config;
+
+/// The keys whose change needs a restart.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    let mut compare = |same: bool, key| {
+        if !same {
+            keys.push(key);
+        }
+    };
+    compare(old.workers == new.workers, "workers");
+    compare(old.listen.http == new.listen.http, "listen.http");
+    compare(old.listen.https == new.listen.https, "listen.https");
+    compare(old.cache.memory == new.cache.memory, "cache.memory");
+    compare(old.admin == new.admin, "admin.listen");
+    compare(old.access_log == new.access_log, "telemetry.access_log");
+    keys
+}
+
+/// What happens to the sites.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteChanges {
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    pub changed: Vec<String>,
+}
+
+/// Compares the sites of two configurations, by name.
+pub fn site_changes(old: &Config, new: &Config) -> SiteChanges {
+    let mut changes = SiteChanges::default();
+    for site in &new.sites {
+        match old.sites.iter().find(|other| other.name == site.name) {
+            None => changes.added.push(site.name.clone()),
+            Some(other) if other != site => changes.changed.push(site.name.clone()),
+            Some(_) => {}
+        }
+    }
+    let gone = old.sites.iter().filter(|site| !new.sites.iter().any(|other| other.name == site.name));
+    changes.removed = gone.map(|site| site.name.clone()).collect();
+    changes
+}

@@ -1,0 +1,269 @@
+//! From a file, and the files of sites beside it, to a configuration.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use crate::Config;
+use crate::read::key::{Kind, section};
+use crate::read::problem::{Problem, Problems};
+use crate::read::{At, Reader, Table, why_unreadable};
+use crate::section::admin::{self, ADMIN, default_admin};
+use crate::section::cache::{CACHE, Cache};
+use crate::section::limits::{LIMITS, Limits};
+use crate::section::listener::{LISTEN, ListenAt};
+use crate::section::site::{SITE, Site, SiteAt};
+use crate::section::telemetry::{AccessLog, TELEMETRY};
+use crate::section::tls::{TLS, Tls};
+
+section! {
+    /// The configuration of a node.
+    ROOT = "the file" {
+        /// Worker threads. Absent: one for each processor.
+        WORKERS = "workers": Kind::Integer(1, 1_024);
+        /// Where clients connect.
+        ROOT_LISTEN = "listen": Kind::Table(&LISTEN);
+        /// Certificates, and how handshakes are done.
+        ROOT_TLS = "tls": Kind::Table(&TLS);
+        /// What the node may keep.
+        ROOT_CACHE = "cache": Kind::Table(&CACHE);
+        /// Where the operator connects.
+        ROOT_ADMIN = "admin": Kind::Table(&ADMIN);
+        /// Where the access log goes.
+        ROOT_TELEMETRY = "telemetry": Kind::Table(&TELEMETRY);
+        /// Every bound a client can run into.
+        ROOT_LIMITS = "limits": Kind::Table(&LIMITS);
+        /// The sites. More can stand in sites.d/*.toml beside the file, each with its tables and nothing else.
+        SITES = "site": Kind::Named(&SITE);
+    }
+}
+
+section! {
+    /// What a file in sites.d can hold.
+    SITES_ROOT = "a file in sites.d" {
+        /// The sites.
+        SITES_ONLY = "site": Kind::Named(&SITE);
+    }
+}
+
+/// A configuration file is small; something else by mistake is not read to its end.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Reads the configuration in a file and in `sites.d/*.toml` beside it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let mut problems = Vec::new();
+    let text = read(path, &mut problems);
+    let sites: Vec<(PathBuf, String)> =
+        site_files(path).into_iter().filter_map(|file| read(&file, &mut problems).map(|text| (file, text))).collect();
+    let Some(text) = text else { return Err(Problems::new(problems)) };
+    let config = parse(path, &text, &sites, &mut problems);
+    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) }
+}
+
+fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<String> {
+    let mut wrong = |message: String, help: &str| {
+        problems.push(Problem::of_file(path.to_owned(), message, help));
+        None
+    };
+    match std::fs::metadata(path) {
+        Ok(file) if file.len() > FILE_BYTES_MAX => {
+            return wrong(format!("{} bytes are no configuration", file.len()), "expected at most 4MiB of TOML");
+        }
+        _ => {}
+    }
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return wrong(format!("cannot be read: {}", why_unreadable(&error)), "expected a file in TOML"),
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            wrong(format!("byte {at} is not UTF-8"), "save the file as UTF-8, as TOML asks for")
+        }
+    }
+}
+
+fn site_files(path: &Path) -> Vec<PathBuf> {
+    let directory = path.parent().unwrap_or(Path::new("")).join("sites.d");
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(|file| file.extension().is_some_and(|ext| ext == "toml")).collect();
+    files.sort();
+    files
+}
+
+/// Reads texts. The configuration is only good when no problem was added.
+pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], problems: &mut Vec<Problem>) -> Config {
+    let mut reader = Reader::new(path.to_owned(), text);
+    let document = document(&mut reader, text);
+    let root = reader.root(&ROOT, &document);
+    let workers = root.integer(&mut reader, &WORKERS, 1..=1_024);
+    let mut section = |key, section| root.table(&mut reader, key, section);
+    let (listen, tls, cache) = (section(&ROOT_LISTEN, &LISTEN), section(&ROOT_TLS, &TLS), section(&ROOT_CACHE, &CACHE));
+    let (admin, telemetry, limits) =
+        (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
+    let listen = ListenAt::read(listen, &mut reader);
+    let tls = Tls::read(tls, &mut reader);
+    let cache = Cache::read(cache, &mut reader);
+    let admin = admin::read(admin, &mut reader);
+    let access_log = AccessLog::read(telemetry, &mut reader);
+    let limits = Limits::read(limits, &mut reader);
+    let mut sites = SiteList::default();
+    sites.read(&root, &SITES, &mut reader);
+    check_listeners(&listen, &tls, admin.as_ref(), &root, &mut reader);
+    root.finish(&mut reader);
+    problems.append(&mut reader.problems);
+    for (file, text) in site_files {
+        let mut reader = Reader::new(file.clone(), text);
+        let document = self::document(&mut reader, text);
+        let root = reader.root(&SITES_ROOT, &document);
+        sites.read(&root, &SITES_ONLY, &mut reader);
+        root.finish(&mut reader);
+        problems.append(&mut reader.problems);
+    }
+    // A text that is not TOML may have sites that were not understood.
+    if sites.sites.is_empty() && problems.is_empty() {
+        let help = "add one: [site.NAME] with `hosts` and `origins`";
+        problems.push(reader.source.problem(0..0, "there is no site".into(), "no [site.NAME]".into(), help.into()));
+    }
+    Config {
+        listen: (&listen).into(),
+        tls,
+        admin: admin.map_or_else(default_admin, |admin| admin.value),
+        workers: workers.map_or_else(processors, |workers| workers as usize),
+        cache,
+        limits,
+        sites: sites.sites.into_iter().map(|site| site.site).collect(),
+        access_log,
+        test_clock: false,
+    }
+}
+
+fn document<'t>(reader: &mut Reader, text: &'t str) -> toml::Spanned<DeTable<'t>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        reader.wrong(&span, format_args!("not TOML: {}", error.message()), "here", "see https://toml.io/en/v1.0.0");
+    }
+    document
+}
+
+/// The processors of this machine.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// The sites read so far, from all files.
+#[derive(Default)]
+struct SiteList {
+    sites: Vec<SiteAt>,
+    /// The file and line of each.
+    places: Vec<(PathBuf, usize)>,
+}
+
+impl SiteList {
+    fn read(&mut self, root: &Table<'_>, key: &'static crate::read::key::Key, reader: &mut Reader) {
+        let Some(value) = root.value(key) else { return };
+        let Some(entries) = value.entries() else {
+            return reader.wrong_kind(key, value, "tables as in [site.NAME]");
+        };
+        for (name, value) in entries {
+            self.check_name(&name, reader);
+            let title = format!("[site.{}]", name.value);
+            let Some(table) = reader.as_table(key, &SITE, title, value) else { continue };
+            let site = Site::read(name.value, table, reader);
+            self.check_hosts(&site, reader);
+            let (line, _) = reader.source.position(name.span.start);
+            self.places.push((reader.source.file.clone(), line));
+            self.sites.push(site);
+        }
+    }
+
+    fn check_name(&self, name: &At<&str>, reader: &mut Reader) {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.value.is_empty() || name.value.len() > 64 || !name.value.bytes().all(valid) {
+            let help = "at most 64 letters, digits, hyphens, underscores and dots: it is a label of the metrics";
+            reader.wrong(
+                &name.span,
+                format_args!("\"{}\" cannot be the name of a site", name.value),
+                "this name",
+                help,
+            );
+        }
+        if let Some(at) = self.sites.iter().position(|other| other.site.name == name.value) {
+            let elsewhere =
+                self.places.get(at).map_or(String::new(), |(file, line)| format!("{}:{line}", file.display()));
+            let message = format!("the site `{}` is there twice", name.value);
+            reader.wrong(&name.span, message, "again", format_args!("the other one is at {elsewhere}"));
+        }
+    }
+
+    fn check_hosts(&self, site: &SiteAt, reader: &mut Reader) {
+        for (index, host) in site.hosts.iter().enumerate() {
+            let before = site.hosts.iter().take(index).find(|other| other.value == host.value);
+            if let Some(before) = before {
+                let message = format!("the host `{}` is there twice", host.value);
+                let problem = reader.wrong(&host.span, message, "again", "one of them is enough");
+                problem.also = Some((before.span.clone(), "the first".into()));
+                continue;
+            }
+            for (other, (file, _)) in self.sites.iter().zip(&self.places) {
+                let Some(same) = other.hosts.iter().find(|theirs| theirs.value == host.value) else { continue };
+                let message =
+                    format!("the host `{}` belongs to both `{}` and `{}`", host.value, other.site.name, site.site.name);
+                let help = "a host has one site; take it out of one of them";
+                let here = *file == reader.source.file;
+                let problem = reader.wrong(&host.span, message, format_args!("also of `{}`", other.site.name), help);
+                if here {
+                    problem.also = Some((same.span.clone(), format!("`{}` has it here", other.site.name)));
+                }
+            }
+        }
+    }
+}
+
+fn check_listeners(
+    listen: &ListenAt,
+    tls: &Tls,
+    admin: Option<&At<SocketAddr>>,
+    root: &Table<'_>,
+    reader: &mut Reader,
+) {
+    if root.value(&ROOT_LISTEN).is_none() {
+        let help = "add where clients connect: [listen] with http = \":8080\", or https = \":8443\" and certificates";
+        reader.wrong(&(0..0), "there is no [listen]", "no listener", help);
+    } else if listen.http.is_empty() && listen.https.is_empty() && reader.problems.is_empty() {
+        let span = root.value(&ROOT_LISTEN).map_or(0..0, |value| value.span());
+        let help = "add http = \":8080\", or https = \":8443\" and certificates";
+        reader.wrong(&span, "[listen] has neither `http` nor `https`", "no listener", help);
+    }
+    if let Some(https) = listen.https.first().filter(|_| tls.certificates.is_empty()) {
+        let certificates = root.value(&ROOT_TLS).and_then(|tls| tls.entries());
+        let has_some = certificates.is_some_and(|keys| keys.iter().any(|(key, _)| key.value == "certificates"));
+        if !has_some {
+            let help = "add [tls] with certificates = [{ certificate = \"FILE\", key = \"FILE\" }]";
+            reader.wrong(&https.span, "`https` needs a certificate, and there is none", "needs [tls]", help);
+        }
+    }
+    let mut seen: Vec<(&At<SocketAddr>, &str)> = admin.map(|admin| (admin, "the admin API")).into_iter().collect();
+    for (address, what) in listen.http.iter().map(|at| (at, "http")).chain(listen.https.iter().map(|at| (at, "https")))
+    {
+        let taken = seen.iter().find(|(other, _)| other.value == address.value && address.value.port() != 0);
+        if let Some((other, whose)) = taken {
+            let message = format!("{} is used twice", address.value);
+            let problem = reader.wrong(&address.span, message, "again", "every listener needs an address of its own");
+            problem.also = Some((other.span.clone(), format!("already of {whose}")));
+        }
+        seen.push((address, what));
+    }
+}
+
+/// Every table a configuration can have, for the reference and the schema.
+pub(crate) fn root_section() -> &'static crate::read::key::Section {
+    &ROOT
+}

@@ -1,0 +1,212 @@
+//! What the operator can do with a running node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use edge_config::change::needs_restart;
+use edge_config::{Config, Problems};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::StartError;
+use super::node::{TicketKeys, snapshot, tls_settings};
+use super::source::Source;
+use crate::admin::Operate;
+use crate::clock;
+use crate::front::registry::Registry;
+use crate::front::tls::Tls;
+use crate::routing::Snapshots;
+use crate::telemetry::metrics::Metrics;
+
+/// The running node, as its operator has it in hand.
+pub struct Control {
+    source: Source,
+    /// The configuration in force. Held while another is put in its place: reloads come one after the other.
+    current: Mutex<Config>,
+    snapshots: Arc<Snapshots>,
+    registry: Arc<Registry>,
+    tls: Option<Arc<Tls>>,
+    tickets: TicketKeys,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    /// Not ready any more: clients are to go elsewhere.
+    draining: AtomicBool,
+    drain: Notify,
+}
+
+/// Why a new configuration is not in force. The one before it still is.
+#[derive(Debug)]
+pub enum Refused {
+    Start(StartError),
+    /// These keys cannot change while the node runs.
+    NeedsRestart(Vec<&'static str>),
+}
+
+impl Control {
+    pub fn new(
+        source: Source,
+        config: Config,
+        snapshots: Arc<Snapshots>,
+        registry: Arc<Registry>,
+        tls: Option<Arc<Tls>>,
+        tickets: TicketKeys,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let control = Self {
+            source,
+            current: Mutex::new(config),
+            snapshots,
+            registry,
+            tls,
+            tickets,
+            metrics,
+            started: clock::monotonic(),
+            draining: AtomicBool::new(false),
+            drain: Notify::new(),
+        };
+        control.report();
+        control
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Config {
+        self.current.lock().clone()
+    }
+
+    /// Reads the configuration again and puts it in force, all of it or nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn reload(&self) -> Result<u64, Refused> {
+        let mut current = self.current.lock();
+        let outcome = self.replace(&mut current);
+        match &outcome {
+            Ok(version) => tracing::info!(version, sites = current.sites.len(), "configuration reloaded"),
+            Err(refused) => {
+                self.metrics.config_refused();
+                tracing::error!("configuration not reloaded, the one before it stays: {}", refused.text());
+            }
+        }
+        drop(current);
+        self.report();
+        outcome
+    }
+
+    fn replace(&self, current: &mut Config) -> Result<u64, Refused> {
+        let config = self.source.load().map_err(Refused::Start)?;
+        let keys = needs_restart(current, &config);
+        if !keys.is_empty() {
+            return Err(Refused::NeedsRestart(keys));
+        }
+        // Everything that can fail comes before anything is changed.
+        let settings = match &self.tls {
+            Some(_) => Some(tls_settings(&config, &self.tickets).map_err(|error| Refused::Start(error.into()))?),
+            None => None,
+        };
+        let previous = self.snapshots.load();
+        let version = previous.version + 1;
+        self.snapshots.replace(snapshot(&config, version, Some(&previous), &self.metrics));
+        if let (Some(tls), Some(settings)) = (&self.tls, settings) {
+            tls.replace(settings);
+        }
+        self.registry.allow(config.limits.connections_per_client);
+        *current = config;
+        Ok(version)
+    }
+
+    fn report(&self) {
+        self.metrics.configured(self.snapshots.load().version);
+        let certificates = self.tls.as_ref().map(|tls| tls.certificates());
+        self.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.expiries()));
+    }
+
+    /// Resolves when the operator asks for a drain.
+    pub async fn asked_to_drain(&self) {
+        self.drain.notified().await;
+    }
+
+    /// From now on the node says that it is not ready; it serves as before.
+    pub fn announce_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// From now on new connections are refused, and those there are end with what they do.
+    pub fn close_doors(&self) {
+        self.registry.drain();
+    }
+
+    pub fn connections(&self) -> usize {
+        self.registry.connections()
+    }
+}
+
+impl Refused {
+    /// What is wrong, for a log.
+    fn text(&self) -> String {
+        match self {
+            Self::Start(StartError::File(problems)) => problems.summary(),
+            Self::Start(error) => error.to_string(),
+            Self::NeedsRestart(keys) => format!("{} cannot change without a restart", keys.join(", ")),
+        }
+    }
+
+    /// What is wrong, for a program.
+    fn json(&self) -> Value {
+        match self {
+            Self::Start(StartError::File(problems)) => problems_json(problems),
+            Self::Start(error) => json!({ "errors": [{ "message": error.to_string() }] }),
+            Self::NeedsRestart(keys) => {
+                let errors = keys.iter().map(|key| {
+                    json!({
+                        "key": key,
+                        "message": format!("{key} cannot change while the node runs"),
+                        "help": "restart the node, or leave it as it was",
+                    })
+                });
+                json!({ "errors": errors.collect::<Vec<_>>() })
+            }
+        }
+    }
+}
+
+fn problems_json(problems: &Problems) -> Value {
+    let errors = problems.iter().map(|problem| {
+        json!({
+            "file": problem.file.display().to_string(),
+            "line": problem.line,
+            "column": problem.column,
+            "message": problem.message,
+            "help": problem.help,
+        })
+    });
+    json!({ "errors": errors.collect::<Vec<_>>() })
+}
+
+impl Operate for Control {
+    fn reload(&self) -> Result<Value, Value> {
+        let version = Self::reload(self).map_err(|refused| refused.json())?;
+        let sites: Vec<String> = self.current.lock().sites.iter().map(|site| site.name.clone()).collect();
+        Ok(json!({ "version": version, "sites": sites }))
+    }
+
+    fn drain(&self) {
+        self.drain.notify_one();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn describe(&self) -> Value {
+        let snapshot = self.snapshots.load();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": clock::monotonic().duration_since(self.started).as_secs(),
+            "config_version": snapshot.version,
+            "draining": self.is_draining(),
+            "connections": self.connections(),
+        })
+    }
+}

@@ -1,0 +1,217 @@
+//! The composition root: the only place that knows every concrete type.
+//!
+//! - [`source`]: where a configuration comes from, and comes from again when it is reloaded.
+//! - [`node`]: a configuration made into the parts of a node.
+//! - [`control`]: what the operator can do with a running node.
+//! - [`life`]: from the first listener to the last answer.
+
+pub mod control;
+pub mod life;
+pub mod node;
+pub mod source;
+
+use std::io::IsTerminal;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use edge_config::Config;
+use edge_config::section::origin::{Origin, OriginScheme};
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::services::listening::Service;
+
+use self::life::Life;
+use self::node::Node;
+use self::source::Source;
+use crate::cli::Run;
+use crate::front::Doors;
+use crate::front::tls::certificates::CertificateError;
+use crate::origin::demo::DemoOrigin;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum StartError {
+    #[error("the configuration is not usable:\n{}", .0.iter().map(|e| format!("  {e}")).collect::<Vec<_>>().join("\n"))]
+    Options(Vec<edge_config::ConfigError>),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    File(#[from] edge_config::Problems),
+    #[error("cannot listen on {address}: {error}")]
+    #[diagnostic(help("is another process listening there? choose another address"))]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error("cannot open the access log: {0}")]
+    #[diagnostic(help("give a writable file, or - for standard output"))]
+    AccessLog(std::io::Error),
+    #[error(transparent)]
+    #[diagnostic(help("the node reads its certificates when it starts and whenever it reloads"))]
+    Certificate(#[from] CertificateError),
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl StartError {
+    /// 78 for configuration (as `sysexits` has it), 1 for the rest.
+    pub fn exit_code(&self) -> i32 {
+        if matches!(self, Self::Options(_) | Self::File(_) | Self::Certificate(_)) { 78 } else { 1 }
+    }
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// Why it does not start.
+pub fn run(options: &Run) -> Result<(), StartError> {
+    let demo = match options.has_origin() {
+        true => None,
+        false => Some(free_loopback_address()?),
+    };
+    let source = match (&options.config, demo) {
+        (Some(path), _) => Source::File { path: path.clone(), options: Box::new(options.clone()) },
+        (None, Some(address)) => Source::Options(options.config(demo_origin(address)).map_err(StartError::Options)?),
+        (None, None) => Source::Options(options.config_of_origin().map_err(StartError::Options)?),
+    };
+    let config = source.load()?;
+    raise_descriptor_limit();
+    for address in config.listen.addresses().chain([&config.admin]) {
+        TcpListener::bind(address).map_err(|error| StartError::Listen { address: *address, error })?;
+    }
+    let conf = Arc::new(server_conf(&config));
+    let node = Node::new(source, config.clone(), &conf)?;
+
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+    server.bootstrap();
+    let doors = Doors { front: node.front, tls: node.tls, listen: config.listen.clone() };
+    let mut front = Service::new("front".into(), doors);
+    front.threads = Some(config.workers);
+    for address in config.listen.addresses() {
+        // The front has buffers of its own; Pingora's would be 64 KiB for each connection.
+        front.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
+    }
+    server.add_service(front);
+    let mut admin = Service::new("admin".into(), node.admin);
+    admin.threads = Some(1);
+    admin.add_tcp(&config.admin.to_string());
+    server.add_service(admin);
+    if let Some(address) = demo {
+        let mut demo = Service::new("demo".into(), DemoOrigin::default());
+        demo.threads = Some(1);
+        demo.add_tcp(&address.to_string());
+        server.add_service(demo);
+    }
+    banner(&config, demo.is_some(), options.config.as_deref());
+    let life = Life { control: node.control, access_log: node.access_log };
+    server.run(RunArgs { shutdown_signal: Box::new(life) });
+    Ok(())
+}
+
+/// Checks a configuration file, the certificates it names included. Gives what to say about it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(path: &Path) -> Result<String, StartError> {
+    let config = edge_config::load(path)?;
+    node::read_certificates(&config)?;
+    let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let rules = config.sites.iter().map(|site| site.rules.len()).sum();
+    let origins = config.sites.iter().map(|site| site.origins.members.len()).sum();
+    Ok(format!(
+        "{}: ok: {}, {}, {}, {}",
+        path.display(),
+        plural(config.sites.len(), "site"),
+        plural(origins, "origin"),
+        plural(rules, "rule"),
+        plural(config.tls.certificates.len(), "certificate"),
+    ))
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.workers,
+        // A connection stays on its thread: no queue is shared between workers.
+        work_stealing: false,
+        // The node drains before Pingora is told to stop.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        max_retries: 2,
+        ..ServerConf::default()
+    }
+}
+
+fn free_loopback_address() -> Result<SocketAddr, StartError> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listen = |error| StartError::Listen { address: any, error };
+    TcpListener::bind(any).map_err(listen)?.local_addr().map_err(listen)
+}
+
+fn demo_origin(address: SocketAddr) -> Origin {
+    use edge_config::section::origin::{HostHeader, OriginTimeouts};
+    Origin {
+        scheme: OriginScheme::Http,
+        host: address.ip().to_string(),
+        port: address.port(),
+        host_header: HostHeader::Client,
+        sni: None,
+        ca: None,
+        verify: true,
+        http2: false,
+        timeouts: OriginTimeouts::default(),
+    }
+}
+
+/// Connections are descriptors: take as many as the system allows.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        tracing::warn!("the limit of open files stays where it is");
+    }
+}
+
+fn banner(config: &Config, demo: bool, file: Option<&Path>) {
+    let http = config.listen.http.iter().map(|address| format!("http://{}", shown(*address)));
+    let https = config.listen.https.iter().map(|address| format!("https://{}", shown(*address)));
+    let listen: Vec<String> = http.chain(https).collect();
+    let bold = |text: &str| {
+        if std::io::stderr().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    };
+    eprintln!("{} {}", bold("littoral"), env!("CARGO_PKG_VERSION"));
+    if let Some(file) = file {
+        eprintln!("  config   {}", file.display());
+    }
+    eprintln!("  clients  {}", listen.join(", "));
+    for site in &config.sites {
+        let origins =
+            site.origins.members.iter().map(|member| format!("{}:{}", member.origin.host, member.origin.port));
+        let origins = match demo {
+            true => "the built-in demonstration site (use --origin URL for your own)".to_owned(),
+            false => origins.collect::<Vec<_>>().join(", "),
+        };
+        if file.is_some() {
+            eprintln!("  site     {}: {origins}", site.name);
+        } else {
+            eprintln!("  origin   {origins}");
+        }
+    }
+    eprintln!("  admin    http://{}/metrics  /livez  /readyz", config.admin);
+    eprintln!("  memory   {}, {} workers", config.cache.memory, config.workers);
+    if file.is_some() {
+        return;
+    }
+    let Some(first) = listen.first() else { return };
+    let curl = if first.starts_with("https") { "curl -k" } else { "curl" };
+    eprintln!("Try, twice, and look at Cache-Status:");
+    eprintln!("  {curl} -i {first}/");
+    if demo {
+        eprintln!("  {curl} -i {first}/slow");
+        eprintln!("  {curl} -i {first}/uncacheable");
+        eprintln!("  {curl} -s -o /dev/null -w '%{{speed_download}}\\n' {first}/large.bin");
+    }
+}
+
+fn shown(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}

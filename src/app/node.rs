@@ -1,0 +1,128 @@
+//! A configuration made into the parts of a node, and a new one put in the place of an old.
+
+use std::sync::Arc;
+
+use edge_config::Config;
+use pingora::server::configuration::ServerConf;
+use rustls::server::ProducesTickets;
+
+use super::StartError;
+use super::control::Control;
+use super::source::Source;
+use crate::admin::Admin;
+use crate::front::Front;
+use crate::front::log::Log;
+use crate::front::pass::Pass;
+use crate::front::registry::Registry;
+use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
+use crate::front::tls::tickets::Tickets;
+use crate::front::tls::{Settings, Tls};
+use crate::origin::fetch::Fetch;
+use crate::origin::peer::OriginPeer;
+use crate::pipeline::Pipeline;
+use crate::routing::{Site, Snapshot, Snapshots};
+use crate::store::Store;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+
+/// What a server is made of.
+pub struct Node {
+    pub front: Arc<Front>,
+    pub tls: Option<Arc<Tls>>,
+    pub admin: Admin,
+    pub control: Arc<Control>,
+    pub access_log: Arc<AccessLog>,
+}
+
+impl Node {
+    /// Makes every part.
+    ///
+    /// # Errors
+    /// What the configuration names cannot be used.
+    pub fn new(source: Source, config: Config, conf: &Arc<ServerConf>) -> Result<Self, StartError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(StartError::Random)?;
+        let node = getrandom::u64().map_err(StartError::Random)?;
+
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
+        let store = Store::new(config.cache.memory.bytes(), secret, metrics.clone());
+        let pipeline = Pipeline::new(store, metrics.clone(), |task| {
+            tokio::spawn(task);
+        });
+        let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &metrics));
+        let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
+        let front = Arc::new(Front {
+            pipeline: pipeline.clone(),
+            snapshots: snapshots.clone(),
+            registry: registry.clone(),
+            pass: Pass::new(conf, pipeline.clone()),
+            log: Log::new(access_log.clone(), metrics.clone(), node),
+        });
+        let tickets = TicketKeys::new()?;
+        let tls = match config.listen.https.is_empty() {
+            true => None,
+            false => Some(Tls::new(tls_settings(&config, &tickets)?)),
+        };
+        let control =
+            Arc::new(Control::new(source, config.clone(), snapshots, registry, tls.clone(), tickets, metrics));
+        let admin =
+            Admin::new(pipeline, control.clone(), config.listen.addresses().copied().collect(), config.test_clock);
+        Ok(Self { front, tls, admin, control, access_log })
+    }
+}
+
+/// The version of the configuration a node starts with.
+pub const FIRST_VERSION: u64 = 1;
+
+/// What requests need of a configuration. What is known of the origins of `previous` is kept.
+pub fn snapshot(config: &Config, version: u64, previous: Option<&Snapshot>, metrics: &Arc<Metrics>) -> Snapshot {
+    let _ = previous;
+    let sites = config.sites.iter().map(|site| {
+        let index = metrics.site(&site.name);
+        let peer = Arc::new(OriginPeer::new(site.origins.members[0].origin.clone()));
+        let upstream = Arc::new(Fetch::new(peer.clone(), index, metrics.clone()));
+        (Arc::new(Site::new(site, index, peer, upstream)), site.hosts.clone())
+    });
+    Snapshot::new(version, config.limits, sites.collect())
+}
+
+/// The keys of session tickets: they outlive a reload, or every session would end with it.
+pub struct TicketKeys {
+    /// For nodes without keys of their own to share.
+    random: [u8; 32],
+}
+
+impl TicketKeys {
+    fn new() -> Result<Self, StartError> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(StartError::Random)?;
+        Ok(Self { random })
+    }
+
+    fn tickets(&self, config: &Config) -> Result<Arc<dyn ProducesTickets>, CertificateError> {
+        let secret = match &config.tls.ticket_keys {
+            Some(path) => std::fs::read(path).map_err(|error| CertificateError::Tickets(path.clone(), error))?,
+            None => self.random.to_vec(),
+        };
+        Ok(Arc::new(Tickets::new(&secret)))
+    }
+}
+
+/// What handshakes need of a configuration.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn tls_settings(config: &Config, tickets: &TicketKeys) -> Result<Settings, CertificateError> {
+    let certificates = Arc::new(Certificates::load(&config.tls)?);
+    let server = server_config(&config.tls, certificates.clone(), tickets.tickets(config)?)?;
+    Ok(Settings { certificates, server, handshake_timeout: config.tls.handshake_timeout.get() })
+}
+
+/// Reads the certificates a configuration names.
+///
+/// # Errors
+/// The first that cannot be used.
+pub fn read_certificates(config: &Config) -> Result<Certificates, CertificateError> {
+    Certificates::load(&config.tls)
+}

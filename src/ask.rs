@@ -1,0 +1,149 @@
+//! Commands that ask a running node, over its admin API.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+
+/// Why a node gave no answer.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum AskError {
+    #[error("no node answers on {admin}: {error}")]
+    #[diagnostic(help("is it running? its admin address is in [admin] listen, or --admin"))]
+    Silent { admin: SocketAddr, error: ureq::Error },
+    #[error("{admin} answered {status}:\n{body}")]
+    Refused { admin: SocketAddr, status: u16, body: String },
+    #[error("{admin} answered with something else than JSON: {error}")]
+    NotJson { admin: SocketAddr, error: serde_json::Error },
+}
+
+/// A node does everything it is asked at once, or it does not answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether a draining node has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+fn agent() -> Agent {
+    Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into()
+}
+
+fn answer(admin: SocketAddr, response: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Value, AskError> {
+    let silent = |error| AskError::Silent { admin, error };
+    let mut response = response.map_err(silent)?;
+    let status = response.status();
+    let body = response.body_mut().read_to_string().map_err(silent)?;
+    if !status.is_success() {
+        let body = serde_json::from_str(&body).map_or(body, |errors: Value| errors_in_words(&errors));
+        return Err(AskError::Refused { admin, status: status.as_u16(), body });
+    }
+    serde_json::from_str(&body).map_err(|error| AskError::NotJson { admin, error })
+}
+
+fn errors_in_words(answer: &Value) -> String {
+    let text = |error: &Value, key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let errors = answer.get("errors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let lines = errors.iter().map(|error| {
+        let place = match error.get("line").and_then(Value::as_u64) {
+            Some(line) => format!("{}:{line}:{}: ", text(error, "file"), error.get("column").unwrap_or(&Value::Null)),
+            None => String::new(),
+        };
+        let help = text(error, "help");
+        let help = if help.is_empty() { help } else { format!("\n    {help}") };
+        format!("  {place}{}{help}", text(error, "message"))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a node is and does.
+///
+/// # Errors
+/// It does not answer.
+pub fn stat(admin: SocketAddr) -> Result<Value, AskError> {
+    answer(admin, agent().get(format!("http://{admin}/v1/stat")).call())
+}
+
+/// Has a node read its configuration again.
+///
+/// # Errors
+/// It does not answer, or the configuration is refused.
+pub fn reload(admin: SocketAddr) -> Result<Value, AskError> {
+    answer(admin, agent().post(format!("http://{admin}/v1/config/reload")).send_empty())
+}
+
+/// Has a node finish and end, and waits until it has.
+///
+/// # Errors
+/// It does not answer.
+pub fn drain(admin: SocketAddr) -> Result<(), AskError> {
+    answer(admin, agent().post(format!("http://{admin}/v1/drain")).send_empty())?;
+    while std::net::TcpStream::connect(admin).is_ok() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+/// What [`stat`] gives, for people.
+pub fn in_words(stat: &Value) -> String {
+    let number = |path: &str| stat.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let text = |path: &str| stat.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let requests: Vec<(String, u64)> = stat
+        .get("requests")
+        .and_then(Value::as_object)
+        .map(|all| all.iter().map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0))).collect())
+        .unwrap_or_default();
+    let total: u64 = requests.iter().map(|(_, count)| count).sum();
+    let served: u64 = requests.iter().filter(|(name, _)| name == "hit" || name == "stale").map(|(_, n)| n).sum();
+    let mut lines = vec![
+        format!(
+            "littoral {}, up {} s, configuration {}{}",
+            text("/version"),
+            number("/uptime_seconds"),
+            number("/config_version"),
+            if stat.get("draining") == Some(&Value::Bool(true)) { ", draining" } else { "" },
+        ),
+        format!("connections  {}", number("/connections")),
+        format!("requests     {total}, {:.1} % from the store", 100.0 * served as f64 / total.max(1) as f64),
+    ];
+    let counted = requests.iter().filter(|(_, count)| *count > 0);
+    lines.extend(counted.map(|(name, count)| format!("  {name:<11}{count}")));
+    lines.push(format!(
+        "memory       {} objects, {:.1} MiB",
+        number("/store/memory/objects"),
+        number("/store/memory/bytes") as f64 / f64::from(1 << 20),
+    ));
+    for origin in stat.get("origins").and_then(Value::as_array).into_iter().flatten() {
+        let field = |name: &str| origin.get(name).and_then(Value::as_str).unwrap_or_default();
+        lines.push(format!("origin       {} {}: {}", field("site"), field("origin"), field("state")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn stat_is_said_in_words() {
+        let stat = json!({
+            "version": "1.2.3", "uptime_seconds": 5, "config_version": 2, "draining": true, "connections": 7,
+            "requests": { "hit": 3, "miss": 1, "error": 0 },
+            "store": { "memory": { "bytes": 1_572_864, "objects": 9 } },
+            "origins": [{ "site": "shop", "origin": "a:80", "state": "down" }],
+        });
+        let expected = "littoral 1.2.3, up 5 s, configuration 2, draining\nconnections  7\n\
+            requests     4, 75.0 % from the store\n  hit        3\n  miss       1\n\
+            memory       9 objects, 1.5 MiB\norigin       shop a:80: down";
+        assert_eq!(in_words(&stat), expected);
+    }
+
+    #[test]
+    fn refused_configurations_are_said_in_words() {
+        let answer = json!({ "errors": [
+            { "file": "edge.toml", "line": 3, "column": 7, "message": "unknown key", "help": "did you mean x?" },
+            { "message": "workers cannot change while the node runs", "help": "" },
+        ] });
+        let expected = "  edge.toml:3:7: unknown key\n    did you mean x?\n  workers cannot change while the node runs";
+        assert_eq!(errors_in_words(&answer), expected);
+    }
+}
