@@ -77,7 +77,7 @@ pub fn reload(admin: SocketAddr) -> Result<Value, AskError> {
 pub fn drain(admin: SocketAddr) -> Result<(), AskError> {
     answer(admin, agent().post(format!("http://{admin}/v1/drain")).send_empty())?;
     while std::net::TcpStream::connect(admin).is_ok() {
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::park_timeout(LOOK_EVERY);
     }
     Ok(())
 }

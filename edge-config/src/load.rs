@@ -97,10 +97,14 @@ fn site_files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
+const SYNTAX: &str = "a file has lines as in key = \"value\" below lines as in [table]; see https://toml.io/en/v1.0.0";
+
 /// Reads texts. The configuration is only good when no problem was added.
 pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], problems: &mut Vec<Problem>) -> Config {
     let mut reader = Reader::new(path.to_owned(), text);
     let document = document(&mut reader, text);
+    // Where the text is not understood, what seems to be missing may be there.
+    let is_toml = reader.problems.is_empty();
     let root = reader.root(&ROOT, &document);
     let workers = root.integer(&mut reader, &WORKERS, 1..=1_024);
     let mut section = |key, section| root.table(&mut reader, key, section);
@@ -115,7 +119,9 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     let limits = Limits::read(limits, &mut reader);
     let mut sites = SiteList::default();
     sites.read(&root, &SITES, &mut reader);
-    check_listeners(&listen, &tls, admin.as_ref(), &root, &mut reader);
+    if is_toml {
+        check_listeners(&listen, &tls, admin.as_ref(), &root, &mut reader);
+    }
     root.finish(&mut reader);
     problems.append(&mut reader.problems);
     for (file, text) in site_files {
@@ -148,7 +154,7 @@ fn document<'t>(reader: &mut Reader, text: &'t str) -> toml::Spanned<DeTable<'t>
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        reader.wrong(&span, format_args!("not TOML: {}", error.message()), "here", "see https://toml.io/en/v1.0.0");
+        reader.wrong(&span, format_args!("not TOML: {}", error.message()), "here", SYNTAX);
     }
     document
 }

@@ -70,8 +70,10 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     };
     let source = match (&options.config, demo) {
         (Some(path), _) => Source::File { path: path.clone(), options: Box::new(options.clone()) },
-        (None, Some(address)) => Source::Options(options.config(demo_origin(address)).map_err(StartError::Options)?),
-        (None, None) => Source::Options(options.config_of_origin().map_err(StartError::Options)?),
+        (None, Some(address)) => {
+            Source::Options(Box::new(options.config(demo_origin(address)).map_err(StartError::Options)?))
+        }
+        (None, None) => Source::Options(Box::new(options.config_of_origin().map_err(StartError::Options)?)),
     };
     let config = source.load()?;
     raise_descriptor_limit();

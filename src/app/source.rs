@@ -10,7 +10,7 @@ use crate::cli::Run;
 /// Where a configuration comes from.
 pub enum Source {
     /// The command line: it says the same every time.
-    Options(Config),
+    Options(Box<Config>),
     /// A file, with what the command line sets in its place.
     File { path: PathBuf, options: Box<Run> },
 }
@@ -22,7 +22,7 @@ impl Source {
     /// Everything that is wrong with it.
     pub fn load(&self) -> Result<Config, StartError> {
         match self {
-            Self::Options(config) => Ok(config.clone()),
+            Self::Options(config) => Ok(Config::clone(config)),
             Self::File { path, options } => {
                 let config = options.over(edge_config::load(path)?);
                 config.validate().map_err(StartError::Options)

@@ -15,7 +15,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use self::key::{Key, Section};
+use self::key::{Key, Kind, Section};
 use self::problem::{Problem, Source};
 use crate::units::Duration;
 
@@ -139,12 +139,12 @@ impl Reader {
 
     /// Records that a value is of another kind than the key takes.
     pub fn wrong_kind(&mut self, key: &Key, value: Value<'_>, expected: &str) {
-        let example = key.default.map_or(String::new(), |default| format!("; the default is {default}"));
+        let default = key.default.map_or(String::new(), |default| format!(" The default is {default}."));
         self.wrong(
             &value.span(),
             format_args!("`{}` is {}, expected {expected}", key.name, value.what()),
             format_args!("expected {expected}"),
-            format_args!("{}{example}", key.summary()),
+            format_args!("{}{default}", key.summary()),
         );
     }
 
@@ -177,7 +177,12 @@ impl Reader {
         T::Err: Display,
     {
         let Some(text) = value.as_str() else {
-            let expected = if value.as_integer().is_some() { "a string with a unit or a name" } else { "a string" };
+            let expected = match key.kind {
+                Kind::Duration => "a string with a unit, as in \"10s\"",
+                Kind::Size => "a string with a unit, as in \"512MiB\"",
+                Kind::Percent => "a string, as in \"20%\"",
+                _ => "a string",
+            };
             self.wrong_kind(key, value, expected);
             return None;
         };

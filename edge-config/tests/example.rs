@@ -1,0 +1,56 @@
+//! The example configuration in `deploy/` is one a node can run with.
+
+use std::fs;
+use std::path::Path;
+
+use edge_config::load;
+
+/// Loads it as it is with what it names beside it, and again with everything that is commented out.
+#[test]
+fn the_example_is_complete_and_loads() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let example = fs::read_to_string(deploy.join("edge.toml")).expect("deploy/edge.toml is there");
+    let scratch = std::env::temp_dir().join(format!("edge-config-example-{}", std::process::id()));
+    for directory in ["tls", "errors"] {
+        fs::create_dir_all(scratch.join(directory)).expect("a directory can be made");
+    }
+    for (file, text) in [
+        ("tls/example.com.pem", "-----BEGIN CERTIFICATE-----\n"),
+        ("tls/example.com.key", "-----BEGIN PRIVATE KEY-----\n"),
+        ("tls/internal-ca.pem", "-----BEGIN CERTIFICATE-----\n"),
+        ("tls/tickets.key", "0123456789abcdef0123456789abcdef"),
+        ("errors/unavailable.html", "<p>Back soon.\n"),
+        ("errors/error.html", "<p>Sorry.\n"),
+    ] {
+        fs::write(scratch.join(file), text).expect("a file can be written");
+    }
+    let everything = example.replace("#: ", "");
+    let loaded = [&example, &everything].map(|text| {
+        let file = scratch.join("edge.toml");
+        fs::write(&file, text).expect("a file can be written");
+        load(&file).map_err(|problems| problems.summary())
+    });
+    let schema = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.json")).expect("schema.json");
+    fs::remove_dir_all(&scratch).expect("it can be removed");
+    let [as_it_is, everything] = loaded.map(|config| config.unwrap_or_else(|problems| panic!("{problems}")));
+    assert_eq!(as_it_is.sites.len(), 3);
+    // What is commented out shows the defaults; the two that are examples of something else differ.
+    assert_eq!(everything.limits, as_it_is.limits);
+    assert_eq!(everything.tls, as_it_is.tls);
+    let [shop, other] = [&everything, &as_it_is]
+        .map(|config| config.sites.iter().find(|site| site.name == "shop").expect("the shop is there"));
+    assert_eq!(shop.origins, other.origins);
+    assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (5, 1, 0));
+    // Every key the schema has at the top level and in a site is in the example.
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let keys = |pointer: &str| -> Vec<String> {
+        schema.pointer(pointer).and_then(|keys| keys.as_object()).expect("an object").keys().cloned().collect()
+    };
+    let site = "/properties/site/additionalProperties/properties";
+    let rule = format!("{site}/rule/anyOf/0/properties");
+    let all =
+        [keys("/properties"), keys("/properties/limits/properties"), keys("/properties/tls/properties"), keys(site)];
+    for key in all.concat().iter().chain(&keys(&format!("{rule}/then/properties"))) {
+        assert!(example.contains(key.as_str()), "deploy/edge.toml does not show `{key}`");
+    }
+}
