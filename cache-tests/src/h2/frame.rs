@@ -47,6 +47,9 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 /// Length, kind, flags, stream.
 const HEAD_BYTES: usize = 9;
 
+/// As much of a header block as any server takes in one frame.
+const FRAGMENT_BYTES: usize = 16_000;
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -74,6 +77,21 @@ impl Frame {
     pub fn headers(stream: u32, block: impl Into<Bytes>, end_stream: bool) -> Self {
         let flags = if end_stream { END_HEADERS | END_STREAM } else { END_HEADERS };
         Self::new(HEADERS, flags, stream, block)
+    }
+
+    /// A header block in as many frames as it takes.
+    pub fn long_headers(stream: u32, block: &[u8], end_stream: bool) -> Vec<Self> {
+        let mut frames: Vec<Self> = block.chunks(FRAGMENT_BYTES).map(|part| continuation(stream, part)).collect();
+        if frames.is_empty() {
+            frames.push(continuation(stream, block));
+        }
+        if let Some(first) = frames.first_mut() {
+            (first.kind, first.flags) = (HEADERS, if end_stream { END_STREAM } else { 0 });
+        }
+        if let Some(last) = frames.last_mut() {
+            last.flags |= END_HEADERS;
+        }
+        frames
     }
 
     pub fn data(stream: u32, bytes: impl Into<Bytes>, end_stream: bool) -> Self {
@@ -165,6 +183,11 @@ impl Frame {
         let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
         Some(Self { kind: head[3], flags: head[4], stream, payload })
     }
+}
+
+/// A part of a header block that is not the last.
+pub fn continuation(stream: u32, part: &[u8]) -> Frame {
+    Frame::new(CONTINUATION, 0, stream, part.to_vec())
 }
 
 /// Frames one after another.

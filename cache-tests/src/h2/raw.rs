@@ -164,6 +164,25 @@ impl Raw {
         Ok(frame)
     }
 
+    /// Takes in what has come already, and waits for nothing.
+    ///
+    /// # Errors
+    /// How the connection ended.
+    pub async fn drain(&mut self) -> Result<(), End> {
+        loop {
+            while let Some(frame) = Frame::decode(&mut self.buffer) {
+                let reply = self.note(&frame).map_err(End::Malformed)?;
+                self.send_frames(&reply).await.map_err(|_| End::Reset)?;
+            }
+            match tokio::time::timeout(Duration::ZERO, self.stream.read_buf(&mut self.buffer)).await {
+                Ok(Ok(0)) => return Err(End::Cut),
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(End::Reset),
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
     /// What has come on a stream so far.
     pub fn answered(&self, stream: u32) -> Answered {
         self.answers.get(&stream).cloned().unwrap_or_default()
