@@ -34,7 +34,15 @@ pub struct NodeOptions {
     arguments: Vec<String>,
     configuration: Option<Configuration>,
     listen: IpAddr,
-    alone: bool,
+    locking: Locking,
+}
+
+/// What a node has of the [`Machine`].
+#[derive(Clone, Copy, Debug)]
+enum Locking {
+    None,
+    Shared,
+    Alone,
 }
 
 impl NodeOptions {
@@ -54,7 +62,7 @@ impl NodeOptions {
     /// What a newcomer has: no origin, no setting.
     pub fn embedded() -> Self {
         let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Self { arguments: Vec::new(), configuration: None, listen, alone: false }
+        Self { arguments: Vec::new(), configuration: None, listen, locking: Locking::Shared }
     }
 
     /// With a configuration file of this content, see [`Configuration::new`]: HTTP, TLS and the admin address.
@@ -96,7 +104,13 @@ impl NodeOptions {
 
     /// No other node runs beside this one: for tests that measure.
     pub fn alone(mut self) -> Self {
-        self.alone = true;
+        self.locking = Locking::Alone;
+        self
+    }
+
+    /// For a test that holds the machine itself, for several nodes.
+    pub fn within(mut self, _machine: &Machine) -> Self {
+        self.locking = Locking::None;
         self
     }
 
@@ -113,7 +127,7 @@ pub struct Node {
     process: Process,
     addresses: Addresses,
     configuration: Option<Configuration>,
-    machine: Machine,
+    machine: Option<Machine>,
 }
 
 /// Ports tried for one node.
@@ -123,7 +137,11 @@ impl Node {
     /// # Panics
     /// When the node is not ready in time; the message has what it said.
     pub async fn start(options: NodeOptions) -> Self {
-        let mut machine = if options.alone { Machine::alone() } else { Machine::shared() };
+        let mut machine = match options.locking {
+            Locking::None => None,
+            Locking::Shared => Some(Machine::shared()),
+            Locking::Alone => Some(Machine::alone()),
+        };
         let mut left = STARTS_MAX;
         loop {
             let free = |ip: IpAddr| SocketAddr::new(ip, free_port(ip));
@@ -354,7 +372,7 @@ impl Node {
         .await
     }
 
-    fn give_up(self) -> Machine {
+    fn give_up(self) -> Option<Machine> {
         self.machine
     }
 }
