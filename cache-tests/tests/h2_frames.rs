@@ -93,8 +93,9 @@ async fn frames_that_cost_the_connection() {
         // Whatever is left of the connection is no longer any good.
         let end = raw.closed().await;
         table.row(name, that(end.is_closed(), || format!("the connection goes on: {end:?}; {raw:?}")));
-        let told = raw.goaway.is_none_or(|(code, _)| code != NO_ERROR);
-        table.row(name, that(told, || "GOAWAY(NO_ERROR)".to_owned()));
+        // RFC 9113 section 5.4.1: the peer is told what was wrong.
+        let told = matches!(raw.goaway, Some((code, _)) if code != NO_ERROR);
+        table.row(name, that(told, || format!("GOAWAY {:?}", raw.goaway)));
         table.row(name, same("requests at the origin", origin.count("/refused"), before));
         table.row(name, good(&node).await);
     }

@@ -269,3 +269,20 @@ async fn a_node_that_ends_does_not_wait_for_ever() {
     let fate = raw.fate(stream).await;
     assert_eq!(fate.status(), None, "a cut answer was whole: {fate:?}");
 }
+
+#[tokio::test]
+async fn an_upload_in_many_small_pieces_is_no_flood() {
+    let (origin, node) = site("").await;
+    origin.serve("/upload", Answer::ok("thank you").field(NO_STORE));
+    let body = pattern(20_000 * 50, 4);
+    let client = node.h2().await;
+    let mut sent = client.send("POST", "/upload", &[], false).await.expect("a stream");
+    for (number, piece) in body.chunks(50).enumerate() {
+        sent.send_body(body.slice_ref(piece), false).unwrap_or_else(|end| panic!("piece {number}: {end:?}"));
+        tokio::task::yield_now().await;
+    }
+    sent.send_body("".into(), true).expect("the end");
+    let begun = sent.begun().await.unwrap_or_else(|end| panic!("no answer: {end:?}"));
+    assert_eq!(begun.head.status, 200);
+    assert!(origin.requests_for("/upload")[0].body == body);
+}
