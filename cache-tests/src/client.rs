@@ -169,6 +169,17 @@ impl Client {
         }
     }
 
+    /// The next so many bytes, whatever they are: for what is no longer HTTP.
+    ///
+    /// # Errors
+    /// How the connection ended before.
+    pub async fn bytes(&mut self, count: usize) -> Result<Bytes, End> {
+        while self.buffer.len() < count {
+            self.receive().await?;
+        }
+        Ok(self.buffer.split_to(count).freeze())
+    }
+
     /// Waits for the node to close: what came before, as bytes, and how it closed.
     pub async fn closed(&mut self) -> (Bytes, End) {
         loop {

@@ -31,3 +31,4 @@ pub mod peer;
 pub mod bulk;
 pub mod scenario;
 pub mod table;
+pub mod upgrade;

@@ -67,7 +67,11 @@ impl NodeOptions {
 
     /// With a configuration file of this content, see [`Configuration::new`]: HTTP, TLS and the admin address.
     pub fn configured(origin: &Origin, text: &str) -> Self {
-        Self { configuration: Some(Configuration::new(&origin.url(), text)), ..Self::embedded() }
+        Self::configured_before(&origin.url(), text)
+    }
+
+    pub fn configured_before(origin: &str, text: &str) -> Self {
+        Self { configuration: Some(Configuration::new(origin, text)), ..Self::embedded() }
     }
 
     /// Adds a file beside the configuration file.
