@@ -284,6 +284,11 @@ impl Node {
         assert!((200..300).contains(&response.status), "{target}: {} {}", response.status, response.text());
     }
 
+    /// Where a file of the node's is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.process.scratch().path().join(name)
+    }
+
     /// Replaces a file beside the configuration.
     pub fn write_file(&self, name: &str, contents: impl AsRef<[u8]>) {
         self.process.scratch().write(name, contents.as_ref());
