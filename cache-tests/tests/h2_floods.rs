@@ -29,6 +29,9 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// How long a node may not read before a flood counts as slowed down.
 const SLOWED: Duration = Duration::from_secs(1);
 
+/// The bytes of one round.
+type Round = Box<dyn FnMut(&mut Raw, u32) -> Vec<u8> + Send>;
+
 /// One flood: what it opens with, and what it then sends, round by round.
 struct Flood {
     name: &'static str,
@@ -36,7 +39,7 @@ struct Flood {
     /// Whether it reads what the node says.
     reads: bool,
     rounds: u32,
-    round: Box<dyn FnMut(&mut Raw, u32) -> Vec<u8> + Send>,
+    round: Round,
 }
 
 fn flood(name: &'static str, rounds: u32, round: impl FnMut(&mut Raw, u32) -> Vec<u8> + Send + 'static) -> Flood {
