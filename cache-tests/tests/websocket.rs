@@ -114,7 +114,7 @@ async fn reloads(count: u32, pause: Duration) -> f64 {
         if number == count.div_ceil(10) {
             early = node.rss_bytes();
         }
-        while let Some(ended) = clients.try_join_next() {
+        if let Some(ended) = clients.try_join_next() {
             panic!("after {number} reloads: {:?}", ended.expect("a client does not panic"));
         }
         sleep_until(next).await;
