@@ -219,6 +219,7 @@ async fn heads_that_are_too_large() {
     let many = |count: usize| (0..count).map(|number| field(&format!("f{number}: v"))).collect::<Vec<_>>();
     let with_many = |count: usize| [get("/refused", &[]), many(count)].concat();
     let rows = vec![
+        ("129 fields".to_owned(), with_many(129)),
         ("200 fields".to_owned(), with_many(200)),
         ("3,000 fields".to_owned(), with_many(3_000)),
         ("one field of 70 KiB".to_owned(), with(b"x-long", &vec![b'a'; 70 * 1_024])),
