@@ -14,6 +14,9 @@ use crate::deadline::within;
 use crate::response::{End, Head, Response};
 use crate::stream::Stream;
 
+/// Requests at a time before the node has said how many it takes.
+const FIRST_STREAMS: usize = 10;
+
 /// One connection; clones share it. It ends with the last of them and of the answers.
 #[derive(Clone, Debug)]
 pub struct Polite {
@@ -40,7 +43,9 @@ impl Polite {
     /// # Errors
     /// When the node does not speak HTTP/2.
     pub async fn open(stream: Stream) -> io::Result<Self> {
-        Self::open_with(stream, &Builder::new()).await
+        let mut builder = Builder::new();
+        // The node's own limit is known only once its SETTINGS are here.
+        Self::open_with(stream, builder.initial_max_send_streams(FIRST_STREAMS)).await
     }
 
     /// # Errors
