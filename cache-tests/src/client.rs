@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::body::BodyFraming;
 use crate::deadline::{PATIENCE, within};
 use crate::response::{End, Head, Response};
+use crate::stream::Stream;
 
 /// The site every test asks for.
 pub const HOST: &str = "www.example.test";
@@ -18,7 +19,7 @@ pub const HOST: &str = "www.example.test";
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
     body: BodyFraming,
     patience: Duration,
@@ -43,19 +44,12 @@ impl Client {
     /// # Errors
     /// When nobody accepts.
     pub async fn connect_with(address: SocketAddr, options: Socket) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        if let Some(size) = options.receive_buffer {
-            socket.set_recv_buffer_size(size)?;
-        }
-        if let Some(from) = options.from {
-            socket.bind(SocketAddr::new(from, 0))?;
-        }
-        let stream = match tokio::time::timeout(PATIENCE, socket.connect(address)).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        };
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: BytesMut::new(), body: BodyFraming::Done, patience: PATIENCE })
+        Ok(Self::on(connect_socket(address, options).await?))
+    }
+
+    /// On a connection that is there, in the clear or over TLS.
+    pub fn on(stream: impl Into<Stream>) -> Self {
+        Self { stream: stream.into(), buffer: BytesMut::new(), body: BodyFraming::Done, patience: PATIENCE }
     }
 
     /// Waits longer, or shorter, than [`PATIENCE`] for each read.
@@ -67,8 +61,11 @@ impl Client {
     /// # Errors
     /// When the node has closed; a test of refusals does not mind.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        let bytes = bytes.as_ref();
-        within(self.patience, "the node reads a request", self.stream.write_all(bytes)).await
+        let write = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        within(self.patience, "the node reads a request", write).await
     }
 
     /// Sends a request with this site's Host and these field lines.
@@ -172,6 +169,17 @@ impl Client {
         }
     }
 
+    /// The next so many bytes, whatever they are: for what is no longer HTTP.
+    ///
+    /// # Errors
+    /// How the connection ended before.
+    pub async fn bytes(&mut self, count: usize) -> Result<Bytes, End> {
+        while self.buffer.len() < count {
+            self.receive().await?;
+        }
+        Ok(self.buffer.split_to(count).freeze())
+    }
+
     /// Waits for the node to close: what came before, as bytes, and how it closed.
     pub async fn closed(&mut self) -> (Bytes, End) {
         loop {
@@ -183,7 +191,7 @@ impl Client {
 
     /// Ends the connection at once, by RST.
     pub fn vanish(self) {
-        let _ = self.stream.set_zero_linger();
+        self.stream.vanish();
     }
 
     async fn receive(&mut self) -> Result<(), End> {
@@ -194,6 +202,22 @@ impl Client {
             Err(_) => Err(End::Stalled),
         }
     }
+}
+
+pub(crate) async fn connect_socket(address: SocketAddr, options: Socket) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(size) = options.receive_buffer {
+        socket.set_recv_buffer_size(size)?;
+    }
+    if let Some(from) = options.from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    let stream = match tokio::time::timeout(PATIENCE, socket.connect(address)).await {
+        Ok(connected) => connected?,
+        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// The bytes of a well-formed request without a body.

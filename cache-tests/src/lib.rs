@@ -17,9 +17,13 @@ pub mod recorded;
 
 pub mod body;
 pub mod client;
+pub mod h2;
 pub mod response;
+pub mod stream;
+pub mod tls;
 
 pub mod cache_status;
+pub mod configuration;
 pub mod metrics;
 pub mod node;
 pub mod peer;
@@ -27,3 +31,4 @@ pub mod peer;
 pub mod bulk;
 pub mod scenario;
 pub mod table;
+pub mod upgrade;

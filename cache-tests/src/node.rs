@@ -9,15 +9,22 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::client::{Client, Socket};
+use crate::configuration::{Addresses, Configuration, FILE};
 use crate::deadline::{PATIENCE, until};
+use crate::h2::polite::Polite;
+use crate::h2::raw::Raw;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::process::{Process, Scratch};
 use crate::response::Response;
+use crate::tls::{H2, HTTP_1_1, Tls};
 
 /// How long a node may take to be ready.
 const START: Duration = Duration::from_secs(10);
+
+/// Has the configuration file read again.
+const RELOAD: &str = "/v1/config/reload";
 
 const ACCESS_LOG: &str = "access.log";
 
@@ -25,8 +32,17 @@ const ACCESS_LOG: &str = "access.log";
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     arguments: Vec<String>,
+    configuration: Option<Configuration>,
     listen: IpAddr,
-    alone: bool,
+    locking: Locking,
+}
+
+/// What a node has of the [`Machine`].
+#[derive(Clone, Copy, Debug)]
+enum Locking {
+    None,
+    Shared,
+    Alone,
 }
 
 impl NodeOptions {
@@ -45,7 +61,23 @@ impl NodeOptions {
 
     /// What a newcomer has: no origin, no setting.
     pub fn embedded() -> Self {
-        Self { arguments: Vec::new(), listen: IpAddr::V4(Ipv4Addr::LOCALHOST), alone: false }
+        let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self { arguments: Vec::new(), configuration: None, listen, locking: Locking::Shared }
+    }
+
+    /// With a configuration file of this content, see [`Configuration::new`]: HTTP, TLS and the admin address.
+    pub fn configured(origin: &Origin, text: &str) -> Self {
+        Self::configured_before(&origin.url(), text)
+    }
+
+    pub fn configured_before(origin: &str, text: &str) -> Self {
+        Self { configuration: Some(Configuration::new(origin, text)), ..Self::embedded() }
+    }
+
+    /// Adds a file beside the configuration file.
+    pub fn file(mut self, name: &str, contents: impl AsRef<[u8]>) -> Self {
+        self.configuration.as_mut().expect("a configured node").add(name, contents.as_ref());
+        self
     }
 
     /// Sets `option`, in place of an earlier value.
@@ -76,7 +108,13 @@ impl NodeOptions {
 
     /// No other node runs beside this one: for tests that measure.
     pub fn alone(mut self) -> Self {
-        self.alone = true;
+        self.locking = Locking::Alone;
+        self
+    }
+
+    /// For a test that holds the machine itself, for several nodes.
+    pub fn within(mut self, _machine: &Machine) -> Self {
+        self.locking = Locking::None;
         self
     }
 
@@ -91,9 +129,9 @@ impl NodeOptions {
 #[derive(Debug)]
 pub struct Node {
     process: Process,
-    address: SocketAddr,
-    admin: SocketAddr,
-    machine: Machine,
+    addresses: Addresses,
+    configuration: Option<Configuration>,
+    machine: Option<Machine>,
 }
 
 /// Ports tried for one node.
@@ -103,16 +141,30 @@ impl Node {
     /// # Panics
     /// When the node is not ready in time; the message has what it said.
     pub async fn start(options: NodeOptions) -> Self {
-        let mut machine = if options.alone { Machine::alone() } else { Machine::shared() };
+        let mut machine = match options.locking {
+            Locking::None => None,
+            Locking::Shared => Some(Machine::shared()),
+            Locking::Alone => Some(Machine::alone()),
+        };
         let mut left = STARTS_MAX;
         loop {
-            let address = SocketAddr::new(options.listen, free_port(options.listen));
-            let admin = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port(Ipv4Addr::LOCALHOST.into()));
+            let free = |ip: IpAddr| SocketAddr::new(ip, free_port(ip));
+            let (http, https) = (free(options.listen), free(options.listen));
+            let addresses = Addresses { http, https, admin: free(Ipv4Addr::LOCALHOST.into()) };
+            let scratch = Scratch::new("node");
             let mut command = Command::new(binary());
             command.arg("run").args(&options.arguments);
-            command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
-            let process = Process::start("littoral", command, Scratch::new("node"));
-            let mut node = Self { process, address, admin, machine };
+            match &options.configuration {
+                Some(configuration) => {
+                    configuration.write(&scratch, addresses);
+                    command.args(["--config", FILE]);
+                }
+                None => {
+                    command.args(["--listen", &http.to_string(), "--admin", &addresses.admin.to_string()]);
+                }
+            }
+            let process = Process::start("littoral", command, scratch);
+            let mut node = Self { process, addresses, configuration: options.configuration.clone(), machine };
             left -= 1;
             if node.ready(left > 0).await {
                 return node;
@@ -122,16 +174,50 @@ impl Node {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses.http
+    }
+
+    /// Where a configured node speaks TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.addresses.https
     }
 
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.addresses.admin
     }
 
     /// A new connection to the node.
     pub async fn client(&self) -> Client {
-        Client::connect(self.address).await
+        Client::connect(self.address()).await
+    }
+
+    /// A new connection for HTTP/1 over TLS.
+    ///
+    /// # Panics
+    /// When there is no handshake.
+    pub async fn tls_client(&self) -> Client {
+        let stream = Tls::offering(&[HTTP_1_1]).connect(self.tls_address()).await;
+        Client::on(stream.unwrap_or_else(|error| panic!("TLS to {}: {error}", self.tls_address())))
+    }
+
+    /// A new connection of a good client of HTTP/2.
+    ///
+    /// # Panics
+    /// When the node does not speak it.
+    pub async fn h2(&self) -> Polite {
+        let stream = Tls::offering(&[H2]).connect(self.tls_address()).await;
+        let stream = stream.unwrap_or_else(|error| panic!("TLS to {}: {error}", self.tls_address()));
+        Polite::open(stream).await.unwrap_or_else(|error| panic!("HTTP/2 to {}: {error}", self.tls_address()))
+    }
+
+    /// A new connection of a client of HTTP/2 that does as it likes, with these settings.
+    ///
+    /// # Panics
+    /// When there is no handshake.
+    pub async fn raw_h2(&self, settings: &[(u16, u32)]) -> Raw {
+        let stream = Tls::offering(&[H2]).connect(self.tls_address()).await;
+        let stream = stream.unwrap_or_else(|error| panic!("TLS to {}: {error}", self.tls_address()));
+        Raw::open(stream, settings).await.unwrap_or_else(|error| panic!("{}: {error}", self.tls_address()))
     }
 
     /// GET on a connection of its own.
@@ -144,7 +230,7 @@ impl Node {
     /// # Errors
     /// When nobody answers there.
     pub async fn admin_get(&self, target: &str) -> Result<Response, String> {
-        admin_ask(self.admin, "GET", target).await
+        admin_ask(self.admin(), "GET", target).await
     }
 
     /// POST without a body on the admin address.
@@ -152,7 +238,7 @@ impl Node {
     /// # Errors
     /// When nobody answers there.
     pub async fn admin_post(&self, target: &str) -> Result<Response, String> {
-        admin_ask(self.admin, "POST", target).await
+        admin_ask(self.admin(), "POST", target).await
     }
 
     /// # Panics
@@ -198,6 +284,39 @@ impl Node {
         assert!((200..300).contains(&response.status), "{target}: {} {}", response.status, response.text());
     }
 
+    /// Where a file of the node's is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.process.scratch().path().join(name)
+    }
+
+    /// Replaces a file beside the configuration.
+    pub fn write_file(&self, name: &str, contents: impl AsRef<[u8]>) {
+        self.process.scratch().write(name, contents.as_ref());
+    }
+
+    /// Replaces the test's part of the configuration file; the node is not told.
+    ///
+    /// # Panics
+    /// When the node has no configuration file.
+    pub fn write_configuration(&self, text: &str) {
+        let configuration = self.configuration.as_ref().expect("a configured node");
+        self.write_file(FILE, configuration.with_text(text, self.addresses));
+    }
+
+    /// Replaces the test's part of the configuration file, and has it read by way of the admin address.
+    ///
+    /// # Panics
+    /// When nobody answers there.
+    pub async fn reload(&self, text: &str) -> Response {
+        self.write_configuration(text);
+        self.admin_post(RELOAD).await.unwrap_or_else(|error| panic!("{RELOAD}: {error}"))
+    }
+
+    /// Has the configuration file read, by signal.
+    pub fn hang_up(&self) {
+        self.process.signal("HUP");
+    }
+
     /// Asks the node to end, and returns at once.
     pub fn terminate(&self) {
         self.process.signal("TERM");
@@ -241,7 +360,7 @@ impl Node {
     /// Waits until the node is ready. False: its port was taken, which a test that `may_retry` tries again with others;
     /// a process that is just being started by another test holds a copy of every socket that is open at that moment.
     async fn ready(&mut self, may_retry: bool) -> bool {
-        let admin = self.admin;
+        let admin = self.admin();
         until(START, "readiness (GET /readyz on the admin address)", || {
             let taken =
                 may_retry && self.process.ended().is_some() && self.process.said().contains("Address already in use");
@@ -262,7 +381,7 @@ impl Node {
         .await
     }
 
-    fn give_up(self) -> Machine {
+    fn give_up(self) -> Option<Machine> {
         self.machine
     }
 }

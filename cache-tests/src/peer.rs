@@ -1,14 +1,15 @@
 //! Real servers as origins: nginx from Debian, and programs run by Node.js.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::client::Client;
+use crate::client::{Client, HOST};
 use crate::deadline::until;
 use crate::node::free_port;
 use crate::process::{Process, Scratch};
+use crate::tls::Identity;
 
 const START: Duration = Duration::from_secs(10);
 
@@ -26,21 +27,21 @@ impl Peer {
         if !installed("nginx", "-v") {
             return None;
         }
-        let port = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let scratch = Scratch::new("nginx");
-        let here = scratch.path().display();
-        let configuration = format!(
-            "daemon off; pid {here}/pid; error_log stderr; worker_processes 1; events {{}}\n\
-             http {{ access_log off; client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;\n\
-             fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;\n\
-             server {{ listen 127.0.0.1:{port}; root {}; autoindex on; }} }}\n",
-            root.display()
-        );
-        let file = scratch.path().join("nginx.conf");
-        std::fs::write(&file, configuration).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let mut command = Command::new("nginx");
-        command.arg("-p").arg(scratch.path()).arg("-c").arg(&file);
-        Some(Self::started("nginx", command, scratch, port).await)
+        Some(Self::nginx_in(Scratch::new("nginx"), "", root).await)
+    }
+
+    /// nginx serving the files below `root` over TLS, HTTP/2 and HTTP/1.1; none when it is not installed.
+    pub async fn nginx_with_tls(root: &Path) -> Option<Self> {
+        if !installed("nginx", "-v") {
+            return None;
+        }
+        let identity = Identity::of(&[HOST]);
+        let scratch = Scratch::new("nginx-tls");
+        scratch.write("server.pem", identity.certificate_pem.as_bytes());
+        scratch.write("server.key", identity.key_pem.as_bytes());
+        let server = "ssl http2; ssl_certificate server.pem; ssl_certificate_key server.key; \
+                      ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on";
+        Some(Self::nginx_in(scratch, server, root).await)
     }
 
     /// `script` run by Node.js with a port as its argument; none when Node.js is not installed.
@@ -54,8 +55,28 @@ impl Peer {
         Some(Self::started("node", command, Scratch::new("node-js"), port).await)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    async fn nginx_in(scratch: Scratch, listen_and_more: &str, root: &Path) -> Self {
+        let port = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let here = scratch.path().display();
+        let configuration = format!(
+            "daemon off; pid {here}/pid; error_log stderr; worker_processes 1; events {{}}\n\
+             http {{ access_log off; client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;\n\
+             fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;\n\
+             server {{ listen 127.0.0.1:{port} {listen_and_more}; root {}; autoindex on; }} }}\n",
+            root.display()
+        );
+        scratch.write("nginx.conf", configuration.as_bytes());
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(scratch.path()).arg("-c").arg(scratch.path().join("nginx.conf"));
+        Self::started("nginx", command, scratch, port).await
     }
 
     async fn started(name: &str, command: Command, scratch: Scratch, port: u16) -> Self {

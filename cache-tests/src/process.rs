@@ -28,6 +28,14 @@ impl Scratch {
         &self.0
     }
 
+    /// Writes a file, and the directories it is in, in place of what was there.
+    pub fn write(&self, file: &str, contents: &[u8]) {
+        let path = self.0.join(file);
+        let directory = path.parent().unwrap_or(&self.0);
+        let written = std::fs::create_dir_all(directory).and_then(|()| std::fs::write(&path, contents));
+        written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
     /// What the file holds by now; nothing when it is not there.
     pub fn read(&self, file: &str) -> String {
         std::fs::read(self.0.join(file)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

@@ -30,8 +30,10 @@ pub enum End {
     CloseDelimited,
     /// By FIN before the framing was satisfied, or before any response.
     Cut,
-    /// By RST.
+    /// By RST; over TLS also by FIN without close_notify.
     Reset,
+    /// HTTP/2: this stream alone, with this error code (RFC 9113 section 7).
+    StreamReset(u32),
     /// What came cannot be read.
     Malformed(String),
     /// Nothing more came within the client's patience.

@@ -221,8 +221,10 @@ impl Records {
 
     /// Says that nothing more follows, and closes the sending side.
     pub fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tls.send_close_notify();
+        // What is staged comes before close_notify, or it never leaves.
         ready!(self.poll_drain(context))?;
+        self.tls.send_close_notify();
+        ready!(self.poll_send(context))?;
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
