@@ -274,6 +274,7 @@ impl Fill {
     /// Publishes the head. The body is kept until it is stored if `room` says so; otherwise the room is for reading
     /// ahead, and without any the writer takes one piece at a time.
     pub fn publish_head(&self, head: FillHead, room: Room) {
+        let length = head.length;
         let mut state = self.state.lock();
         state.head = Some(Arc::new(head));
         match room {
@@ -283,7 +284,9 @@ impl Fill {
                 state.reservation = Some(reservation);
             }
             Room::Pass(mut reservation) => {
-                state.read_ahead = if reservation.grow(READ_AHEAD_MAX) { READ_AHEAD_MAX } else { 0 };
+                // A short answer takes no more than it is: many of them at once must not crowd out what can be stored.
+                let ahead = length.unwrap_or(READ_AHEAD_MAX).min(READ_AHEAD_MAX);
+                state.read_ahead = if reservation.grow(ahead) { ahead } else { 0 };
                 state.reservation = Some(reservation);
             }
             Room::Nothing => {}

@@ -77,7 +77,9 @@ impl OwnedHead {
             self.target.extend_from_slice(parts.uri.authority().map_or("", |authority| authority.as_str()).as_bytes());
             return check_target(&self.target);
         }
-        if parts.uri.scheme_str() != Some("https") {
+        // Without an authority the crate keeps the path alone; that there was a scheme it has made sure of.
+        let scheme_dropped = parts.uri.authority().is_none() && parts.uri.scheme().is_none();
+        if parts.uri.scheme_str() != Some("https") && !scheme_dropped {
             return Err(Refusal::MalformedScheme);
         }
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
@@ -192,12 +194,13 @@ mod tests {
         let cookies = [("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")];
         check("cookies are one", uri, &cookies, Ok("x: y\r\ncookie: a=1; b=2\r\nhost: example.org\r\n"));
         check("same host", uri, &[("host", "EXAMPLE.org:443")], Ok("host: EXAMPLE.org:443\r\n"));
+        check("host alone", "/a?b", &[("host", "example.org")], Ok(host));
         let refused = [
             ("another host", uri, ("host", "example.net"), Refusal::HostDisagreesWithTarget),
             ("bad host", uri, ("host", "a b"), Refusal::MalformedHost),
             ("user", "https://user@example.org/", ("a", "1"), Refusal::MalformedHost),
             ("scheme", "http://example.org/", ("a", "1"), Refusal::MalformedScheme),
-            ("no authority", "/a", ("a", "1"), Refusal::MalformedScheme),
+            ("no authority and no host", "/a", ("a", "1"), Refusal::MissingHost),
             ("connection", uri, ("connection", "close"), Refusal::ConnectionField),
             ("transfer-encoding", uri, ("transfer-encoding", "chunked"), Refusal::ConnectionField),
             ("te", uri, ("te", "gzip"), Refusal::ConnectionField),

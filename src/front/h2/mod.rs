@@ -54,6 +54,9 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What is kept for a client beyond what it has given room for.
 const SEND_BUFFER_MAX: usize = 1 << 20;
+/// What small DATA frames that nobody has read yet may cost beyond their bytes. The crate counts up to 256 for each: a
+/// stream's window in messages of 50 bytes costs 1 MiB.
+const SMALL_FRAMES_MAX: usize = 4 << 20;
 /// Streams the client has reset and the crate remembers, and those reset before they were looked at.
 const RESET_STREAMS_MAX: usize = 50;
 const PENDING_RESETS_MAX: usize = 50;
@@ -190,6 +193,7 @@ async fn shake_hands(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_MAX)
+        .data_frame_budget(SMALL_FRAMES_MAX)
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX));
