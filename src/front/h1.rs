@@ -234,7 +234,9 @@ impl Front {
         let forwarding = forwarding(seen, &request_id);
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let limits = connection.snapshot.limits;
-        let (next, outcome) = self.pass.run_h1(stream, seen, site, limits, body, &forwarding, shutdown).await;
+        let routed = Routed::new(seen, site);
+        let asked = Seen { head: &routed.head(seen.head), ..*seen };
+        let (next, outcome) = self.pass.run_h1(stream, &asked, site, limits, body, &forwarding, shutdown).await;
         self.log.write(seen, &outcome, None, None, Some(&trace));
         match next {
             Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),

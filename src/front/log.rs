@@ -14,6 +14,7 @@ use crate::telemetry::access_log::{AccessLog, Record};
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What is known of a request before it is answered.
+#[derive(Clone, Copy)]
 pub struct Seen<'a> {
     pub peer: Peer,
     /// None: no site answers for the host.

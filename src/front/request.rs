@@ -106,6 +106,11 @@ impl Routed {
         Self { matched, target }
     }
 
+    /// The head as it goes on to an origin that is asked for this request alone.
+    pub fn head<'a>(&'a self, head: &Head<'a>) -> Head<'a> {
+        Head { target: self.target(head), ..*head }
+    }
+
     /// What the key is made of, and what the origin is asked for: never one without the other.
     pub fn target<'a>(&'a self, head: &Head<'a>) -> &'a [u8] {
         self.target.as_deref().unwrap_or(head.target)

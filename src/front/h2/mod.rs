@@ -369,7 +369,9 @@ impl Client<'_> {
             let id = front.log.next_id();
             let (request_id, trace) = (id.text(), name_of(&seen, id));
             let forwarding = forwarding(&seen, &request_id);
-            let outcome = front.pass.run_h2(body, respond, &seen, &site, limits, &forwarding, &shutdown).await;
+            let routed = Routed::new(&seen, &site);
+            let asked = Seen { head: &routed.head(&head), ..seen };
+            let outcome = front.pass.run_h2(body, respond, &asked, &site, limits, &forwarding, &shutdown).await;
             front.log.write(&seen, &outcome, None, None, Some(&trace));
         })
     }
