@@ -1,4 +1,4 @@
-"""The load generators: wrk for throughput, h2load (in HTTP/1.1) for a fixed number of requests, a filler."""
+"""The load generators: wrk for throughput, h2load for a fixed number of requests and for HTTP/2 over TLS, a filler."""
 import os
 import re
 import resource
@@ -9,6 +9,10 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CONNECTIONS = 64
+CIPHER = "TLS_AES_128_GCM_SHA256"
+# What h2load says of its first connection, and what all must say in a workload over TLS.
+SESSION = ("TLS Protocol", "Cipher", "Application protocol")
+TLS_SESSION = ["TLSv1.3", CIPHER, "h2"]
 MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
@@ -46,16 +50,34 @@ def wrk(url, cpus, seconds, clients=CONNECTIONS, threads=1, script=None, environ
     }
 
 
-def h2load(url, cpus, requests, clients):
-    """Exactly `requests` requests over `clients` connections; percentiles from its log of every request."""
+def h2load(url, cpus, requests, clients, streams=None):
+    """Exactly `requests` requests over `clients` connections; percentiles from its log of every request.
+
+    With `streams` it is HTTP/2, with so many requests at a time on each connection, else HTTP/1.1.
+    """
+    # One cipher: servers prefer different ones.
+    protocol = ["--h1"] if streams is None else [f"-m{streams}", f"--tls13-ciphers={CIPHER}"]
     with tempfile.NamedTemporaryFile(prefix="littoral-bench-") as log:
-        command = ["h2load", "--h1", "-t1", f"-c{clients}", f"-n{requests}", f"--log-file={log.name}", url]
+        command = ["h2load", *protocol, "-t1", f"-c{clients}", f"-n{requests}", f"--log-file={log.name}", url]
         text, cpu = generate(command, cpus)
         rows = [line.split() for line in open(log.name)]
     spent = sorted(int(row[2]) / 1000 for row in rows)
-    good = int(re.search(r"status codes: (\d+) 2xx", text)[1])
+    good = min(int(re.search(pattern, text)[1]) for pattern in (r"status codes: (\d+) 2xx", r"done, (\d+) succeeded"))
     at = lambda share: spent[min(len(spent) - 1, int(share * len(spent)))] if spent else float("nan")
-    return {"requests": good, "bad": requests - good, "p50": at(0.5), "p99": at(0.99), "generator_cpu": cpu}
+    return {
+        "requests": good,
+        "rate": float(re.search(r"finished in [^,]+, ([\d.]+) req/s", text)[1]),
+        "bad": requests - good,
+        "p50": at(0.5),
+        "p99": at(0.99),
+        "generator_cpu": cpu,
+        "session": [value for label in SESSION if (value := labelled(text, label))],
+    }
+
+
+def labelled(text, label):
+    found = re.search(rf"^{label}: (\S+)", text, re.MULTILINE)
+    return found and found[1]
 
 
 def fetch_each(port, paths):

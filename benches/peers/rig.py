@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,29 @@ class Failure(Exception):
     """Something an operator of the benchmark has to know; printed without a trace."""
 
 
+class Certificate:
+    """A self-signed certificate (ECDSA P-256) for loopback and its key, in one file and in two."""
+
+    def __init__(self, directory):
+        self.chain, self.key, self.both = (os.path.join(directory, name) for name in ("chain.pem", "key.pem", "both.pem"))
+        command = [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", self.key, "-out", self.chain,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failure(f"openssl could not make a certificate:\n{done.stderr}")
+        with open(self.both, "w") as both:
+            both.write(open(self.chain).read() + open(self.key).read())
+
+
+@contextlib.contextmanager
+def certificate():
+    """A certificate for the servers of one workload."""
+    with tempfile.TemporaryDirectory(prefix="littoral-bench-tls-", dir=files_directory()) as directory:
+        yield Certificate(directory)
+
+
 class Process:
     """A child that listens on a port of its own, with a directory of its own. Both go with close()."""
 
@@ -48,6 +72,7 @@ class Process:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = os.path.join(self.run, "output.log")
         self.child = None
+        self.trust = None
         self.questions = 0
         try:
             argv = ["taskset", "-c", ",".join(map(str, cpus)), *prefix, *command(self)]
@@ -79,7 +104,7 @@ class Process:
         return cpu_seconds(self.pids())
 
     def get(self, path):
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=30, context=self.trust) as answer:
             return answer.read()
 
     def close(self):
@@ -141,19 +166,27 @@ def settled_origin_requests(process):
 
 
 class Server(Process):
-    """A cache under test."""
+    """A cache under test. With a certificate, `url` is that of its listener with TLS."""
 
-    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=()):
+    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=(), certificate=None):
         settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": MEMORY_MIB}
         self.admin = free_port()
         self.littoral = littoral
+        self.certificate = certificate
+        if certificate is not None:
+            self.tls_port = free_port()
+            settings |= {"TLS": self.tls_port, "CERTIFICATE": certificate.chain, "KEY": certificate.key, "PEM": certificate.both}
         super().__init__(name, lambda process: COMMANDS[name](process, settings), cpus, prefix)
-        if name == "littoral":
-            try:
+        try:
+            if certificate is not None:
+                self.url = f"https://127.0.0.1:{self.tls_port}"
+                self.trust = ssl.create_default_context(cafile=certificate.chain)
+                self.wait(lambda: connects(self.tls_port), f"listen on {self.tls_port}")
+            if name == "littoral":
                 self.wait(self.ready, "answer 200 on /readyz")
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     def ready(self):
         try:
@@ -165,6 +198,9 @@ class Server(Process):
 
 def littoral_command(process, settings):
     # As an operator runs it: with its access log and its metrics.
+    tls = []
+    if process.certificate is not None:
+        tls = ["--https", f"127.0.0.1:{settings['TLS']}", "--certificate", settings["CERTIFICATE"], "--key", settings["KEY"]]
     return [
         process.littoral, "run",
         "--origin", f"http://127.0.0.1:{settings['ORIGIN']}",
@@ -173,7 +209,14 @@ def littoral_command(process, settings):
         "--memory", f"{settings['MEMORY']}MiB",
         "--workers", str(settings["WORKERS"]),
         "--access-log", os.path.join(process.run, "access.log"),
+        *tls,
     ]  # fmt: skip
+
+
+def cached_nginx_command(process, settings):
+    if process.certificate is not None:
+        configure(process, "nginx-tls.conf", settings)
+    return nginx_command(process, configure(process, "nginx.conf", settings))
 
 
 def nginx_command(process, config):
@@ -189,12 +232,14 @@ def varnish_command(process, settings):
     ]  # fmt: skip
 
 
-COMMANDS = {
-    "littoral": littoral_command,
-    "nginx": lambda process, settings: nginx_command(process, configure(process, "nginx.conf", settings)),
-    "varnish": varnish_command,
-    "haproxy": lambda process, settings: ["haproxy", "-db", "-f", configure(process, "haproxy.cfg", settings)],
-}
+def haproxy_command(process, settings):
+    files = ["haproxy.cfg"] if process.certificate is None else ["haproxy.cfg", "haproxy-tls.cfg"]
+    return ["haproxy", "-db", *(word for name in files for word in ("-f", configure(process, name, settings)))]
+
+
+COMMANDS = {"littoral": littoral_command, "nginx": cached_nginx_command, "varnish": varnish_command, "haproxy": haproxy_command}
+# Varnish leaves TLS to a program in front of it.
+SPEAK_TLS = ("littoral", "nginx", "haproxy")
 
 
 def configure(process, name, settings=None):

@@ -15,6 +15,7 @@ import load
 import rig
 
 SERVER_CPU, LOAD_CPU = 0, 1
+TLS_STREAMS = {"1k": 10, "32k": 4, "1m": 4}
 BASELINE = "nginx"
 
 
@@ -25,12 +26,41 @@ def hits(name, options):
         return load.wrk(f"{server.url}/{size}/hot", [LOAD_CPU], options.seconds)
 
     def warm(server):
-        whole = [len(server.get(f"/{size}/hot")) == rig.BODIES[size] for _ in range(5)]
-        if not all(whole):
-            raise rig.Failure(f"{server.name}: expected a body of {size}, found another length")
+        check_body(server, size)
         load.wrk(f"{server.url}/{size}/hot", [LOAD_CPU], 1)
 
     return throughput(name, f"hits of one {size} object", options, warm, one, expected_fetches=lambda _: 0)
+
+
+def tls_hits(name, options):
+    """Hits over TLS 1.3 with HTTP/2; as many requests a round as the server was seen to answer in the time."""
+    size = name.removeprefix("tls")
+    streams = TLS_STREAMS[size]
+    requests = {}
+
+    def run(server, count):
+        result = load.h2load(f"{server.url}/{size}/hot", [LOAD_CPU], count, load.CONNECTIONS, streams)
+        if result["session"] != load.TLS_SESSION:
+            raise rig.Failure(f"{server.name}: expected {' '.join(load.TLS_SESSION)}, found {' '.join(result['session']) or 'no TLS'}")
+        return result
+
+    def warm(server):
+        check_body(server, size)
+        least = load.CONNECTIONS * streams
+        run(server, least)
+        rate = run(server, 2 * least)["rate"]
+        requests[server.name] = max(least, int(rate * options.seconds))
+
+    def one(server, _):
+        return run(server, requests[server.name])
+
+    title = f"hits of one {size} object over TLS 1.3 with HTTP/2, {streams} streams to a connection"
+    return throughput(name, title, options, warm, one, expected_fetches=lambda _: 0, tls=True)
+
+
+def check_body(server, size):
+    if not all([len(server.get(f"/{size}/hot")) == rig.BODIES[size] for _ in range(5)]):
+        raise rig.Failure(f"{server.name}: expected a body of {size}, found another length")
 
 
 def misses(name, options):
@@ -43,11 +73,12 @@ def misses(name, options):
     return throughput(name, f"every request a new {size} object, stored", options, lambda _: None, one, expected_fetches=lambda r: r["requests"])
 
 
-def throughput(name, title, options, warm, one, expected_fetches):
-    rounds = {server: [] for server in options.servers}
+def throughput(name, title, options, warm, one, expected_fetches, tls=False):
+    rounds = {server: [] for server in contenders(options, tls)}
     with contextlib.ExitStack() as stack:
         origin = stack.enter_context(rig.origin([LOAD_CPU]))
-        servers = [stack.enter_context(start(server, origin, options)) for server in options.servers]
+        certificate = stack.enter_context(rig.certificate()) if tls else None
+        servers = [stack.enter_context(start(server, origin, options, certificate=certificate)) for server in rounds]
         for server in servers:
             warm(server)
         for number, server in alternating(servers, options.rounds):
@@ -56,8 +87,12 @@ def throughput(name, title, options, warm, one, expected_fetches):
     return table(rounds)
 
 
-def start(name, origin, options, cpus=(SERVER_CPU,), workers=1, prefix=()):
-    return rig.Server(name, origin.port, list(cpus), workers, options.littoral, prefix)
+def contenders(options, tls):
+    return [server for server in options.servers if not tls or server in rig.SPEAK_TLS]
+
+
+def start(name, origin, options, cpus=(SERVER_CPU,), workers=1, prefix=(), certificate=None):
+    return rig.Server(name, origin.port, list(cpus), workers, options.littoral, prefix, certificate)
 
 
 def alternating(servers, rounds):
@@ -193,17 +228,19 @@ def scale(name, options):
 
 def instructions(name, options):
     """User instructions per hit of 1 KiB: a figure that a busy machine does not move."""
+    tls = name.startswith("tls")
     tool = "perf" if perf_counts_instructions() else "callgrind" if shutil.which("valgrind") else None
-    head(name, f"user instructions per hit of 1 KiB, counted by {tool or 'nothing'}")
+    over = " over TLS 1.3 with HTTP/2" if tls else ""
+    head(name, f"user instructions per hit of 1 KiB{over}, counted by {tool or 'nothing'}")
     if tool is None:
         print("Not available: the CPU counts no instructions for us here and valgrind is not installed.\n")
         return True
     print("| server | instructions per hit | ratio to nginx |\n|---|---|---|")
     found = {}
-    with rig.origin([LOAD_CPU]) as origin:
-        for each in options.servers:
+    with rig.origin([LOAD_CPU]) as origin, rig.certificate() if tls else contextlib.nullcontext() as certificate:
+        for each in contenders(options, tls):
             try:
-                found[each] = {"perf": perf_instructions, "callgrind": callgrind_instructions}[tool](each, origin, options)
+                found[each] = {"perf": perf_instructions, "callgrind": callgrind_instructions}[tool](each, origin, options, certificate)
             except (rig.Failure, RuntimeError) as problem:
                 print(f"| {each} | not available: {str(problem).splitlines()[0]} | - |", flush=True)
     for each, count in found.items():
@@ -220,28 +257,30 @@ def perf_counts_instructions():
     return re.search(r"^\d+,,instructions", done.stderr, re.MULTILINE) is not None
 
 
-def perf_instructions(name, origin, options, requests=100_000):
-    with start(name, origin, options) as server:
-        load.h2load(server.url + "/1k/hot", [LOAD_CPU], 1000, 8)
+def perf_instructions(name, origin, options, certificate, requests=100_000):
+    streams = certificate and TLS_STREAMS["1k"]
+    with start(name, origin, options, certificate=certificate) as server:
+        load.h2load(server.url + "/1k/hot", [LOAD_CPU], 1000, 8, streams)
         pids = ",".join(map(str, server.pids()))
         counter = subprocess.Popen(["perf", "stat", "-x,", "-e", "instructions:u", "-p", pids], stderr=subprocess.PIPE, text=True)
         time.sleep(0.5)
-        load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8)
+        load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8, streams)
         counter.send_signal(2)
         return int(re.search(r"^(\d+),,instructions", counter.communicate()[1], re.MULTILINE)[1]) / requests
 
 
-def callgrind_instructions(name, origin, options, few=1000, many=5000):
-    """The difference between two runs: start, end and the first miss are in both."""
+def callgrind_instructions(name, origin, options, certificate, few=1000, many=5000):
+    """The difference between two runs: start, end, handshakes and the first miss are in both."""
+    streams = certificate and TLS_STREAMS["1k"]
     totals = []
     for requests in (few, many):
         out = os.path.join(origin.run, f"callgrind-{name}-{requests}")
         os.mkdir(out)
         prefix = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={out}/%p"]
-        with start(name, origin, options, prefix=prefix) as server:
+        with start(name, origin, options, prefix=prefix, certificate=certificate) as server:
             server.get("/1k/hot")
             fetched = rig.origin_requests(origin)
-            result = load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8)
+            result = load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8, streams)
             if result["bad"] or rig.origin_requests(origin) != fetched:
                 raise rig.Failure("answers were not 2xx, or reached the origin")
         texts = [open(os.path.join(out, file)).read() for file in os.listdir(out)]
@@ -273,6 +312,7 @@ def quartiles(values):
 
 WORKLOADS = {
     "hot1k": hits, "hot32k": hits, "hot1m": hits,
+    "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "scale": scale, "instr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "scale": scale, "instr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip
