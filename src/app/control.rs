@@ -17,8 +17,8 @@ use crate::admin::Operate;
 use crate::clock;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
-use crate::routing::Snapshots;
-use crate::telemetry::metrics::Metrics;
+use crate::origin::group::{Member, Origins};
+use crate::routing::{Site, Snapshots};
 
 /// The running node, as its operator has it in hand.
 pub struct Control {
@@ -29,7 +29,7 @@ pub struct Control {
     registry: Arc<Registry>,
     tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
-    metrics: Arc<Metrics>,
+    origins: Arc<Origins>,
     started: Instant,
     /// Not ready any more: clients are to go elsewhere.
     draining: AtomicBool,
@@ -52,7 +52,7 @@ impl Control {
         registry: Arc<Registry>,
         tls: Option<Arc<Tls>>,
         tickets: TicketKeys,
-        metrics: Arc<Metrics>,
+        origins: Arc<Origins>,
     ) -> Self {
         let control = Self {
             source,
@@ -61,7 +61,7 @@ impl Control {
             registry,
             tls,
             tickets,
-            metrics,
+            origins,
             started: clock::monotonic(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),
@@ -85,7 +85,7 @@ impl Control {
         match &outcome {
             Ok(version) => tracing::info!(version, sites = current.sites.len(), "configuration reloaded"),
             Err(refused) => {
-                self.metrics.config_refused();
+                self.origins.metrics.config_refused();
                 tracing::error!("configuration not reloaded, the one before it stays: {}", refused.text());
             }
         }
@@ -107,7 +107,9 @@ impl Control {
         };
         let previous = self.snapshots.load();
         let version = previous.version + 1;
-        self.snapshots.replace(snapshot(&config, version, Some(&previous), &self.metrics));
+        let snapshot = snapshot(&config, version, Some(&previous), &self.origins);
+        let snapshot = snapshot.map_err(|error| Refused::Start(error.into()))?;
+        self.snapshots.replace(snapshot);
         if let (Some(tls), Some(settings)) = (&self.tls, settings) {
             tls.replace(settings);
         }
@@ -117,9 +119,9 @@ impl Control {
     }
 
     fn report(&self) {
-        self.metrics.configured(self.snapshots.load().version);
+        self.origins.metrics.configured(self.snapshots.load().version);
         let certificates = self.tls.as_ref().map(|tls| tls.certificates());
-        self.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.expiries()));
+        self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.expiries()));
     }
 
     /// Resolves when the operator asks for a drain.
@@ -171,6 +173,13 @@ impl Refused {
     }
 }
 
+/// The origins of a site and how they stand.
+fn origins_of(site: &Site) -> Vec<Value> {
+    let now = clock::monotonic();
+    let origin = |member: &Arc<Member>| json!({ "site": site.name, "origin": member.peer.label(), "state": member.standing(now).as_str() });
+    site.group.members().iter().map(origin).collect()
+}
+
 fn problems_json(problems: &Problems) -> Value {
     let errors = problems.iter().map(|problem| {
         json!({
@@ -207,6 +216,7 @@ impl Operate for Control {
             "config_version": snapshot.version,
             "draining": self.is_draining(),
             "connections": self.connections(),
+            "origins": snapshot.sites().iter().flat_map(|site| origins_of(site)).collect::<Vec<_>>(),
         })
     }
 }

@@ -30,6 +30,7 @@ use crate::cli::Run;
 use crate::front::Doors;
 use crate::front::tls::certificates::CertificateError;
 use crate::origin::demo::DemoOrigin;
+use crate::origin::peer::AuthorityError;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -48,6 +49,11 @@ pub enum StartError {
     #[error(transparent)]
     #[diagnostic(help("the node reads its certificates when it starts and whenever it reloads"))]
     Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    #[diagnostic(help("`ca` names a PEM file of the authorities that may vouch for an origin"))]
+    Authority(#[from] AuthorityError),
+    #[error("no thread can be started: {0}")]
+    Runtime(std::io::Error),
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
 }
@@ -55,7 +61,11 @@ pub enum StartError {
 impl StartError {
     /// 78 for configuration (as `sysexits` has it), 1 for the rest.
     pub fn exit_code(&self) -> i32 {
-        if matches!(self, Self::Options(_) | Self::File(_) | Self::Certificate(_)) { 78 } else { 1 }
+        if matches!(self, Self::Options(_) | Self::File(_) | Self::Certificate(_) | Self::Authority(_)) {
+            78
+        } else {
+            1
+        }
     }
 }
 
@@ -106,6 +116,7 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     banner(&config, demo.is_some(), options.config.as_deref());
     let life = Life { control: node.control, access_log: node.access_log };
     server.run(RunArgs { shutdown_signal: Box::new(life) });
+    drop(node.checks);
     Ok(())
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use edge_config::Config;
+use pingora::connectors::http::Connector;
 use pingora::server::configuration::ServerConf;
 use rustls::server::ProducesTickets;
+use tokio::runtime::Runtime;
 
 use super::StartError;
 use super::control::Control;
@@ -18,7 +20,8 @@ use crate::front::tls::certificates::{CertificateError, Certificates, server_con
 use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
 use crate::origin::fetch::Fetch;
-use crate::origin::peer::OriginPeer;
+use crate::origin::group::{Group, Origins};
+use crate::origin::peer::AuthorityError;
 use crate::pipeline::Pipeline;
 use crate::routing::{Site, Snapshot, Snapshots};
 use crate::store::Store;
@@ -32,6 +35,8 @@ pub struct Node {
     pub admin: Admin,
     pub control: Arc<Control>,
     pub access_log: Arc<AccessLog>,
+    /// Where active checks run, as long as the node does.
+    pub checks: Runtime,
 }
 
 impl Node {
@@ -50,14 +55,25 @@ impl Node {
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
         });
-        let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &metrics));
+        let checks = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("checks")
+            .enable_all()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let origins = Arc::new(Origins {
+            connector: Arc::new(Connector::new(None)),
+            checks: checks.handle().clone(),
+            metrics: metrics.clone(),
+        });
+        let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &origins)?);
         let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
         let front = Arc::new(Front {
             pipeline: pipeline.clone(),
             snapshots: snapshots.clone(),
             registry: registry.clone(),
             pass: Pass::new(conf, pipeline.clone()),
-            log: Log::new(access_log.clone(), metrics.clone(), node),
+            log: Log::new(access_log.clone(), metrics, node),
         });
         let tickets = TicketKeys::new()?;
         let tls = match config.listen.https.is_empty() {
@@ -65,10 +81,10 @@ impl Node {
             false => Some(Tls::new(tls_settings(&config, &tickets)?)),
         };
         let control =
-            Arc::new(Control::new(source, config.clone(), snapshots, registry, tls.clone(), tickets, metrics));
+            Arc::new(Control::new(source, config.clone(), snapshots, registry, tls.clone(), tickets, origins));
         let admin =
             Admin::new(pipeline, control.clone(), config.listen.addresses().copied().collect(), config.test_clock);
-        Ok(Self { front, tls, admin, control, access_log })
+        Ok(Self { front, tls, admin, control, access_log, checks })
     }
 }
 
@@ -76,15 +92,24 @@ impl Node {
 pub const FIRST_VERSION: u64 = 1;
 
 /// What requests need of a configuration. What is known of the origins of `previous` is kept.
-pub fn snapshot(config: &Config, version: u64, previous: Option<&Snapshot>, metrics: &Arc<Metrics>) -> Snapshot {
-    let _ = previous;
-    let sites = config.sites.iter().map(|site| {
-        let index = metrics.site(&site.name);
-        let peer = Arc::new(OriginPeer::new(site.origins.members[0].origin.clone()));
-        let upstream = Arc::new(Fetch::new(peer.clone(), index, metrics.clone()));
-        (Arc::new(Site::new(site, index, peer, upstream)), site.hosts.clone())
-    });
-    Snapshot::new(version, config.limits, sites.collect())
+///
+/// # Errors
+/// The file of an origin's authorities cannot be used.
+pub fn snapshot(
+    config: &Config,
+    version: u64,
+    previous: Option<&Snapshot>,
+    origins: &Arc<Origins>,
+) -> Result<Snapshot, AuthorityError> {
+    let mut sites = Vec::with_capacity(config.sites.len());
+    for site in &config.sites {
+        let index = origins.metrics.site(&site.name);
+        let known = previous.and_then(|previous| previous.sites().iter().find(|known| known.name == site.name));
+        let group = Group::new(site, index, known.map(|known| known.group.as_ref()), origins)?;
+        let upstream = Arc::new(Fetch::new(group.clone(), index));
+        sites.push((Arc::new(Site::new(site, index, group, upstream)), site.hosts.clone()));
+    }
+    Ok(Snapshot::new(version, config.limits, sites))
 }
 
 /// The keys of session tickets: they outlive a reload, or every session would end with it.

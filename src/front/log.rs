@@ -82,6 +82,7 @@ impl Log {
             return;
         }
         let us = |at: Instant| u64::try_from(since(at).as_micros()).unwrap_or(u64::MAX);
+        let origin = seen.site.zip(outcome.origin).and_then(|(site, origin)| site.group.member_at(origin));
         self.access_log.record(&Record {
             ts: clock::wall(),
             site: seen.site.map_or("", |site| &site.name),
@@ -98,7 +99,7 @@ impl Log {
             age: outcome.age,
             ttfb_us: first_byte.map(us),
             total_us: us(clock::monotonic()),
-            origin: seen.site.filter(|_| outcome.asked_origin).map(|site| site.peer.label()),
+            origin: origin.map(|member| member.peer.label()),
             retries: outcome.retries,
             proto: seen.proto,
             tls: seen.peer.tls,

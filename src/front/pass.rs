@@ -3,6 +3,8 @@
 //! The proxy reads the gate's own serialisation of the head, never the client's bytes, so that both see one request.
 //! What this request is, and what became of it, travels beside it in the task.
 
+mod passed;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,6 @@ use ::h2::server::SendResponse;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use edge_config::section::limits::{Limits, SEND_RATE_MIN};
-use parking_lot::Mutex;
 use pingora::apps::HttpServerApp;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
@@ -22,10 +23,12 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType};
 
-use crate::front::gate::{Forwarding, Framing, Keep, serialise, write_forward_fields};
+use self::passed::{Passed, request_header};
+use crate::front::gate::{Forwarding, serialise};
 use crate::front::h2;
 use crate::front::log::Seen;
 use crate::origin::Failure;
+use crate::origin::fetch::says_nobody_is_there;
 use crate::pipeline::Pipeline;
 use crate::pipeline::request::Outcome;
 use crate::routing::Site;
@@ -34,26 +37,6 @@ use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::fields::Fields;
 use crate::semantics::invalidation::targets;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
-
-/// What the proxy does not see of a request, and what it says about it.
-struct Passed {
-    site: Arc<Site>,
-    limits: Limits,
-    scheme: &'static str,
-    method: String,
-    host: Vec<u8>,
-    target: Vec<u8>,
-    reason: Reason,
-    result: Mutex<PassResult>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct PassResult {
-    status: u16,
-    bytes: u64,
-    failure: Option<Failure>,
-    complete: bool,
-}
 
 tokio::task_local! {
     static PASSED: Arc<Passed>;
@@ -124,60 +107,20 @@ impl Pass {
             None if result.status >= 500 => "status-5xx",
             None => "ok",
         };
-        self.metrics.origin_request(passed.site.index, outcome);
+        let member = passed.asked.lock().choice.as_ref().map(|choice| (choice.index, choice.member.clone()));
+        if let Some((_, member)) = &member {
+            self.metrics.origin_request(passed.site.index, member.peer.label(), outcome);
+        }
         let reason = result.failure.map_or(passed.reason, Failure::reason);
         let cache = if result.failure.is_some() { CacheOutcome::Error } else { CacheOutcome::Pass };
         Outcome {
             bytes: result.bytes,
             complete: result.complete,
-            asked_origin: true,
+            origin: member.map(|(index, _)| index),
+            retries: result.retries,
             ..Outcome::new(if result.status == 0 { 499 } else { result.status }, cache, Some(reason))
         }
     }
-}
-
-impl Passed {
-    fn new(seen: &Seen<'_>, site: &Arc<Site>, limits: Limits) -> Arc<Self> {
-        let head = seen.head;
-        Arc::new(Self {
-            site: site.clone(),
-            limits,
-            scheme: seen.peer.scheme(),
-            method: head.method.as_str().to_owned(),
-            host: head.host.to_vec(),
-            target: head.target.to_vec(),
-            reason: match (head.asks_for_websocket(), head.method.is_safe()) {
-                (true, _) => Reason::PassUpgrade,
-                (false, true) if matches!(head.method.as_str(), "GET" | "HEAD") => Reason::RequestBody,
-                (false, _) => Reason::Method,
-            },
-            result: Mutex::default(),
-        })
-    }
-}
-
-/// The request of an HTTP/2 stream as the proxy takes it: what the gate understood, not what the client sent.
-fn request_header(seen: &Seen<'_>, forwarding: &Forwarding<'_>) -> Option<RequestHeader> {
-    let head = seen.head;
-    let mut fields = Vec::with_capacity(head.fields.as_bytes().len() + 256);
-    write_forward_fields(head, forwarding, Keep::RangeAndConditionals, &mut fields);
-    let mut request = RequestHeader::build(head.method.as_str(), head.target, None).ok()?;
-    // The proxy writes the body to an HTTP/1 origin as its framing needs; it does so for this version only.
-    request.set_version(http::Version::HTTP_2);
-    request.insert_header(http::header::HOST, http::HeaderValue::from_bytes(head.host).ok()?).ok()?;
-    for line in Fields::new(&fields).lines() {
-        let name = http::HeaderName::from_bytes(line.name).ok()?;
-        request.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;
-    }
-    if let Framing::Length(length) = head.framing {
-        request.insert_header(http::header::CONTENT_LENGTH, length).ok()?;
-    }
-    for name in ["te", "expect"] {
-        if let Some(value) = head.fields.first(name) {
-            request.insert_header(name, http::HeaderValue::from_bytes(value).ok()?).ok()?;
-        }
-    }
-    Some(request)
 }
 
 /// The proxy's side.
@@ -218,7 +161,8 @@ impl ProxyHttp for App {
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>, BError> {
         let passed = context.passed()?;
-        let peer = passed.site.peer.resolve().await;
+        let (member, connect) = passed.choose().ok_or_else(|| Error::new_up(ErrorType::ConnectError))?;
+        let peer = member.peer.resolve(connect).await;
         peer.map(Box::new).map_err(|_| Error::new_up(ErrorType::ConnectError))
     }
 
@@ -229,9 +173,15 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
-        let host = passed.site.peer.host_header(&passed.host);
+        let Some(member) = passed.member() else { return Err(Error::new(ErrorType::InternalError)) };
+        let host = member.peer.host_header(&passed.host);
         let value = http::HeaderValue::from_bytes(host).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
-        request.insert_header(http::header::HOST, value)
+        request.insert_header(http::header::HOST, value)?;
+        // Pingora takes it out; servers of gRPC insist on it.
+        if passed.wants_trailers && member.peer.origin().http2 {
+            request.insert_header(http::header::TE, "trailers")?;
+        }
+        Ok(())
     }
 
     async fn upstream_response_filter(
@@ -241,6 +191,12 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
+        if let Some(member) = passed.member() {
+            match says_nobody_is_there(response.status.as_u16()) {
+                true => member.failed(&self.pipeline.metrics),
+                false => member.succeeded(&self.pipeline.metrics),
+            }
+        }
         self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
@@ -262,6 +218,54 @@ impl ProxyHttp for App {
             ..CacheStatus::default()
         };
         append_cache_status(response, &status)
+    }
+
+    /// Nothing has been sent: any request may go to another origin.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let again = context.passed().is_ok_and(|passed| {
+            passed.failed(&self.pipeline.metrics, true);
+            passed.may_try_again()
+        });
+        error.set_retry(again);
+        error
+    }
+
+    /// Something may have been sent: only what can be repeated goes to another origin, and only as long as nothing came.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        if *error.esource() == ErrorSource::Downstream {
+            error.set_retry(false);
+            return error;
+        }
+        let repeatable = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated()
+            && session.response_written().is_none();
+        let closed = matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
+        );
+        // A connection from the pool that was just being closed is nobody's failure, and costs no budget.
+        let again = context.passed().is_ok_and(|passed| {
+            if client_reused && closed {
+                return repeatable && passed.ask_the_same_again();
+            }
+            passed.failed(&self.pipeline.metrics, false);
+            repeatable && closed && passed.may_try_again()
+        });
+        error.set_retry(again);
+        error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {

@@ -1,51 +1,68 @@
 //! Asking an origin over Pingora's connector, with deadlines and limits of our own.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use edge_config::section::limits::{FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX};
-use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, ErrorType};
 
-use super::peer::OriginPeer;
+use super::group::{Choice, Group, Member, Origins};
 use super::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream};
 use crate::semantics::fields::Fields;
 use crate::semantics::hop_by_hop::end_to_end;
-use crate::telemetry::metrics::Metrics;
 
-/// A connection from the pool may be dying; a request on it is tried again this often, always before the first byte.
-const RETRIES_MAX: u32 = 2;
+/// A connection from the pool may be dying; a request on it is tried again with the same origin this often.
+const STALE_CONNECTIONS_MAX: u32 = 2;
 
-/// The real upstream.
+/// The real upstream: the origins of a site.
 pub struct Fetch {
-    connector: Arc<Connector>,
-    peer: Arc<OriginPeer>,
+    group: Arc<Group>,
     /// The label index of the site in the metrics.
     site: usize,
-    metrics: Arc<Metrics>,
 }
 
 impl Fetch {
-    pub fn new(peer: Arc<OriginPeer>, site: usize, metrics: Arc<Metrics>) -> Self {
-        Self { connector: Arc::new(Connector::new(None)), peer, site, metrics }
+    pub fn new(group: Arc<Group>, site: usize) -> Self {
+        Self { group, site }
     }
 
-    async fn attempt(&self, peer: &HttpPeer, request: &OriginRequest) -> Result<HttpSession, Attempt> {
-        let timeouts = &self.peer.origin().timeouts;
-        let connecting = self.connector.get_http_session(peer);
-        let (mut session, reused) = match tokio::time::timeout(timeouts.connect.get(), connecting).await {
+    /// Asks one origin, on a new connection when those it kept are dead.
+    async fn ask(&self, choice: &Choice, request: &OriginRequest) -> Result<(HttpSession, HttpPeer), Failure> {
+        let peer = choice.member.peer.resolve(choice.connect).await?;
+        let mut stale = 0;
+        loop {
+            match self.attempt(choice, &peer, request).await {
+                Ok(session) => return Ok((session, peer)),
+                Err(Attempt::Again) if stale < STALE_CONNECTIONS_MAX => stale += 1,
+                Err(Attempt::Again) => return Err(Failure::Closed),
+                Err(Attempt::Final(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    async fn attempt(&self, choice: &Choice, peer: &HttpPeer, request: &OriginRequest) -> Result<HttpSession, Attempt> {
+        let timeouts = &choice.member.peer.origin().timeouts;
+        let connecting = self.group.origins.connector.get_http_session(peer);
+        let (mut session, reused) = match tokio::time::timeout(choice.connect, connecting).await {
             Ok(Ok(connected)) => connected,
-            Ok(Err(_)) | Err(_) => return Err(Attempt::Final(Failure::Unreachable)),
+            Ok(Err(_)) | Err(_) => {
+                choice.member.peer.turn();
+                return Err(Attempt::Final(Failure::Unreachable));
+            }
         };
-        let header = self.request_header(request).ok_or(Attempt::Final(Failure::Malformed))?;
+        let header = self.request_header(choice, request).and_then(|header| target_for(&session, header));
+        let header = header.ok_or(Attempt::Final(Failure::Malformed))?;
+        // The connector looks at the peer's only for connecting.
         session.set_write_timeout(Some(timeouts.between_bytes.get()));
         session.set_read_timeout(Some(timeouts.first_byte.get()));
         let exchange = async {
-            session.write_request_header(Box::new(header)).await?;
+            send_head(&mut session, header).await?;
             loop {
                 session.read_response_header().await?;
                 // Interim responses are not for us; the final one follows.
@@ -62,11 +79,11 @@ impl Fetch {
         }
     }
 
-    fn request_header(&self, request: &OriginRequest) -> Option<RequestHeader> {
+    fn request_header(&self, choice: &Choice, request: &OriginRequest) -> Option<RequestHeader> {
         let fields = Fields::new(&request.fields);
         let count = fields.lines().count() + 1;
         let mut header = RequestHeader::build_no_case(request.method, &request.target, Some(count)).ok()?;
-        let host = self.peer.host_header(&request.host);
+        let host = choice.member.peer.host_header(&request.host);
         header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(host).ok()?).ok()?;
         for line in fields.lines() {
             let name = http::HeaderName::from_bytes(line.name).ok()?;
@@ -100,44 +117,90 @@ fn failure_of(error: &BError) -> Failure {
     }
 }
 
+/// Sends the head of a request without a body.
+pub(super) async fn send_head(session: &mut HttpSession, header: RequestHeader) -> Result<(), BError> {
+    match session {
+        // Otherwise the origin waits for a body.
+        HttpSession::H2(stream) => stream.write_request_header(Box::new(header), true),
+        session => session.write_request_header(Box::new(header)).await,
+    }
+}
+
+/// The header as the protocol of the session wants it: HTTP/2 has the host in the target.
+pub(super) fn target_for(session: &HttpSession, mut header: RequestHeader) -> Option<RequestHeader> {
+    if let HttpSession::H2(_) = session {
+        let host = header.headers.get(http::header::HOST)?.as_bytes();
+        let target = http::uri::PathAndQuery::try_from(header.raw_path()).ok()?;
+        let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(target).build().ok()?;
+        header.set_uri(uri);
+        header.remove_header(&http::header::HOST);
+    }
+    Some(header)
+}
+
 #[async_trait]
 impl Upstream for Fetch {
     async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure> {
-        let started = crate::clock::monotonic();
-        let opened = async {
-            let peer = self.peer.resolve().await?;
-            let mut retries = 0;
-            let session = loop {
-                match self.attempt(&peer, request).await {
-                    Ok(session) => break session,
-                    Err(Attempt::Again) if retries < RETRIES_MAX => retries += 1,
-                    Err(Attempt::Again) => return Err(Failure::Closed),
-                    Err(Attempt::Final(failure)) => return Err(failure),
-                }
+        self.group.begin();
+        let mut tried = Vec::new();
+        let mut choice = self.group.choose(&tried).ok_or(Failure::Unreachable)?;
+        loop {
+            let opened = self.open_at(&choice, request, tried.len()).await;
+            let Err(failure) = &opened else { return opened };
+            // GET and HEAD may be asked again, as long as nothing has come. An origin that took its time has used up the
+            // client's, too.
+            if !matches!(failure, Failure::Unreachable | Failure::Closed) {
+                return opened;
+            }
+            tried.push(choice.index);
+            choice = match self.group.choose_again(&tried) {
+                Some(choice) => choice,
+                None => return opened,
             };
-            self.response(session, peer, request, retries)
         }
-        .await;
-        self.metrics.origin_seconds(crate::clock::monotonic().duration_since(started).as_secs_f64());
+    }
+}
+
+impl Fetch {
+    async fn open_at(
+        &self,
+        choice: &Choice,
+        request: &OriginRequest,
+        retries: usize,
+    ) -> Result<OriginResponse, Failure> {
+        let metrics = &self.group.origins.metrics;
+        let member = &choice.member;
+        let started = crate::clock::monotonic();
+        let deadline = member.peer.origin().timeouts.total.map(|total| started + total.get());
+        let asked = within(deadline, self.ask(choice, request)).await;
+        let opened = asked
+            .unwrap_or(Err(Failure::FirstByteTimeout))
+            .and_then(|(session, peer)| self.response(session, peer, choice, request, deadline, retries));
+        metrics.origin_seconds(crate::clock::monotonic().duration_since(started).as_secs_f64());
         let outcome = match &opened {
             Ok(response) if response.status >= 500 => "status-5xx",
             Ok(_) => "ok",
             Err(failure) => failure.outcome(),
         };
-        self.metrics.origin_request(self.site, outcome);
+        metrics.origin_request(self.site, member.peer.label(), outcome);
+        match &opened {
+            Ok(response) if !says_nobody_is_there(response.status) => member.succeeded(metrics),
+            _ => member.failed(metrics),
+        }
         opened
     }
-}
 
-impl Fetch {
     fn response(
         &self,
         mut session: HttpSession,
         peer: HttpPeer,
+        choice: &Choice,
         request: &OriginRequest,
-        retries: u32,
+        deadline: Option<Instant>,
+        retries: usize,
     ) -> Result<OriginResponse, Failure> {
-        session.set_read_timeout(Some(self.peer.origin().timeouts.between_bytes.get()));
+        let timeouts = &choice.member.peer.origin().timeouts;
+        session.set_read_timeout(Some(timeouts.between_bytes.get()));
         let header = session.response_header().ok_or(Failure::Malformed)?;
         let status = header.status.as_u16();
         if status == 101 || !framing_is_sound(header) {
@@ -154,11 +217,27 @@ impl Fetch {
         let body = FetchBody {
             session: Some(session),
             peer,
-            connector: self.connector.clone(),
+            member: choice.member.clone(),
+            origins: self.group.origins.clone(),
             remaining: if bodiless { Some(0) } else { length },
-            idle: self.peer.origin().timeouts.idle.get(),
+            idle: timeouts.idle.get(),
+            deadline,
         };
-        Ok(OriginResponse { status, fields, length, body: Box::new(body), retries })
+        let (origin, retries) = (choice.index, u32::try_from(retries).unwrap_or(u32::MAX));
+        Ok(OriginResponse { status, fields, length, body: Box::new(body), retries, origin })
+    }
+}
+
+/// Statuses a gateway or a server that is going down answers with: somebody else may do better.
+pub fn says_nobody_is_there(status: u16) -> bool {
+    matches!(status, 502..=504)
+}
+
+/// Waits no longer than until a deadline.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), work).await.ok(),
+        None => Some(work.await),
     }
 }
 
@@ -202,9 +281,12 @@ fn field_lines(header: &ResponseHeader) -> Option<Vec<u8>> {
 struct FetchBody {
     session: Option<HttpSession>,
     peer: HttpPeer,
-    connector: Arc<Connector>,
+    member: Arc<Member>,
+    origins: Arc<Origins>,
     remaining: Option<u64>,
-    idle: std::time::Duration,
+    idle: Duration,
+    /// When the whole response is due.
+    deadline: Option<Instant>,
 }
 
 #[async_trait]
@@ -212,10 +294,13 @@ impl OriginBody for FetchBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let Some(session) = self.session.as_mut() else { return Ok(None) };
-            if session.response_done() || self.remaining == Some(0) {
+            // A stream of HTTP/2 has an end of its own; a length that is reached is not that yet.
+            let all_there = self.remaining == Some(0) && !matches!(session, HttpSession::H2(_));
+            if all_there || (session.response_done() && ended_well(session)) {
                 return self.finish().await;
             }
-            match session.read_response_body().await {
+            let read = within(self.deadline, session.read_response_body()).await;
+            match read.unwrap_or_else(|| Err(BError::from(pingora::Error::new_up(ErrorType::ReadTimedout)))) {
                 Ok(Some(piece)) if piece.is_empty() => {}
                 Ok(Some(piece)) => {
                     if let Some(remaining) = &mut self.remaining {
@@ -226,6 +311,7 @@ impl OriginBody for FetchBody {
                 Ok(None) => return self.finish().await,
                 Err(error) => {
                     self.session = None;
+                    self.member.failed(&self.origins.metrics);
                     return Err(failure_of(&error));
                 }
             }
@@ -233,15 +319,24 @@ impl OriginBody for FetchBody {
     }
 }
 
+/// A stream of HTTP/2 that was reset has ended too, but not well; reading on says so.
+fn ended_well(session: &mut HttpSession) -> bool {
+    match session {
+        HttpSession::H2(stream) => stream.check_response_end_or_error().unwrap_or(false),
+        _ => true,
+    }
+}
+
 impl FetchBody {
     async fn finish(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(mut session) = self.session.take() else { return Ok(None) };
-        if self.remaining.is_some_and(|remaining| remaining > 0) {
+        if self.remaining.is_some_and(|remaining| remaining > 0) || !ended_well(&mut session) {
+            self.member.failed(&self.origins.metrics);
             return Err(Failure::Closed);
         }
         // Only a connection at the end of its response goes back to the pool.
         if session.response_done() {
-            self.connector.release_http_session(session, &self.peer, Some(self.idle)).await;
+            self.origins.connector.release_http_session(session, &self.peer, Some(self.idle)).await;
         }
         Ok(None)
     }

@@ -1,11 +1,23 @@
 //! Who answers, and asking them.
 //!
 //! [`Upstream`] is what a fill asks; [`fetch`] is the real one, on Pingora's connector. Everything that can go wrong on
-//! the way is a [`Failure`]. [`demo`] is the built-in demonstration origin of a node that has no other.
+//! the way is a [`Failure`].
+//!
+//! - [`balance`], [`health`], [`ejection`], [`retry`]: who is asked, who is up, and how often one tries again. Pure.
+//! - [`peer`]: one origin as Pingora connects to it.
+//! - [`group`]: the origins of a site together.
+//! - [`probe`]: active checks.
+//! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
+pub mod balance;
 pub mod demo;
+pub mod ejection;
 pub mod fetch;
+pub mod group;
+pub mod health;
 pub mod peer;
+pub mod probe;
+pub mod retry;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,8 +45,10 @@ pub struct OriginResponse {
     /// The length the origin promised.
     pub length: Option<u64>,
     pub body: Box<dyn OriginBody>,
-    /// Connections tried before this one answered.
+    /// Origins that failed before this one answered.
     pub retries: u32,
+    /// The index of the member of the group that answered.
+    pub origin: usize,
 }
 
 /// Somebody who can be asked for a response.

@@ -269,7 +269,7 @@ impl Pipeline {
         let ttl = Some(stale.freshness().ttl_seconds(request.now));
         let status = CacheStatus { hit: true, ttl, detail: Some(reason), ..CacheStatus::default() };
         let mut outcome = deliver(&request, stale, status, CacheOutcome::Stale, exchange).await?;
-        outcome.asked_origin = true;
+        outcome.origin = request.site.only_origin();
         Ok(outcome)
     }
 
@@ -286,7 +286,7 @@ impl Pipeline {
         let forward = Some(plan.forward);
         let status = CacheStatus { forward, detail: Some(failure.reason()), ..CacheStatus::default() };
         let mut outcome = failure::answer(failure.status(), request.method, status, exchange).await?;
-        outcome.asked_origin = true;
+        outcome.origin = request.site.only_origin();
         Ok(outcome)
     }
 
@@ -325,7 +325,7 @@ impl Pipeline {
             Some(record) => deliver(&request, record, status, cache, exchange).await?,
             None => stream(&request, seat.reader, head, status, cache, exchange).await?,
         };
-        outcome.asked_origin = true;
+        outcome.origin = Some(head.origin);
         outcome.retries = head.retries;
         Ok(outcome)
     }

@@ -127,6 +127,7 @@ impl Job {
             sharing,
             origin_status: 304,
             retries: response.retries,
+            origin: response.origin,
             record: Some(record),
         };
         self.fill.publish_head(head, Room::Nothing);
@@ -138,7 +139,7 @@ impl Job {
         response: OriginResponse,
         facts: &RequestFacts,
     ) -> Result<(), Failure> {
-        let OriginResponse { status, mut fields, length, mut body, retries } = response;
+        let OriginResponse { status, mut fields, length, mut body, retries, origin } = response;
         with_date(&mut fields, facts.response_time);
         let upstream_status = take(&mut fields, "cache-status");
         let head = Head { upstream_status, ..self.judge(pipeline, status, fields, length, facts) };
@@ -146,8 +147,17 @@ impl Job {
         #[cfg(test)]
         let fill_pos = if planted(Planted::FillPosAfterHead) { pipeline.store.ledger.applied() } else { fill_pos };
         let unpublished = Some(head);
-        let mut receiving =
-            Receiving { job: self, pipeline, unpublished, held: Vec::new(), body: None, length, fill_pos, retries };
+        let mut receiving = Receiving {
+            job: self,
+            pipeline,
+            unpublished,
+            held: Vec::new(),
+            body: None,
+            length,
+            fill_pos,
+            retries,
+            origin,
+        };
         loop {
             if receiving.unpublished.is_none() && !self.fill.may_go_on().await {
                 return Err(Failure::Abandoned);
@@ -234,6 +244,7 @@ struct Receiving<'a> {
     fill_pos: Position,
     /// Connections that failed before this answer.
     retries: u32,
+    origin: usize,
 }
 
 struct Keeping {
@@ -278,6 +289,7 @@ impl Receiving<'_> {
             sharing,
             origin_status: status,
             retries: self.retries,
+            origin: self.origin,
             record,
         };
         let room = match (reservation, head.record.is_some()) {

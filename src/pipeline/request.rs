@@ -58,9 +58,9 @@ pub struct Outcome {
     pub age: Option<u64>,
     /// The client got everything it was promised; otherwise its connection must not look as if it had.
     pub complete: bool,
-    /// The origin was asked for this request.
-    pub asked_origin: bool,
-    /// Connections to the origin that failed before one answered.
+    /// The index of the origin that answered this request, if it is known.
+    pub origin: Option<usize>,
+    /// Origins that failed before one answered.
     pub retries: u32,
 }
 
@@ -72,6 +72,6 @@ impl Outcome {
     }
 
     pub fn new(status: u16, cache: CacheOutcome, reason: Option<Reason>) -> Self {
-        Self { status, cache, reason, bytes: 0, ttl: None, age: None, complete: true, asked_origin: false, retries: 0 }
+        Self { status, cache, reason, bytes: 0, ttl: None, age: None, complete: true, origin: None, retries: 0 }
     }
 }

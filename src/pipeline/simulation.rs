@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
-use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream, peer::OriginPeer};
+use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream, group::Group};
 use crate::pipeline::{Pipeline, request::Method, request::Request};
 use crate::routing::Site;
 use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
@@ -267,7 +267,7 @@ impl SimulatedOrigin {
         let at_once = rng.one_in(4);
         let status = if unchanged { 304 } else { 200 };
         let body = Box::new(SimulatedBody { world: self.0.clone(), pieces, fails, at_once });
-        Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0 })
+        Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0, origin: 0 })
     }
 }
 
@@ -464,7 +464,7 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
         set_cookie: SetCookie::default(),
         get_body: GetBody::default(),
         trusted_clients: Vec::new(),
-        peer: Arc::new(OriginPeer::new("http://simulated".parse().expect("an origin"))),
+        group: Group::idle("simulated", "http://simulated".parse().expect("an origin")),
         upstream: Arc::new(SimulatedOrigin(world.clone())),
     });
     let clients = (0..CLIENTS).map(|id| (id, client(id, pipeline.clone(), site.clone(), world.clone())));

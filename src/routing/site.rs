@@ -6,7 +6,7 @@ use std::sync::Arc;
 use edge_config::section::site::{GetBody, Network, SetCookie as SetCookieSetting};
 
 use crate::origin::Upstream;
-use crate::origin::peer::OriginPeer;
+use crate::origin::group::Group;
 use crate::semantics::storable::SetCookie;
 
 /// One site: its policies and who answers for it. Immutable; a new configuration makes new ones.
@@ -17,7 +17,8 @@ pub struct Site {
     pub set_cookie: SetCookie,
     pub get_body: GetBody,
     pub trusted_clients: Vec<Network>,
-    pub peer: Arc<OriginPeer>,
+    pub group: Arc<Group>,
+    /// The same, as a fill asks.
     pub upstream: Arc<dyn Upstream>,
 }
 
@@ -25,7 +26,7 @@ impl Site {
     pub fn new(
         config: &edge_config::section::site::Site,
         index: usize,
-        peer: Arc<OriginPeer>,
+        group: Arc<Group>,
         upstream: Arc<dyn Upstream>,
     ) -> Self {
         let set_cookie = match config.set_cookie {
@@ -38,9 +39,14 @@ impl Site {
             set_cookie,
             get_body: config.get_body,
             trusted_clients: config.trusted_clients.clone(),
-            peer,
+            group,
             upstream,
         }
+    }
+
+    /// The index of the origin, where there is no other: who failed is known then.
+    pub fn only_origin(&self) -> Option<usize> {
+        (self.group.members().len() == 1).then_some(0)
     }
 
     /// Whether what a client says of itself in `X-Forwarded-*` and the like is believed.

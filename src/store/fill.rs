@@ -36,6 +36,8 @@ pub struct FillHead {
     pub origin_status: u16,
     /// Connections that failed before the one that answered.
     pub retries: u32,
+    /// The index of the origin that answered.
+    pub origin: usize,
     /// The finished response, where it was complete when the head was published.
     pub record: Option<Arc<StoredResponse>>,
 }

@@ -55,7 +55,9 @@ families! {
     /// Connections from clients that are open now.
     connections: IntGauge = "littoral_connections" [];
     /// Requests sent to origins, by what became of them.
-    origin_requests: IntCounterVec = "littoral_origin_requests_total" ["site", "outcome"];
+    origin_requests: IntCounterVec = "littoral_origin_requests_total" ["site", "origin", "outcome"];
+    /// 1 where an origin gets requests, 0 where its checks or its answers say that it is not up.
+    origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin"];
     /// Seconds from asking an origin to the head of its answer.
     origin_seconds: Histogram = "littoral_origin_seconds" [];
     /// Requests that wait now for a response another request is fetching.
@@ -248,8 +250,13 @@ impl Metrics {
 
     /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed` or
     /// `abandoned`.
-    pub fn origin_request(&self, site: usize, outcome: &'static str) {
-        self.families.origin_requests.with_label_values(&[self.site_name(site).as_str(), outcome]).inc();
+    pub fn origin_request(&self, site: usize, origin: &str, outcome: &'static str) {
+        self.families.origin_requests.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
+    }
+
+    /// Says whether an origin gets requests.
+    pub fn origin_up(&self, site: usize, origin: &str, up: bool) {
+        self.families.origin_up.with_label_values(&[self.site_name(site).as_str(), origin]).set(i64::from(up));
     }
 
     /// Observes the seconds until the head of an origin's answer.
@@ -369,7 +376,8 @@ mod tests {
         metrics.certificates(&[("www.example.com".into(), 1_800_000_000)]);
         metrics.configured(2);
         metrics.config_refused();
-        metrics.origin_request(0, "ok");
+        metrics.origin_request(0, "a.example.net:443", "ok");
+        metrics.origin_up(0, "a.example.net:443", true);
         metrics.origin_seconds(0.3);
         metrics.fill_waiters.inc();
         metrics.store_evictions.inc();
@@ -434,7 +442,8 @@ mod tests {
             ("littoral_ttfb_seconds_bucket{cache=\"hit\",le=\"0.0001\"}", 0.0),
             ("littoral_ttfb_seconds_bucket{cache=\"hit\",le=\"0.00025\"}", 1.0),
             ("littoral_refusals_total{reason=\"bad-host\"}", 1.0),
-            ("littoral_origin_requests_total{outcome=\"ok\",site=\"default\"}", 1.0),
+            ("littoral_origin_requests_total{origin=\"a.example.net:443\",outcome=\"ok\",site=\"default\"}", 1.0),
+            ("littoral_origin_up{origin=\"a.example.net:443\",site=\"default\"}", 1.0),
             ("littoral_origin_seconds_sum", 0.3),
             ("littoral_store_bytes{tier=\"memory\"}", 7.0),
             ("littoral_store_objects{tier=\"memory\"}", 3.0),

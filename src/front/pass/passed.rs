@@ -1,0 +1,148 @@
+//! One request on the pass path: what the proxy does not see of it, who is asked, and what became of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_config::section::limits::Limits;
+use parking_lot::Mutex;
+use pingora::http::RequestHeader;
+
+use crate::front::gate::{Forwarding, Framing, Keep, write_forward_fields};
+use crate::front::log::Seen;
+use crate::origin::Failure;
+use crate::origin::group::{Choice, Member};
+use crate::routing::Site;
+use crate::semantics::cache_status::Reason;
+use crate::semantics::fields::Fields;
+use crate::telemetry::metrics::Metrics;
+
+/// What the proxy does not see of a request, and what it says about it.
+pub(super) struct Passed {
+    pub(super) site: Arc<Site>,
+    pub(super) limits: Limits,
+    pub(super) scheme: &'static str,
+    pub(super) method: String,
+    pub(super) host: Vec<u8>,
+    pub(super) target: Vec<u8>,
+    pub(super) wants_trailers: bool,
+    pub(super) reason: Reason,
+    pub(super) result: Mutex<PassResult>,
+    pub(super) asked: Mutex<Asked>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct PassResult {
+    pub(super) status: u16,
+    pub(super) bytes: u64,
+    pub(super) failure: Option<Failure>,
+    pub(super) complete: bool,
+    pub(super) retries: u32,
+}
+
+/// Who has been asked for a request.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) tried: Vec<usize>,
+    pub(super) choice: Option<Choice>,
+    /// Chosen when the one before failed, and paid for from the budget.
+    pub(super) next: Option<Choice>,
+}
+
+impl Passed {
+    pub(super) fn new(seen: &Seen<'_>, site: &Arc<Site>, limits: Limits) -> Arc<Self> {
+        let head = seen.head;
+        Arc::new(Self {
+            site: site.clone(),
+            limits,
+            scheme: seen.peer.scheme(),
+            method: head.method.as_str().to_owned(),
+            host: head.host.to_vec(),
+            wants_trailers: head.fields.first("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers")),
+            target: head.target.to_vec(),
+            reason: match (head.asks_for_websocket(), head.method.is_safe()) {
+                (true, _) => Reason::PassUpgrade,
+                (false, true) if matches!(head.method.as_str(), "GET" | "HEAD") => Reason::RequestBody,
+                (false, _) => Reason::Method,
+            },
+            result: Mutex::default(),
+            asked: Mutex::default(),
+        })
+    }
+}
+
+impl Passed {
+    /// Who is asked now.
+    pub(super) fn choose(&self) -> Option<(Arc<Member>, Duration)> {
+        let mut asked = self.asked.lock();
+        if asked.choice.is_none() {
+            self.site.group.begin();
+        }
+        let choice = match asked.next.take() {
+            Some(next) => next,
+            None => self.site.group.choose(&asked.tried)?,
+        };
+        let chosen = (choice.member.clone(), choice.connect);
+        asked.choice = Some(choice);
+        Some(chosen)
+    }
+
+    pub(super) fn member(&self) -> Option<Arc<Member>> {
+        self.asked.lock().choice.as_ref().map(|choice| choice.member.clone())
+    }
+
+    pub(super) fn failed(&self, metrics: &Metrics, to_connect: bool) {
+        if let Some(member) = self.member() {
+            if to_connect {
+                member.peer.turn();
+            }
+            member.failed(metrics);
+        }
+    }
+
+    /// Whether another origin may be asked; it is chosen then.
+    pub(super) fn may_try_again(&self) -> bool {
+        let mut asked = self.asked.lock();
+        let failed = asked.choice.as_ref().map(|choice| choice.index);
+        asked.tried.extend(failed);
+        asked.next = self.site.group.choose_again(&asked.tried);
+        if asked.next.is_some() {
+            self.result.lock().retries += 1;
+        }
+        asked.next.is_some()
+    }
+
+    /// Has the same origin asked on another connection.
+    pub(super) fn ask_the_same_again(&self) -> bool {
+        let mut asked = self.asked.lock();
+        asked.next = asked.choice.as_ref().map(|choice| Choice {
+            index: choice.index,
+            member: choice.member.clone(),
+            connect: choice.connect,
+        });
+        true
+    }
+}
+
+/// The request of an HTTP/2 stream as the proxy takes it: what the gate understood, not what the client sent.
+pub(super) fn request_header(seen: &Seen<'_>, forwarding: &Forwarding<'_>) -> Option<RequestHeader> {
+    let head = seen.head;
+    let mut fields = Vec::with_capacity(head.fields.as_bytes().len() + 256);
+    write_forward_fields(head, forwarding, Keep::RangeAndConditionals, &mut fields);
+    let mut request = RequestHeader::build(head.method.as_str(), head.target, None).ok()?;
+    // The proxy writes the body to an HTTP/1 origin as its framing needs; it does so for this version only.
+    request.set_version(http::Version::HTTP_2);
+    request.insert_header(http::header::HOST, http::HeaderValue::from_bytes(head.host).ok()?).ok()?;
+    for line in Fields::new(&fields).lines() {
+        let name = http::HeaderName::from_bytes(line.name).ok()?;
+        request.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;
+    }
+    if let Framing::Length(length) = head.framing {
+        request.insert_header(http::header::CONTENT_LENGTH, length).ok()?;
+    }
+    for name in ["te", "expect"] {
+        if let Some(value) = head.fields.first(name) {
+            request.insert_header(name, http::HeaderValue::from_bytes(value).ok()?).ok()?;
+        }
+    }
+    Some(request)
+}

@@ -1,0 +1,289 @@
+//! The origins of a site together: who is up, who is asked next, and how often one may try again.
+
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use edge_config::section::group as config;
+use parking_lot::Mutex;
+use pingora::connectors::http::Connector;
+
+use super::balance::SmoothWeighted;
+use super::ejection::Ejection;
+use super::health::Health;
+use super::peer::{AuthorityError, OriginPeer};
+use super::probe;
+use super::retry::Budget;
+use crate::clock;
+use crate::telemetry::metrics::Metrics;
+
+/// When nobody is up, somebody is asked all the same; that one gets this long to accept a connection, so that the client
+/// has its answer within a second.
+const DESPERATE_CONNECT: Duration = Duration::from_millis(300);
+
+/// What all groups of a node share.
+pub struct Origins {
+    /// One pool of connections: a new configuration finds those of the old.
+    pub connector: Arc<Connector>,
+    /// Where active checks run.
+    pub checks: tokio::runtime::Handle,
+    pub metrics: Arc<Metrics>,
+}
+
+/// One origin of a group, and what is known of it.
+pub struct Member {
+    pub peer: OriginPeer,
+    config: config::Member,
+    /// For whom it is checked and counted.
+    settings: Settings,
+    state: Mutex<State>,
+}
+
+/// What a member that a new configuration leaves alone must not have changed.
+#[derive(Clone, PartialEq)]
+struct Settings {
+    site: String,
+    index: usize,
+    health: Option<config::Health>,
+    eject: Option<config::Eject>,
+    check_host: Option<String>,
+}
+
+struct State {
+    health: Option<Health>,
+    ejection: Ejection,
+    /// What the metrics were told.
+    shown_up: Option<bool>,
+}
+
+/// Whether a member is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Up,
+    /// Left alone for a while, because requests to it failed.
+    Ejected,
+    /// Its checks fail.
+    Down,
+}
+
+impl Standing {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Ejected => "ejected",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl Member {
+    pub fn standing(&self, now: Instant) -> Standing {
+        let state = self.state.lock();
+        match (state.health.is_none_or(|health| health.is_up()), state.ejection.is_ejected(now)) {
+            (false, _) => Standing::Down,
+            (true, true) => Standing::Ejected,
+            (true, false) => Standing::Up,
+        }
+    }
+
+    /// A request was answered.
+    pub fn succeeded(&self, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        state.ejection.succeeded();
+        self.show(&mut state, metrics);
+    }
+
+    /// A request was not answered, or with a status that says nobody is there.
+    pub fn failed(&self, metrics: &Metrics) {
+        let now = clock::monotonic();
+        let mut state = self.state.lock();
+        if state.ejection.failed(now) {
+            let seconds = state.ejection.left(now).as_secs();
+            tracing::warn!(
+                site = self.settings.site,
+                origin = self.peer.label(),
+                seconds,
+                "origin ejected: requests fail"
+            );
+        }
+        self.show(&mut state, metrics);
+    }
+
+    /// A check has a result.
+    pub fn checked(&self, result: Result<(), String>, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        let passed = result.is_ok();
+        if let Some(health) = &mut state.health
+            && health.checked(passed)
+        {
+            let (site, origin) = (&self.settings.site, self.peer.label());
+            match result {
+                Ok(()) => tracing::info!(site, origin, "origin is up"),
+                Err(why) => tracing::warn!(site, origin, why, "origin is down"),
+            }
+        }
+        self.show(&mut state, metrics);
+    }
+
+    fn show(&self, state: &mut State, metrics: &Metrics) {
+        let up = state.health.is_none_or(|health| health.is_up()) && !state.ejection.is_ejected(clock::monotonic());
+        if state.shown_up != Some(up) {
+            state.shown_up = Some(up);
+            metrics.origin_up(self.settings.index, self.peer.label(), up);
+        }
+    }
+
+    /// The checks, and the host they ask for.
+    pub fn check_settings(&self) -> Option<(&config::Health, Option<&str>)> {
+        self.settings.health.as_ref().map(|health| (health, self.settings.check_host.as_deref()))
+    }
+}
+
+/// A member that is to be asked.
+pub struct Choice {
+    pub index: usize,
+    pub member: Arc<Member>,
+    /// How long it may take to accept a connection.
+    pub connect: Duration,
+}
+
+/// The origins of a site.
+pub struct Group {
+    members: Vec<Arc<Member>>,
+    balance: Mutex<SmoothWeighted>,
+    budget: Mutex<Budget>,
+    retries_max: u32,
+    pub origins: Arc<Origins>,
+}
+
+impl Group {
+    /// The origins of a site that is counted by `index`. What is known of those that `previous` has too is kept.
+    ///
+    /// # Errors
+    /// The file of an origin's authorities cannot be used.
+    pub fn new(
+        site: &edge_config::section::site::Site,
+        index: usize,
+        previous: Option<&Self>,
+        origins: &Arc<Origins>,
+    ) -> Result<Arc<Self>, AuthorityError> {
+        let config = &site.origins;
+        let settings = Settings {
+            site: site.name.clone(),
+            index,
+            health: config.health.clone(),
+            eject: config.eject,
+            check_host: config.health.as_ref().and_then(|health| health.host.clone()).or_else(|| first_host(site)),
+        };
+        let mut members = Vec::with_capacity(config.members.len());
+        for member in &config.members {
+            let same = |old: &&Arc<Member>| old.config == *member && old.settings == settings;
+            members.push(match previous.and_then(|group| group.members.iter().find(same)) {
+                // Its file of authorities may hold others now.
+                Some(known) if member.origin.ca.is_none() => known.clone(),
+                _ => Self::member(member, &settings, origins)?,
+            });
+        }
+        Ok(Arc::new(Self {
+            balance: Mutex::new(SmoothWeighted::new(members.len())),
+            budget: Mutex::new(Budget::new(config.retry, clock::monotonic())),
+            retries_max: config.retry.attempts,
+            members,
+            origins: origins.clone(),
+        }))
+    }
+
+    fn member(
+        config: &config::Member,
+        settings: &Settings,
+        origins: &Arc<Origins>,
+    ) -> Result<Arc<Member>, AuthorityError> {
+        let health = settings.health.as_ref().map(|health| Health::new(health.fall, health.rise));
+        let member = Arc::new(Member {
+            peer: OriginPeer::new(config.origin.clone(), &settings.site)?,
+            config: config.clone(),
+            settings: settings.clone(),
+            state: Mutex::new(State { health, ejection: Ejection::new(settings.eject), shown_up: None }),
+        });
+        member.show(&mut member.state.lock(), &origins.metrics);
+        if settings.health.is_some() {
+            let watched: Weak<Member> = Arc::downgrade(&member);
+            origins.checks.spawn(probe::watch(watched, origins.clone()));
+        }
+        Ok(member)
+    }
+
+    /// A group that nobody asks, for tests.
+    #[cfg(test)]
+    pub fn idle(site: &str, origin: edge_config::section::origin::Origin) -> Arc<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let origins = Arc::new(Origins {
+            connector: Arc::new(Connector::new(None)),
+            checks: runtime.handle().clone(),
+            metrics: Metrics::new("test"),
+        });
+        let site = edge_config::section::site::Site::of_one(site, origin);
+        Self::new(&site, 0, None, &origins).expect("there is no file to read")
+    }
+
+    pub fn members(&self) -> &[Arc<Member>] {
+        &self.members
+    }
+
+    /// The member with this index.
+    pub fn member_at(&self, index: usize) -> Option<&Arc<Member>> {
+        self.members.get(index)
+    }
+
+    /// A request begins.
+    pub fn begin(&self) {
+        self.budget.lock().request();
+    }
+
+    /// Chooses who is asked, or asked next when the `tried` have failed.
+    ///
+    /// Of those that are up, the lowest tier that has one; when nobody is, and none has been tried, somebody all the same:
+    /// one that is only ejected before one whose checks fail.
+    pub fn choose(&self, tried: &[usize]) -> Option<Choice> {
+        let now = clock::monotonic();
+        let standings: Vec<(usize, u8, u32, Standing)> = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !tried.contains(index))
+            .map(|(index, member)| (index, member.config.tier, member.config.weight, member.standing(now)))
+            .collect();
+        for standing in [Standing::Up, Standing::Ejected, Standing::Down] {
+            if standing != Standing::Up && !tried.is_empty() {
+                return None;
+            }
+            let of_standing = || standings.iter().filter(|(_, _, _, theirs)| *theirs == standing);
+            let Some(tier) = of_standing().map(|(_, tier, ..)| *tier).min() else { continue };
+            let candidates = of_standing().filter(|(_, theirs, ..)| *theirs == tier);
+            let index = self.balance.lock().choose(candidates.map(|(index, _, weight, _)| (*index, *weight)))?;
+            let member = self.members.get(index)?.clone();
+            let connect = member.peer.origin().timeouts.connect.get();
+            let connect = if standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
+            return Some(Choice { index, member, connect });
+        }
+        None
+    }
+
+    /// Chooses who is asked when the `tried` have failed, if the request may try once more.
+    pub fn choose_again(&self, tried: &[usize]) -> Option<Choice> {
+        if tried.len() > self.retries_max as usize {
+            return None;
+        }
+        let choice = self.choose(tried)?;
+        self.budget.lock().take(clock::monotonic()).then_some(choice)
+    }
+}
+
+/// What a check asks for where requests have the client's host.
+fn first_host(site: &edge_config::section::site::Site) -> Option<String> {
+    use edge_config::section::site::HostPattern;
+    site.hosts.iter().find_map(|host| match host {
+        HostPattern::Exact(name) => Some(name.clone()),
+        HostPattern::Any | HostPattern::Below(_) => None,
+    })
+}

@@ -1,0 +1,96 @@
+//! The budget of retries: when everything fails, trying everything again would only make it worse.
+//!
+//! Every request pays in a part of a retry, time pays in some more, and a retry takes a whole one. What has been paid in
+//! is kept up to a bound, so that a quiet hour does not pay for a storm.
+
+use std::time::Instant;
+
+use edge_config::section::group::Retry;
+
+/// Thousandths of a retry.
+const ONE: u64 = 1_000;
+/// The requests whose part is kept at most.
+const KEPT_REQUESTS: u64 = 1_000;
+
+/// What there is to spend.
+#[derive(Debug)]
+pub struct Budget {
+    settings: Retry,
+    balance: u64,
+    paid_at: Instant,
+}
+
+impl Budget {
+    pub fn new(settings: Retry, now: Instant) -> Self {
+        Self { settings, balance: u64::from(settings.reserve) * ONE, paid_at: now }
+    }
+
+    fn pay_in(&mut self, amount: u64) {
+        let kept =
+            u64::from(self.settings.reserve) * ONE + KEPT_REQUESTS * u64::from(self.settings.budget_percent) * 10;
+        self.balance = self.balance.saturating_add(amount).min(kept);
+    }
+
+    /// A request began.
+    pub fn request(&mut self) {
+        self.pay_in(u64::from(self.settings.budget_percent) * ONE / 100);
+    }
+
+    /// Takes a retry out. False: there is none left.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.paid_at).as_millis();
+        let earned = u128::from(self.settings.reserve) * elapsed;
+        if earned > 0 {
+            self.pay_in(u64::try_from(earned).unwrap_or(u64::MAX));
+            self.paid_at = now;
+        }
+        match self.balance.checked_sub(ONE) {
+            Some(left) => {
+                self.balance = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Retries granted when each of `requests` a second, for `seconds`, wants `each`.
+    fn granted(settings: Retry, requests: u64, seconds: u64, each: u64) -> u64 {
+        let start = crate::clock::monotonic();
+        let mut budget = Budget::new(settings, start);
+        let mut granted = 0;
+        for number in 0..requests * seconds {
+            let now = start + Duration::from_micros(number * 1_000_000 / requests);
+            budget.request();
+            granted += (0..each).filter(|_| budget.take(now)).count() as u64;
+        }
+        granted
+    }
+
+    #[test]
+    fn a_part_of_the_requests_and_some_more() {
+        let settings = Retry::default();
+        // 20 % of 10,000 and 10 a second, with the reserve that was there at the start.
+        let storm = granted(settings, 1_000, 10, 2);
+        assert!((2_090..=2_120).contains(&storm), "{storm}");
+        let quiet = granted(settings, 1, 10, 2);
+        assert_eq!(quiet, 20, "a quiet node may always");
+        assert_eq!(granted(Retry { budget_percent: 0, reserve: 0, ..settings }, 1_000, 10, 1), 0);
+        assert_eq!(granted(Retry { budget_percent: 100, reserve: 0, ..settings }, 1_000, 1, 1), 1_000);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let start = crate::clock::monotonic();
+        let mut budget = Budget::new(Retry::default(), start);
+        (0..1_000_000).for_each(|_| budget.request());
+        let now = start + Duration::from_secs(3600);
+        let burst = (0..10_000).filter(|_| budget.take(now)).count();
+        assert_eq!(burst, 210);
+    }
+}
