@@ -12,7 +12,7 @@ const NO_STORE: &str = "Cache-Control: no-store";
 
 /// One site for everyone, with these rules: what is between the braces of `when` and of `then`.
 async fn ruled(origin: &Origin, rules: &[(&str, &str)]) -> Node {
-    let mut text = format!("[site.main]\nhosts = [\"*\"]\norigins = [\"{{origin}}\"]\n");
+    let mut text = "[site.main]\nhosts = [\"*\"]\norigins = [\"{origin}\"]\n".to_owned();
     for (when, then) in rules {
         text += &format!("[[site.main.rule]]\nwhen = {{ {when} }}\nthen = {{ {then} }}\n");
     }
