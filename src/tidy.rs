@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "src/origin/ejection.rs",
     "src/origin/health.rs",
     "src/origin/retry.rs",
+    "src/routing/rule.rs",
 ];
 const IMPURE: &[&str] = &["async", "std::net::Tcp", "std::fs", "Instant::now", "SystemTime::now"];
 

@@ -269,6 +269,18 @@ fn check_listeners(
     }
 }
 
+/// The rules of a text that has nothing else, for tests of what they do.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn rules_of(text: &str) -> Result<Vec<crate::section::rule::Rule>, Problems> {
+    let head = "[listen]\nhttp = \"127.0.0.1:8080\"\n[site.s]\nhosts = [\"*\"]\norigins = [\"http://127.0.0.1:1\"]\n";
+    let mut problems = Vec::new();
+    let config = parse(Path::new("rules.toml"), &format!("{head}{text}"), &[], &mut problems);
+    let rules = config.sites.into_iter().flat_map(|site| site.rules).collect();
+    if problems.is_empty() { Ok(rules) } else { Err(Problems::new(problems)) }
+}
+
 /// Every table a configuration can have, for the reference and the schema.
 pub(crate) fn root_section() -> &'static crate::read::key::Section {
     &ROOT

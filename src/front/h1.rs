@@ -17,10 +17,12 @@ use crate::front::gate::{Framing, Head, Refusal, Verdict, Version, gate};
 use crate::front::log::Seen;
 use crate::front::registry::Lease;
 use crate::front::request::{
-    LazyId, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+    LazyId, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::{Front, Peer};
-use crate::pipeline::request::{Forwarded, Method, Outcome};
+use crate::pipeline::failure;
+use crate::pipeline::request::{Forwarded, Outcome};
+use crate::routing::snapshot::without_port;
 use crate::routing::{Site, Snapshot};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::telemetry::metrics::CacheOutcome;
@@ -147,16 +149,44 @@ impl Front {
             Some(site) => refusal(head, site),
         };
         if let Some((status, reason)) = refused {
-            let outcome = self.refuse_with(&mut stream, connection, answered_method(head), status, reason).await;
+            let outcome = self.refuse_with(&mut stream, connection, &seen, status, reason).await;
             self.log.write(&seen, &outcome, None, None, None);
             linger(&mut stream, &mut connection.timer).await;
             return After::Close;
         }
         let Some(site) = &site else { return After::Close };
+        if site.https_only && seen.peer.tls.is_none() {
+            return self.redirect(stream, connection, &seen, site).await;
+        }
         if !is_cached(head) {
             return Box::pin(self.pass_on(stream, connection, &seen, site, buffer, shutdown)).await;
         }
         self.cached(stream, connection, &seen, site).await
+    }
+
+    /// Has the client ask again under TLS.
+    async fn redirect(
+        &self,
+        mut stream: Stream,
+        connection: &mut Connection,
+        seen: &Seen<'_>,
+        site: &Arc<Site>,
+    ) -> After {
+        let head = seen.head;
+        let location = [b"https://", without_port(head.host), head.target].concat();
+        // A body that is not read ends the connection.
+        let keep_alive = head.keep_alive && !head.framing.has_body();
+        let mut answer = self.answer_on(&mut stream, connection, head.version, keep_alive);
+        let cache_status = CacheStatus { detail: Some(Reason::HttpsOnly), ..CacheStatus::default() };
+        let redirected = failure::redirect(site, &location, answered_method(head), cache_status, &mut answer).await;
+        let keep_alive = answer.keep_alive;
+        let outcome = redirected.unwrap_or_else(|_| Outcome::client_gone());
+        self.log.write(seen, &outcome, None, None, None);
+        if keep_alive && outcome.complete {
+            return After::Next(stream);
+        }
+        linger(&mut stream, &mut connection.timer).await;
+        After::Close
     }
 
     /// The way of a request the cache may answer.
@@ -167,10 +197,11 @@ impl Front {
         seen: &Seen<'_>,
         site: &Arc<Site>,
     ) -> After {
-        let key = self.key(seen, site, &mut connection.scratch);
+        let routed = Routed::new(seen, site);
+        let key = self.key(seen, site, &routed, &mut connection.scratch);
         let id = LazyId::default();
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, &id, forwarded, out);
-        let request = pipeline_request(seen, site, key, &forward);
+        let request = pipeline_request(seen, site, &routed, key, &forward);
         let decision = self.pipeline.decide(&request);
         let mut answer = self.answer_on(&mut stream, connection, seen.head.version, seen.head.keep_alive);
         let answered = self.pipeline.answer(&request, decision, &mut answer).await;
@@ -246,7 +277,7 @@ impl Front {
         &self,
         stream: &mut Stream,
         connection: &mut Connection,
-        method: Method,
+        seen: &Seen<'_>,
         status: u16,
         reason: Reason,
     ) -> Outcome {
@@ -254,7 +285,14 @@ impl Front {
         let mut answer = self.answer_on(stream, connection, Version::Http11, false);
         let forward = Some(Forward::Method).filter(|_| reason == Reason::Method);
         let cache_status = CacheStatus { forward, detail: Some(reason), ..CacheStatus::default() };
-        let answered = crate::pipeline::failure::answer(status, method, cache_status, &mut answer).await;
+        let answered = failure::answer(
+            seen.site.map(AsRef::as_ref),
+            status,
+            answered_method(seen.head),
+            cache_status,
+            &mut answer,
+        )
+        .await;
         answered.unwrap_or_else(|_| Outcome::new(status, CacheOutcome::Error, Some(reason)))
     }
 }

@@ -30,6 +30,7 @@ use crate::front::log::Seen;
 use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
 use crate::pipeline::Pipeline;
+use crate::pipeline::failure::page;
 use crate::pipeline::request::Outcome;
 use crate::routing::Site;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
@@ -217,7 +218,7 @@ impl ProxyHttp for App {
             detail: Some(passed.reason),
             ..CacheStatus::default()
         };
-        append_cache_status(response, &status)
+        if passed.site.cache_status { append_cache_status(response, &status) } else { Ok(()) }
     }
 
     /// Nothing has been sent: any request may go to another origin.
@@ -284,7 +285,8 @@ impl ProxyHttp for App {
             let detail =
                 if *error.esource() == ErrorSource::Downstream { None } else { Some(failure_of(error).reason()) };
             let cache_status = CacheStatus { forward: Some(Forward::Method), detail, ..CacheStatus::default() };
-            let _ = respond(session, status, &cache_status).await;
+            let site = context.passed().ok().map(|passed| passed.site.clone());
+            let _ = respond(session, site.as_deref(), status, &cache_status).await;
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
@@ -359,16 +361,23 @@ fn append_cache_status(response: &mut ResponseHeader, status: &CacheStatus) -> R
     response.append_header("cache-status", value).map(|_| ())
 }
 
-async fn respond(session: &mut Session, status: u16, cache_status: &CacheStatus) -> Result<(), BError> {
-    let body = format!("{status}\n{}\n", cache_status.detail.map_or("", |reason| reason.sentence()));
+async fn respond(
+    session: &mut Session,
+    site: Option<&Site>,
+    status: u16,
+    cache_status: &CacheStatus,
+) -> Result<(), BError> {
+    let (content_type, body) = page(site, status, cache_status);
     let mut response = ResponseHeader::build(status, Some(4))?;
     response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
-    response.insert_header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    response.insert_header(http::header::CONTENT_TYPE, content_type)?;
     response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
-    append_cache_status(&mut response, cache_status)?;
+    if site.is_none_or(|site| site.cache_status) {
+        append_cache_status(&mut response, cache_status)?;
+    }
     session.set_keepalive(None);
     session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(body.into()), true).await
+    session.write_response_body(Some(body.into_owned().into()), true).await
 }
 
 /// A body that breaks its own framing is the client's fault, and it is still there to be told.

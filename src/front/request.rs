@@ -13,6 +13,7 @@ use crate::front::log::{RequestId, Seen};
 use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::request::{Forwarded, Method, Request};
 use crate::routing::Site;
+use crate::routing::rule::{Facts, Matched};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::directives::RequestDirectives;
@@ -71,7 +72,7 @@ pub async fn answer_refusal<E: Exchange>(refusal: Refusal, exchange: &mut E) -> 
     let body = format!("{}\n", refusal.sentence());
     let mut fields = Vec::with_capacity(128);
     let detail = Some(Reason::MalformedRequest);
-    write_dynamic(None, None, &CacheStatus { detail, ..CacheStatus::default() }, &mut fields);
+    write_dynamic(None, None, None, &CacheStatus { detail, ..CacheStatus::default() }, &mut fields);
     fields.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
     exchange.head(refusal.status(), &[&fields], BodyLength::Known(body.len() as u64));
     exchange.body(&[body.as_bytes()]).await?;
@@ -79,12 +80,44 @@ pub async fn answer_refusal<E: Exchange>(refusal: Refusal, exchange: &mut E) -> 
     Ok(body.len() as u64)
 }
 
+/// What the rules of the site make of a request.
+#[derive(Debug, Default)]
+pub struct Routed {
+    pub matched: Option<Matched>,
+    /// The target, where it is not what the client sent.
+    target: Option<Vec<u8>>,
+}
+
+impl Routed {
+    pub fn new(seen: &Seen<'_>, site: &Site) -> Self {
+        if site.rules.is_empty() {
+            return Self::default();
+        }
+        let head = seen.head;
+        let facts = Facts {
+            target: head.target,
+            host: head.host,
+            method: head.method.as_str(),
+            fields: head.fields,
+            client: seen.peer.client,
+        };
+        let matched = site.rules.request(&facts);
+        let target = matched.as_ref().and_then(|matched| site.rules.target(matched, head.target));
+        Self { matched, target }
+    }
+
+    /// What the key is made of, and what the origin is asked for: never one without the other.
+    pub fn target<'a>(&'a self, head: &Head<'a>) -> &'a [u8] {
+        self.target.as_deref().unwrap_or(head.target)
+    }
+}
+
 impl Front {
     /// What a request is known by in the store.
-    pub fn key(&self, seen: &Seen<'_>, site: &Site, scratch: &mut Vec<u8>) -> CacheKey {
+    pub fn key(&self, seen: &Seen<'_>, site: &Site, routed: &Routed, scratch: &mut Vec<u8>) -> CacheKey {
         let scheme = seen.peer.scheme();
         let host = canonical_host(seen.head.host, scheme);
-        let parts = KeyParts { site: &site.name, scheme, host: &host, path_and_query: seen.head.target };
+        let parts = KeyParts { site: &site.name, scheme, host: &host, path_and_query: routed.target(seen.head) };
         self.pipeline.store.keyer.primary(&parts, scratch)
     }
 
@@ -103,6 +136,7 @@ impl Front {
 pub fn pipeline_request<'a>(
     seen: &Seen<'a>,
     site: &'a Arc<Site>,
+    routed: &'a Routed,
     key: CacheKey,
     forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
 ) -> Request<'a> {
@@ -113,8 +147,9 @@ pub fn pipeline_request<'a>(
     };
     Request {
         site,
+        matched: routed.matched.as_ref(),
         method: answered_method(head),
-        target: head.target,
+        target: routed.target(head),
         host: head.host,
         fields: head.fields,
         key,

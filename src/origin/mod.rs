@@ -58,6 +58,18 @@ pub trait Upstream: Send + Sync {
     async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure>;
 }
 
+/// Nobody, for tests of what comes before anybody is asked.
+#[cfg(test)]
+pub struct Nobody;
+
+#[cfg(test)]
+#[async_trait]
+impl Upstream for Nobody {
+    async fn open(&self, _: &OriginRequest) -> Result<OriginResponse, Failure> {
+        Err(Failure::Unreachable)
+    }
+}
+
 /// A response body on its way.
 #[async_trait]
 pub trait OriginBody: Send {

@@ -50,6 +50,10 @@ pub enum FillSharing {
 impl Pipeline {
     /// Looks up and decides. The only place that weighs a request against the store.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
+        if request.matched.is_some_and(|matched| matched.bypass) {
+            let (sharing, forward, detail) = (FillSharing::AsIs, Forward::Bypass, Some(Reason::Rule));
+            return Decision::Fetch(Plan { fill_key: request.key, stale: None, sharing, forward, detail });
+        }
         let (fill_key, found, forward) = match self.store.lookup(&request.key, request.fields) {
             Lookup::Found { stored, key } => (key, Some(stored), Forward::Stale),
             Lookup::UriMiss => (request.key, None, Forward::UriMiss),

@@ -7,19 +7,30 @@ use std::sync::Arc;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::pipeline::decide::range_of;
 use crate::pipeline::request::{Method, Outcome, Request};
+use crate::routing::Site;
 use crate::semantics::cache_status::CacheStatus;
 use crate::semantics::fields::Fields;
 use crate::semantics::range::RangePlan;
+use crate::semantics::time::DeltaSeconds;
 use crate::semantics::validation::{Precondition, not_modified_fields, precondition};
 use crate::store::record::{StoredResponse, write_content_length};
 use crate::telemetry::metrics::CacheOutcome;
 
-/// Writes the field lines that change with time: `age` and `cache-status`.
-pub fn write_dynamic(age: Option<u64>, upstream: Option<&[u8]>, status: &CacheStatus, out: &mut Vec<u8>) {
+/// Writes the field lines that change with time: `age` and `cache-status`. `site`: none before it is known.
+pub fn write_dynamic(
+    site: Option<&Site>,
+    age: Option<u64>,
+    upstream: Option<&[u8]>,
+    status: &CacheStatus,
+    out: &mut Vec<u8>,
+) {
     if let Some(age) = age {
         out.extend_from_slice(b"age: ");
         out.extend_from_slice(itoa::Buffer::new().format(age).as_bytes());
         out.extend_from_slice(b"\r\n");
+    }
+    if site.is_some_and(|site| !site.cache_status) {
+        return;
     }
     out.extend_from_slice(b"cache-status: ");
     if let Some(upstream) = upstream {
@@ -27,6 +38,19 @@ pub fn write_dynamic(age: Option<u64>, upstream: Option<&[u8]>, status: &CacheSt
         out.extend_from_slice(b", ");
     }
     status.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes what a rule has browsers told: so much that `ttl` is left. A browser takes off the `Age` it is shown (RFC 9111
+/// section 4.2.3), so that is added.
+pub fn write_browser_ttl(ttl: DeltaSeconds, shown_age: Option<u64>, out: &mut Vec<u8>) {
+    if ttl == DeltaSeconds::ZERO {
+        out.extend_from_slice(b"cache-control: no-cache\r\n");
+        return;
+    }
+    out.extend_from_slice(b"cache-control: max-age=");
+    let max_age = u64::from(ttl.0) + shown_age.unwrap_or(0);
+    out.extend_from_slice(itoa::Buffer::new().format(max_age).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -45,7 +69,10 @@ pub async fn deliver<E: Exchange>(
     // A response that was fetched for this request is as old as it says; `age: 0` would only claim it was stored.
     let shown_age = (status.hit || age > 0).then_some(age);
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(shown_age, stored.upstream_status(), &status, &mut dynamic);
+    write_dynamic(Some(request.site), shown_age, stored.upstream_status(), &status, &mut dynamic);
+    if let Some(browser) = stored.browser() {
+        write_browser_ttl(browser.ttl, shown_age, &mut dynamic);
+    }
     let mut outcome = Outcome::new(stored.status(), cache, status.detail);
     outcome.ttl = status.ttl;
     outcome.age = shown_age;

@@ -1,33 +1,72 @@
 //! Answers of our own: when nothing stored and nobody else can answer.
 
+use std::borrow::Cow;
 use std::io;
 
 use crate::exchange::{BodyLength, Exchange};
 use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::request::{Method, Outcome};
+use crate::routing::Site;
 use crate::semantics::cache_status::CacheStatus;
 use crate::telemetry::metrics::CacheOutcome;
 
-/// Sends a short answer with a status and the reason in words.
+/// Sends a short answer with a status and the reason in words, or the site's page for that status.
 ///
 /// # Errors
 /// The client could not be written to.
 pub async fn answer<E: Exchange>(
+    site: Option<&Site>,
     status: u16,
     method: Method,
     cache_status: CacheStatus,
     exchange: &mut E,
 ) -> io::Result<Outcome> {
-    let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(None, None, &cache_status, &mut dynamic);
+    let (content_type, body) = page(site, status, &cache_status);
+    let mut fields = Vec::with_capacity(128);
+    fields.extend_from_slice(format!("content-type: {content_type}\r\ncache-control: no-store\r\n").as_bytes());
+    own(site, status, method, cache_status, &fields, &body, exchange).await
+}
+
+/// Sends the client to another URL with the same method and body.
+///
+/// # Errors
+/// The client could not be written to.
+pub async fn redirect<E: Exchange>(
+    site: &Site,
+    location: &[u8],
+    method: Method,
+    cache_status: CacheStatus,
+    exchange: &mut E,
+) -> io::Result<Outcome> {
+    let fields = [b"location: ", location, b"\r\n"].concat();
+    own(Some(site), 308, method, cache_status, &fields, b"", exchange).await
+}
+
+/// The body of an answer of our own, and its type.
+pub fn page<'s>(site: Option<&'s Site>, status: u16, cache_status: &CacheStatus) -> (&'static str, Cow<'s, [u8]>) {
+    if let Some(page) = site.and_then(|site| site.error_page(status)) {
+        return (page.content_type, Cow::Borrowed(&page.body));
+    }
     let name = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error");
     let sentence = cache_status.detail.map_or("", |reason| reason.sentence());
-    let body = format!("{status} {name}\n{sentence}\n");
-    dynamic.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n");
-    exchange.head(status, &[&dynamic], BodyLength::Known(body.len() as u64));
+    ("text/plain; charset=utf-8", Cow::Owned(format!("{status} {name}\n{sentence}\n").into_bytes()))
+}
+
+async fn own<E: Exchange>(
+    site: Option<&Site>,
+    status: u16,
+    method: Method,
+    cache_status: CacheStatus,
+    fields: &[u8],
+    body: &[u8],
+    exchange: &mut E,
+) -> io::Result<Outcome> {
+    let mut dynamic = Vec::with_capacity(128);
+    write_dynamic(site, None, None, &cache_status, &mut dynamic);
+    exchange.head(status, &[&dynamic, fields], BodyLength::Known(body.len() as u64));
     let mut outcome = Outcome::new(status, CacheOutcome::Error, cache_status.detail);
     if method == Method::Get {
-        exchange.body(&[body.as_bytes()]).await?;
+        exchange.body(&[body]).await?;
         outcome.bytes = body.len() as u64;
     }
     exchange.finish().await?;

@@ -11,7 +11,7 @@ use crate::origin::{Failure, OriginRequest};
 use crate::pipeline::Pipeline;
 use crate::pipeline::coalesce::Joined;
 use crate::pipeline::decide::{Decision, FillSharing, Plan};
-use crate::pipeline::deliver::{deliver, not_modified, with_content_length, write_dynamic};
+use crate::pipeline::deliver::{deliver, not_modified, with_content_length, write_browser_ttl, write_dynamic};
 use crate::pipeline::failure;
 use crate::pipeline::fill::Job;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
@@ -128,7 +128,7 @@ impl Pipeline {
             Decision::Fetch(plan) => Box::pin(self.fetch(request, plan, exchange)).await,
             Decision::NothingStored => {
                 let status = CacheStatus { detail: Some(Reason::OnlyIfCached), ..CacheStatus::default() };
-                failure::answer(504, request.method, status, exchange).await
+                failure::answer(Some(request.site), 504, request.method, status, exchange).await
             }
         }
     }
@@ -203,6 +203,7 @@ impl Pipeline {
             selecting: request.fields.as_bytes().into(),
             authorization: request.authorization,
             no_store: request.directives.no_store,
+            matched: request.matched.cloned(),
             stale: if as_is { None } else { plan.stale.clone() },
             shared: plan.sharing == FillSharing::Shared,
             origin_request: OriginRequest {
@@ -285,7 +286,8 @@ impl Pipeline {
         }
         let forward = Some(plan.forward);
         let status = CacheStatus { forward, detail: Some(failure.reason()), ..CacheStatus::default() };
-        let mut outcome = failure::answer(failure.status(), request.method, status, exchange).await?;
+        let mut outcome =
+            failure::answer(Some(request.site), failure.status(), request.method, status, exchange).await?;
         outcome.origin = request.site.only_origin();
         Ok(outcome)
     }
@@ -355,7 +357,10 @@ async fn stream<E: Exchange>(
         Sharing::NotStored(_) => None,
     };
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(age, head.upstream_status.as_deref(), &status, &mut dynamic);
+    write_dynamic(Some(request.site), age, head.upstream_status.as_deref(), &status, &mut dynamic);
+    if let Some(ttl) = head.browser_ttl {
+        write_browser_ttl(ttl, age, &mut dynamic);
+    }
     let mut outcome = Outcome::new(head.status, cache, status.detail);
     outcome.age = age;
 

@@ -3,6 +3,7 @@
 //! A fill belongs to no client. It notes its position before it asks, publishes the head as soon as it is judged, and
 //! commits the record before it ends, so that whoever looks next finds it.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,16 +15,18 @@ use edge_config::section::limits::CHUNK_BYTES;
 use crate::clock;
 use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse};
 use crate::pipeline::Pipeline;
+use crate::pipeline::ruled::Ruled;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
 use crate::purge::ledger::Position;
 use crate::routing::Site;
+use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::directives::{ResponseDirectives, no_cache_field_names};
 use crate::semantics::fields::{Fields, Line};
 use crate::semantics::http_date;
 use crate::semantics::reuse::Freshness;
-use crate::semantics::storable::{RequestFacts, storable};
+use crate::semantics::storable::{NotStored, RequestFacts, storable};
 use crate::semantics::time::UnixMs;
 use crate::semantics::validation::{freshen, write_conditionals};
 use crate::semantics::vary::{Vary, selecting_key};
@@ -31,7 +34,7 @@ use crate::store::budget::Reservation;
 use crate::store::collector::Collector;
 use crate::store::fill::{Fill, FillHead, Room, Selecting, Sharing};
 use crate::store::key::CacheKey;
-use crate::store::record::{Parts, StoredResponse, has_content_length};
+use crate::store::record::{Browser, Parts, StoredResponse, has_content_length};
 
 /// One fill and everything it needs, so that it depends on no client.
 pub struct Job {
@@ -42,6 +45,8 @@ pub struct Job {
     pub selecting: Box<[u8]>,
     pub authorization: bool,
     pub no_store: bool,
+    /// The rules of the site that match the request.
+    pub matched: Option<Matched>,
     /// The stored response to renew, whose validators are sent.
     pub stale: Option<Arc<StoredResponse>>,
     /// Others may join.
@@ -93,18 +98,34 @@ impl Job {
     /// RFC 9111 section 4.3.4: the stored body under the fields of the 304.
     fn renew(&self, pipeline: &Pipeline, stale: &Arc<StoredResponse>, response: &OriginResponse, facts: &RequestFacts) {
         let mut fields = Vec::with_capacity(stale.fields().as_bytes().len() + 128);
-        freshen(stale.fields(), Fields::new(&response.fields), facts.response_time, &mut fields);
+        // What a rule took out for the sake of browsers is still the origin's word.
+        let known = match stale.browser() {
+            Some(browser) => Cow::Owned([stale.fields().as_bytes(), &browser.replaced].concat()),
+            None => Cow::Borrowed(stale.fields().as_bytes()),
+        };
+        freshen(Fields::new(&known), Fields::new(&response.fields), facts.response_time, &mut fields);
         let mut fields = without_length(Fields::new(&fields));
         let upstream_status = take(&mut fields, "cache-status");
-        let directives = ResponseDirectives::parse(Fields::new(&fields));
-        let verdict = storable(facts, stale.status(), Fields::new(&fields), &directives, self.site.set_cookie);
+        let ruled = Ruled::apply(&self.site, self.matched.as_ref(), stale.status(), &mut fields);
+        let directives = ruled.directives(ResponseDirectives::parse(Fields::new(&fields)));
+        let verdict = storable(facts, stale.status(), Fields::new(&fields), &directives, self.site.set_cookie)
+            .map_err(NotStored::reason)
+            .and_then(|freshness| if ruled.forbids() { Err(Reason::Rule) } else { Ok(freshness) });
+        let browser = ruled.browser(&directives, &mut fields);
         let fill_pos = self.fill.fill_pos;
         let (freshness, reason) = match verdict {
             Ok(freshness) => (freshness, None),
-            Err(reason) => (*stale.freshness(), Some(reason.reason())),
+            Err(reason) => (*stale.freshness(), Some(reason)),
         };
         let upstream_status = upstream_status.as_deref();
-        let parts = Parts { status: stale.status(), fields: &fields, freshness, fill_pos, upstream_status };
+        let parts = Parts {
+            status: stale.status(),
+            fields: &fields,
+            freshness,
+            fill_pos,
+            upstream_status,
+            browser: browser.as_ref(),
+        };
         let record = Arc::new(stale.freshened(&parts));
         let sharing = match reason {
             None => {
@@ -128,6 +149,7 @@ impl Job {
             origin_status: 304,
             retries: response.retries,
             origin: response.origin,
+            browser_ttl: browser.map(|browser| browser.ttl),
             record: Some(record),
         };
         self.fill.publish_head(head, Room::Nothing);
@@ -174,15 +196,17 @@ impl Job {
         &self,
         pipeline: &Pipeline,
         status: u16,
-        fields: Vec<u8>,
+        mut fields: Vec<u8>,
         length: Option<u64>,
         facts: &RequestFacts,
     ) -> Head {
-        let directives = ResponseDirectives::parse(Fields::new(&fields));
+        let ruled = Ruled::apply(&self.site, self.matched.as_ref(), status, &mut fields);
+        let directives = ruled.directives(ResponseDirectives::parse(Fields::new(&fields)));
         let mut reservation = pipeline.store.budget.fills.reservation();
         let verdict = storable(facts, status, Fields::new(&fields), &directives, self.site.set_cookie)
-            .map_err(|not_stored| not_stored.reason())
+            .map_err(NotStored::reason)
             .and_then(|freshness| match length {
+                _ if ruled.forbids() => Err(Reason::Rule),
                 Some(length) if length > pipeline.store.memory.object_bytes_max() => {
                     pipeline.metrics.admission("too-large");
                     Err(Reason::TooLarge)
@@ -193,6 +217,7 @@ impl Job {
                 }
                 _ => Ok(freshness),
             });
+        let browser = ruled.browser(&directives, &mut fields);
         match verdict {
             Ok(freshness) => {
                 let selecting = self.selecting(Fields::new(&fields));
@@ -200,11 +225,12 @@ impl Job {
                 let mut fields = fields;
                 remove(&mut fields, "age");
                 let sharing = Sharing::Stored { freshness, selecting };
-                Head { status, fields, withheld, sharing, reservation: Some(reservation), upstream_status: None }
+                let reservation = Some(reservation);
+                Head { status, fields, withheld, sharing, reservation, upstream_status: None, browser }
             }
             Err(reason) => {
                 let sharing = Sharing::NotStored(reason);
-                Head { status, fields, withheld: None, sharing, reservation: None, upstream_status: None }
+                Head { status, fields, withheld: None, sharing, reservation: None, upstream_status: None, browser }
             }
         }
     }
@@ -228,6 +254,7 @@ struct Head {
     reservation: Option<Reservation>,
     /// What caches behind us said.
     upstream_status: Option<Box<[u8]>>,
+    browser: Option<Browser>,
 }
 
 /// A response between its head and its end.
@@ -254,13 +281,14 @@ struct Keeping {
     freshness: Freshness,
     selecting: Option<Selecting>,
     upstream_status: Option<Box<[u8]>>,
+    browser: Option<Browser>,
 }
 
 impl Receiving<'_> {
     /// Publishes the head, and what has been held back; with the record if that is finished already.
     fn publish(&mut self, record: Option<Arc<StoredResponse>>) {
         let Some(head) = self.unpublished.take() else { return };
-        let Head { status, fields, withheld, sharing, reservation, upstream_status } = head;
+        let Head { status, fields, withheld, sharing, reservation, upstream_status, browser } = head;
         if let Sharing::NotStored(reason) = &sharing {
             self.not_shared(status, *reason);
         }
@@ -278,6 +306,7 @@ impl Receiving<'_> {
                     freshness: *freshness,
                     selecting,
                     upstream_status: upstream_status.clone(),
+                    browser: browser.clone(),
                 });
             }
         }
@@ -290,6 +319,7 @@ impl Receiving<'_> {
             origin_status: status,
             retries: self.retries,
             origin: self.origin,
+            browser_ttl: browser.map(|browser| browser.ttl),
             record,
         };
         let room = match (reservation, head.record.is_some()) {
@@ -357,6 +387,7 @@ impl Receiving<'_> {
                         freshness: *freshness,
                         fill_pos: self.fill_pos,
                         upstream_status: head.upstream_status.as_deref(),
+                        browser: head.browser.as_ref(),
                     };
                     let record = self.commit(&parts, selecting.as_ref(), &self.held);
                     // This request's own client gets the fields that are withheld from the others.
@@ -383,6 +414,7 @@ impl Receiving<'_> {
                 freshness: body.freshness,
                 fill_pos: self.fill_pos,
                 upstream_status: body.upstream_status.as_deref(),
+                browser: body.browser.as_ref(),
             };
             self.commit(&parts, body.selecting.as_ref(), &pieces);
         }

@@ -6,6 +6,7 @@
 //! - [`coalesce`]: one fill for many requests.
 //! - [`fetch`]: the request machine's way through a miss.
 //! - [`fill`]: the fill machine.
+//! - [`ruled`]: what the rules of a site do to a response.
 //! - [`failure`]: answers of our own.
 
 pub mod coalesce;
@@ -15,6 +16,7 @@ pub mod failure;
 pub mod fetch;
 pub mod fill;
 pub mod request;
+pub mod ruled;
 #[cfg(test)]
 mod simulation;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::routing::Site;
+use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::directives::RequestDirectives;
 use crate::semantics::fields::Fields;
@@ -21,7 +22,10 @@ pub enum Method {
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub site: &'a Arc<Site>,
+    /// The rules of the site that match.
+    pub matched: Option<&'a Matched>,
     pub method: Method,
+    /// Path and query, without parameters that make no difference.
     pub target: &'a [u8],
     pub host: &'a [u8],
     pub fields: Fields<'a>,

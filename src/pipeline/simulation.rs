@@ -23,7 +23,7 @@ use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream, group::Group};
 use crate::pipeline::{Pipeline, request::Method, request::Request};
-use crate::routing::Site;
+use crate::routing::{Site, rule::Rules};
 use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
 use crate::store::record::StoredResponse;
 use crate::store::{Store, key::CacheKey, tiers::Lookup};
@@ -331,6 +331,7 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
     let forward = |_, out: &mut Vec<u8>| out.extend_from_slice(fields.as_bytes());
     let asked = Fields::new(fields.as_bytes());
     let request = Request {
+        matched: None,
         site: &site,
         method: Method::Get,
         target: target.as_bytes(),
@@ -464,6 +465,10 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
         set_cookie: SetCookie::default(),
         get_body: GetBody::default(),
         trusted_clients: Vec::new(),
+        rules: Rules::default(),
+        cache_status: true,
+        https_only: false,
+        error_pages: Vec::new(),
         group: Group::idle("simulated", "http://simulated".parse().expect("an origin")),
         upstream: Arc::new(SimulatedOrigin(world.clone())),
     });

@@ -1,5 +1,6 @@
 //! From a host name to everything one request needs.
 
+pub mod rule;
 pub mod site;
 pub mod snapshot;
 

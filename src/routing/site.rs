@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use edge_config::section::site::{GetBody, Network, SetCookie as SetCookieSetting};
+use edge_config::section::site::{ErrorPage, GetBody, Network, SetCookie as SetCookieSetting};
 
+use super::rule::Rules;
 use crate::origin::Upstream;
 use crate::origin::group::Group;
 use crate::semantics::storable::SetCookie;
@@ -17,6 +18,13 @@ pub struct Site {
     pub set_cookie: SetCookie,
     pub get_body: GetBody,
     pub trusted_clients: Vec<Network>,
+    pub rules: Rules,
+    /// Whether clients are told what the cache did.
+    pub cache_status: bool,
+    /// Whether requests in the clear are redirected.
+    pub https_only: bool,
+    /// Bodies for answers of our own, the most particular first.
+    pub error_pages: Vec<ErrorPage>,
     pub group: Arc<Group>,
     /// The same, as a fill asks.
     pub upstream: Arc<dyn Upstream>,
@@ -39,9 +47,18 @@ impl Site {
             set_cookie,
             get_body: config.get_body,
             trusted_clients: config.trusted_clients.clone(),
+            rules: Rules::new(config.rules.clone()),
+            cache_status: config.cache_status,
+            https_only: config.https_only,
+            error_pages: config.error_pages.clone(),
             group,
             upstream,
         }
+    }
+
+    /// The body for an answer of our own.
+    pub fn error_page(&self, status: u16) -> Option<&ErrorPage> {
+        self.error_pages.iter().find(|page| page.status.contains(status))
     }
 
     /// The index of the origin, where there is no other: who failed is known then.

@@ -80,7 +80,8 @@ impl Snapshot {
 /// The longest name DNS has is 253 characters; a longer one is nobody's.
 const NAME_BYTES_MAX: usize = 256;
 
-fn without_port(host: &[u8]) -> &[u8] {
+/// The host of a `Host` value.
+pub fn without_port(host: &[u8]) -> &[u8] {
     let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     match host.get(..host.len() - digits) {
         Some([name @ .., b':']) => name,

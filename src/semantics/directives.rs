@@ -118,6 +118,8 @@ pub struct ResponseDirectives {
     pub stale_while_revalidate: Option<DeltaSeconds>,
     /// `stale-if-error` (RFC 5861 section 4).
     pub stale_if_error: Option<DeltaSeconds>,
+    /// A rule of the site gives one of the two windows: `s-maxage` does not forbid stale service then.
+    pub stale_by_rule: bool,
 }
 
 impl ResponseDirectives {
@@ -134,9 +136,9 @@ impl ResponseDirectives {
     }
 
     /// Whether a stale copy must not be served without validation: `must-revalidate`, `proxy-revalidate`, and
-    /// `s-maxage`, which means the latter too (RFC 9111 section 5.2.2.10).
+    /// `s-maxage`, which means the latter too (RFC 9111 section 5.2.2.10) unless a rule of the site says otherwise.
     pub const fn forbids_stale(&self) -> bool {
-        self.must_revalidate || self.proxy_revalidate || self.s_maxage.is_some()
+        self.must_revalidate || self.proxy_revalidate || (self.s_maxage.is_some() && !self.stale_by_rule)
     }
 
     /// RFC 9213 section 2.1: none when the field is absent, empty or not a dictionary. A known directive of the wrong

@@ -17,6 +17,7 @@ use crate::origin::Failure;
 use crate::purge::ledger::Position;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::reuse::Freshness;
+use crate::semantics::time::DeltaSeconds;
 use crate::store::budget::Reservation;
 use crate::store::key::CacheKey;
 use crate::store::record::StoredResponse;
@@ -38,6 +39,8 @@ pub struct FillHead {
     pub retries: u32,
     /// The index of the origin that answered.
     pub origin: usize,
+    /// The lifetime that is left for browsers, where a rule says so.
+    pub browser_ttl: Option<DeltaSeconds>,
     /// The finished response, where it was complete when the head was published.
     pub record: Option<Arc<StoredResponse>>,
 }

@@ -13,6 +13,7 @@ use edge_config::section::limits::CHUNK_BYTES;
 use crate::purge::ledger::{Ledger, Position, Verdict};
 use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
+use crate::semantics::time::DeltaSeconds;
 use crate::store::key::CacheKey;
 
 /// A response as it is kept. Immutable but for the memory of its last judgement.
@@ -28,6 +29,17 @@ pub struct StoredResponse {
     chunks: Option<Box<Chunks>>,
     /// What caches behind us said in `Cache-Status`; ours is appended to it (RFC 9211 section 2).
     upstream_status: Option<Box<[u8]>>,
+    /// What a rule of the site has browsers told.
+    browser: Option<Box<Browser>>,
+}
+
+/// What browsers are told in place of what the origin said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Browser {
+    /// The lifetime that is left for them.
+    pub ttl: DeltaSeconds,
+    /// The field lines of the origin that said otherwise, for when the response is renewed.
+    pub replaced: Box<[u8]>,
 }
 
 /// A body of more than one chunk.
@@ -45,6 +57,7 @@ pub struct Parts<'a> {
     pub fill_pos: Position,
     /// The `Cache-Status` of caches behind us.
     pub upstream_status: Option<&'a [u8]>,
+    pub browser: Option<&'a Browser>,
 }
 
 impl StoredResponse {
@@ -95,6 +108,7 @@ impl StoredResponse {
             judged: AtomicU64::new(0),
             chunks,
             upstream_status: parts.upstream_status.map(Into::into),
+            browser: parts.browser.cloned().map(Box::new),
         }
     }
 
@@ -120,6 +134,11 @@ impl StoredResponse {
     /// The `Cache-Status` of caches behind us.
     pub fn upstream_status(&self) -> Option<&[u8]> {
         self.upstream_status.as_deref()
+    }
+
+    /// What browsers are told in place of what the origin said.
+    pub fn browser(&self) -> Option<&Browser> {
+        self.browser.as_deref()
     }
 
     pub fn freshness(&self) -> &Freshness {
@@ -219,7 +238,14 @@ mod tests {
         let freshness = Freshness::new(UnixMs(0), 0, DeltaSeconds(60), &ResponseDirectives::default());
         let fill_pos = Ledger::default().applied();
         StoredResponse::new(
-            &Parts { status: 200, fields: b"etag: \"a\"\r\n", freshness, fill_pos, upstream_status: None },
+            &Parts {
+                status: 200,
+                fields: b"etag: \"a\"\r\n",
+                freshness,
+                fill_pos,
+                upstream_status: None,
+                browser: None,
+            },
             &body,
         )
     }

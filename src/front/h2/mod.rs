@@ -37,7 +37,7 @@ use crate::front::gate::h2::OwnedHead;
 use crate::front::log::Seen;
 use crate::front::registry::Lease;
 use crate::front::request::{
-    LazyId, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+    LazyId, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::tls::records::Records;
 use crate::front::{Front, Peer};
@@ -288,8 +288,8 @@ impl Client<'_> {
             self.front.log.count_refusal(reason.as_str());
             let forward = Some(Forward::Method).filter(|_| reason == Reason::Method);
             let cache_status = CacheStatus { forward, detail: Some(reason), ..CacheStatus::default() };
-            let method = answered_method(&head);
-            let answered = failure::answer(status, method, cache_status, &mut answer).now_or_never();
+            let (site, method) = (site.map(AsRef::as_ref), answered_method(&head));
+            let answered = failure::answer(site, status, method, cache_status, &mut answer).now_or_never();
             at_once = Some((answer, answered, None));
         } else if let Some(site) = site {
             if !is_cached(&head) {
@@ -298,10 +298,11 @@ impl Client<'_> {
                 self.work.push(work);
                 return;
             }
-            let key = self.front.key(&seen, site, &mut self.scratch);
+            let routed = Routed::new(&seen, site);
+            let key = self.front.key(&seen, site, &routed, &mut self.scratch);
             let id = LazyId::default();
             let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &id, forwarded, out);
-            let request = pipeline_request(&seen, site, key, &forward);
+            let request = pipeline_request(&seen, site, &routed, key, &forward);
             match self.front.pipeline.decide(&request) {
                 decision @ (Decision::Hit { .. } | Decision::HitThenRefresh { .. }) => {
                     let mut answer = Answer::at_once(respond, write_timeout);
@@ -310,7 +311,7 @@ impl Client<'_> {
                 }
                 decision => {
                     let site = site.clone();
-                    let work = self.answer_later(respond, site, decision, key, started);
+                    let work = self.answer_later(respond, site, routed, decision, key, started);
                     self.work.push(work);
                     return;
                 }
@@ -338,6 +339,7 @@ impl Client<'_> {
         &mut self,
         respond: SendResponse<Bytes>,
         site: Arc<Site>,
+        routed: Routed,
         decision: Decision,
         key: CacheKey,
         started: Instant,
@@ -349,7 +351,7 @@ impl Client<'_> {
             let seen = Seen { peer, site: Some(&site), head: &head, started, proto: PROTO };
             let id = LazyId::default();
             let forward = |forwarded: Forwarded, out: &mut Vec<u8>| front.forward(&seen, &id, forwarded, out);
-            let request = pipeline_request(&seen, &site, key, &forward);
+            let request = pipeline_request(&seen, &site, &routed, key, &forward);
             let mut answer = Answer::new(respond, write_timeout);
             let answered = front.pipeline.answer(&request, decision, &mut answer).await;
             let outcome = answered.unwrap_or_else(|_| Outcome::client_gone());

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NONE: ResponseDirectives = ResponseDirectives {
+    stale_by_rule: false,
     targeted: false,
     no_store: false,
     no_cache: false,
