@@ -1,8 +1,9 @@
 //! Black-box tests of a running Littoral node: what a test needs to be a client, an origin and an operator.
 //!
 //! Nothing here knows the node's code. A test starts an [`origin::Origin`] whose answers are data, a [`node::Node`]
-//! in front of it, and talks to it as a raw [`client::Client`]. Tests wait for conditions or move the node's clock;
-//! they never sleep, and every wait has a deadline ([`deadline`]). `LITTORAL_BIN` chooses the binary.
+//! in front of it, and talks to it as a raw [`client::Client`], over [`tls`] too, or as one of the clients in [`h2`].
+//! Tests wait for conditions or move the node's clock; they never sleep, and every wait has a deadline ([`deadline`]).
+//! `LITTORAL_BIN` chooses the binary.
 
 // In reading order.
 pub mod deadline;

@@ -136,6 +136,33 @@ fn mistakes_are_shown_where_they_are() {
 }
 
 #[tokio::test]
+async fn some_options_go_with_a_file_and_some_do_not() {
+    let origin = origin();
+    let node =
+        NodeOptions::configured(&origin, "").with("--workers", "1").with("--access-log", "other.log").start().await;
+    assert_eq!(node.get("/page").await.status, 200);
+    until(PATIENCE, "a record in the other log", || async {
+        let log = std::fs::read_to_string(node.path("other.log")).unwrap_or_default();
+        if log.contains("/page") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let path = node.path(FILE).display().to_string();
+    let mut table = Table::new("options beside a file");
+    for option in [
+        ["--origin", "http://127.0.0.1:1"],
+        ["--memory", "64MiB"],
+        ["--trust", "10.0.0.0/8"],
+        ["--head-timeout", "5s"],
+        ["--set-cookie", "rfc9111"],
+    ] {
+        let [name, value] = option;
+        let (code, said) = run_to_the_end(&["run", "--config", &path, name, value]);
+        table.row(name, that(matches!(code, Some(2 | 78)) && said.contains(name), || format!("{code:?}: {said}")));
+    }
+    table.finish();
+}
+
+#[tokio::test]
 async fn a_reload_is_in_force_for_the_next_request() {
     let origin = origin();
     let node = NodeOptions::configured(&origin, &marked("one")).start().await;

@@ -22,6 +22,9 @@ const MIB: u64 = 1_024 * 1_024;
 
 /// What one flood may cost the node.
 const MEMORY: u64 = 64 * MIB;
+/// To the origin: what the streams of one connection may have open, those that were given up a moment ago, and the good
+/// client's.
+const CONNECTIONS: usize = 250;
 /// What a good client must never see.
 const SLOWEST_ANSWER: Duration = Duration::from_secs(1);
 /// A flood that is neither ended nor slowed down goes on for so long, and no longer.
@@ -230,11 +233,13 @@ async fn overrun(floods: Vec<Flood>) {
         let name = flood.name;
         let course = flood.run(&node).await;
         let judged = good.stop().await;
-        let row = format!("{name} [{course}]");
+        let asked = origin.connections();
+        let row = format!("{name} [{course}; {asked} connections to the origin]");
         eprintln!("{row}");
         table.row(&row, judged);
         let grown = node.peak_rss_bytes().saturating_sub(before);
         table.row(&row, that(grown <= MEMORY, || format!("memory grew by {} MiB", grown / MIB)));
+        table.row(&row, that(asked <= CONNECTIONS, || "too much for the origin".to_owned()));
         let page = node.h2().await.get("/page").await;
         table.row(&row, that(page.is_hit(), || format!("afterwards: {:?}", page.head)));
     }

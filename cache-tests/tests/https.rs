@@ -1,7 +1,8 @@
 //! HTTP/1 over TLS: as in the clear, and ends that cannot be mistaken for an attacker's.
 
 use cache_tests::answer::{Answer, Framing, pattern};
-use cache_tests::client::{Client, HOST, post, request};
+use cache_tests::client::{Client, HOST, Socket, address_of, post, request};
+use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::node::{Node, NodeOptions};
 use cache_tests::origin::Origin;
 use cache_tests::response::End;
@@ -186,5 +187,39 @@ async fn a_scheme_is_that_of_the_connection() {
         table.row(name, that(fine, || format!("{answer:?}")));
     }
     table.row("origin", that(origin.count("/page") <= 2, || format!("{} requests", origin.count("/page"))));
+    table.finish();
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections_and_no_more() {
+    let origin = Origin::start();
+    origin.serve("/page", Answer::ok("a page").field(FRESH));
+    let node = NodeOptions::configured(&origin, "[limits]\nconnections_per_client = 5\n").start().await;
+    let mut kept = Vec::new();
+    for number in 0..5 {
+        let mut client = if number % 2 == 0 { node.client().await } else { node.tls_client().await };
+        assert_eq!(client.get("/page").await.status, 200);
+        kept.push(client);
+    }
+    // The limit counts both kinds together.
+    let mut table = Table::new("connections beyond the limit");
+    for (name, address) in [("http", node.address()), ("https", node.tls_address())] {
+        let mut client = Client::connect(address).await;
+        let _ = client.send(request("GET", "/page", &[])).await;
+        let (answer, end) = client.closed().await;
+        table.row(name, that(end.is_closed(), || format!("{end:?}")));
+        table.row(name, that(!answer.starts_with(b"HTTP/1.1 200 "), || answer.escape_ascii().to_string()));
+    }
+    // Another address is another client.
+    let socket = Socket { from: Some(address_of(0)), ..Socket::default() };
+    let mut other = Client::connect_with(node.address(), socket).await.expect("the node accepts");
+    table.row("another address", same("the status", other.get("/page").await.status, 200));
+    drop(kept.pop());
+    until(PATIENCE, "room for one more", || async {
+        let mut client = node.client().await;
+        client.ask("GET", "/page", &[]).await;
+        client.response("GET").await.map(drop).map_err(|end| format!("{end:?}"))
+    })
+    .await;
     table.finish();
 }

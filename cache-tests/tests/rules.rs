@@ -1,107 +1,22 @@
-//! Sites and their rules: which host is whose, and what a rule does to requests, responses and browsers.
+//! Rules: what one does to requests, responses and browsers, and when it applies.
 
 use std::time::Duration;
 
 use cache_tests::answer::Answer;
-use cache_tests::client::{Client, HOST};
 use cache_tests::node::{Node, NodeOptions};
-use cache_tests::origin::{Origin, nobody_listens};
-use cache_tests::response::Response;
+use cache_tests::origin::Origin;
 use cache_tests::table::{Table, same, that};
 
 const FRESH: &str = "Cache-Control: max-age=60";
 const NO_STORE: &str = "Cache-Control: no-store";
 
 /// One site for everyone, with these rules: what is between the braces of `when` and of `then`.
-async fn ruled(origin: &Origin, more: &str, rules: &[(&str, &str)]) -> Node {
-    let mut text = format!("[site.main]\nhosts = [\"*\"]\norigins = [\"{{origin}}\"]\n{more}\n");
+async fn ruled(origin: &Origin, rules: &[(&str, &str)]) -> Node {
+    let mut text = "[site.main]\nhosts = [\"*\"]\norigins = [\"{origin}\"]\n".to_owned();
     for (when, then) in rules {
         text += &format!("[[site.main.rule]]\nwhen = {{ {when} }}\nthen = {{ {then} }}\n");
     }
     NodeOptions::configured(origin, &text).test_clock().start().await
-}
-
-async fn ask(node: &Node, host: &str, target: &str) -> Response {
-    let mut client = node.client().await;
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.expect("the node reads");
-    client.response("GET").await.unwrap_or_else(|end| panic!("{host}{target}: {end:?}"))
-}
-
-#[tokio::test]
-async fn hosts_belong_to_the_site_that_names_them_best() {
-    let origins = [Origin::start(), Origin::start(), Origin::start()];
-    for (number, origin) in origins.iter().enumerate() {
-        origin.serve("/page", Answer::ok(number.to_string()).field(FRESH));
-    }
-    let site = |name: &str, hosts: &str, origin: &Origin| {
-        format!("[site.{name}]\nhosts = [{hosts}]\norigins = [\"{}\"]\n", origin.url())
-    };
-    let some = site("exact", "\"www.example.test\", \"shop.example.test\"", &origins[0])
-        + &site("below", "\"*.example.test\"", &origins[1]);
-    let everyone = some.clone() + &site("any", "\"*\"", &origins[2]);
-    let mut table = Table::new("hosts");
-    for (text, others) in [(&some, (421, None)), (&everyone, (200, Some("2")))] {
-        let node = NodeOptions::configured(&origins[0], text).start().await;
-        for (host, expected) in [
-            (HOST, (200, Some("0"))),
-            ("WWW.Example.Test", (200, Some("0"))),
-            ("www.example.test:8080", (200, Some("0"))),
-            ("shop.example.test", (200, Some("0"))),
-            ("eu.example.test", (200, Some("1"))),
-            ("a.b.eu.example.test", (200, Some("1"))),
-            ("x.www.example.test", (200, Some("1"))),
-            ("example.test", others),
-            ("evilexample.test", others),
-            ("www.example.test.evil", others),
-            ("127.0.0.1", others),
-            ("[::1]", others),
-        ] {
-            let response = ask(&node, host, "/page").await;
-            let body = response.text();
-            let found = (response.status, (response.status == 200).then_some(body.as_str()));
-            table.row(host, same("the answer", found, expected));
-        }
-        let h2 = node.h2().await.to("other.example");
-        table.row("HTTP/2", same("the status", h2.get("/page").await.status, others.0));
-    }
-    table.finish();
-}
-
-#[tokio::test]
-async fn an_unknown_host_is_told_why() {
-    let origin = Origin::start();
-    let text = "[site.main]\nhosts = [\"www.example.test\"]\norigins = [\"{origin}\"]\n";
-    let node = NodeOptions::configured(&origin, text).start().await;
-    let response = ask(&node, "other.example.test", "/page").await;
-    assert_eq!(response.status, 421);
-    let reason = response.cache_status().expect("Cache-Status").detail;
-    assert!(reason.as_deref().is_some_and(|reason| reason.contains("host")), "{reason:?}");
-    let record = &node.log_lines(1).await[0];
-    assert_eq!(record["status"], 421, "{record}");
-    // Neither another method nor a body makes a difference.
-    let mut client = node.client().await;
-    client
-        .send("POST /page HTTP/1.1\r\nHost: other.example.test\r\nContent-Length: 4\r\n\r\nbody")
-        .await
-        .expect("the node reads");
-    assert_eq!(client.response("POST").await.map(|response| response.status), Ok(421));
-    assert_eq!(origin.heads(), 0);
-}
-
-#[tokio::test]
-async fn sites_do_not_share_what_is_stored() {
-    let origins = [Origin::start(), Origin::start()];
-    let mut text = String::new();
-    for (number, origin) in origins.iter().enumerate() {
-        origin.serve("/page", Answer::ok(number.to_string()).field(FRESH));
-        text += &format!("[site.s{number}]\nhosts = [\"{number}.example.test\"]\norigins = [\"{}\"]\n", origin.url());
-    }
-    let node = NodeOptions::configured(&origins[0], &text).start().await;
-    for _ in 0..2 {
-        assert_eq!(ask(&node, "0.example.test", "/page").await.text(), "0");
-        assert_eq!(ask(&node, "1.example.test", "/page").await.text(), "1");
-    }
-    assert_eq!(origins.map(|origin| origin.count("/page")), [1, 1]);
 }
 
 #[tokio::test]
@@ -115,7 +30,7 @@ async fn a_rule_says_how_long_the_edge_keeps_a_response() {
     origin.serve("/a/private", Answer::ok("page").field("Cache-Control: private"));
     origin.serve("/a/cookie", Answer::ok("page").field(FRESH).field("Set-Cookie: a=b"));
     origin.serve("/a/long", Answer::ok("page").field("Cache-Control: max-age=9999999"));
-    let node = ruled(&origin, "", &[("path = \"/a/*\"", "ttl = \"1h\"")]).await;
+    let node = ruled(&origin, &[("path = \"/a/*\"", "ttl = \"1h\"")]).await;
     let mut table = Table::new("ttl");
     let targets = ["/a/short", "/a/none", "/b/short", "/a/no-store", "/a/private", "/a/cookie", "/a/long"];
     for target in targets {
@@ -139,7 +54,7 @@ async fn a_rule_says_how_long_a_browser_keeps_a_response() {
         origin.serve(target, Answer::ok("page").field("Cache-Control: public, s-maxage=3600, max-age=10"));
     }
     let rules = [("path = \"/page\"", "browser_ttl = \"5m\""), ("path = \"/never\"", "browser_ttl = \"0s\"")];
-    let node = ruled(&origin, "", &rules).await;
+    let node = ruled(&origin, &rules).await;
     let mut table = Table::new("browser_ttl");
     for (advance, hit) in [(0, false), (0, true), (100, true), (1_000, true)] {
         node.advance_clock(Duration::from_secs(advance)).await;
@@ -163,7 +78,7 @@ async fn a_rule_says_how_long_a_browser_keeps_a_response() {
 async fn a_rule_leaves_parameters_out() {
     let origin = Origin::start();
     origin.serve("/page", Answer::ok("page").field(FRESH));
-    let node = ruled(&origin, "", &[("path = \"/page\"", "ignore_query = [\"utm_*\", \"fbclid\"]")]).await;
+    let node = ruled(&origin, &[("path = \"/page\"", "ignore_query = [\"utm_*\", \"fbclid\"]")]).await;
     let mut table = Table::new("ignore_query");
     for (query, hit) in [
         ("?x=1", false),
@@ -205,7 +120,7 @@ async fn a_rule_takes_fields_away_and_sets_others() {
     origin.serve("/page", answer.clone());
     origin.serve("/other", answer);
     let then = "strip_response = [\"set-cookie\", \"X-Powered-By\"], set_response = { \"x-frame-options\" = \"DENY\", \"x-new\" = \"1\" }";
-    let node = ruled(&origin, "", &[("path = \"/page\"", then)]).await;
+    let node = ruled(&origin, &[("path = \"/page\"", then)]).await;
     let mut table = Table::new("fields of responses");
     for hit in [false, true] {
         for method in ["GET", "HEAD"] {
@@ -235,7 +150,7 @@ async fn a_rule_says_that_nothing_is_stored() {
         ("path = \"/a/but\"", "cache = true"),
         ("response = { status = 200 }, path = \"/b\"", "cache = false"),
     ];
-    let node = ruled(&origin, "", &rules).await;
+    let node = ruled(&origin, &rules).await;
     let mut table = Table::new("cache");
     for (target, stored) in [("/a", false), ("/a/but", true), ("/b", false), ("/c", true)] {
         for round in 0..2 {
@@ -286,7 +201,7 @@ async fn a_rule_may_look_at_the_request() {
         .map(|(number, (when, _))| (*when, format!("set_response = {{ \"x-rule-{number}\" = \"1\" }}")))
         .collect();
     let rules: Vec<(&str, &str)> = rules.iter().map(|(when, then)| (*when, then.as_str())).collect();
-    let node = ruled(&origin, "", &rules).await;
+    let node = ruled(&origin, &rules).await;
     let fields = ["Accept: text/html", "Cookie: first=1; session=abcdef"];
     let response = node.client().await.exchange("GET", "/page?x=1", &fields).await;
     let mut table = Table::new("conditions");
@@ -325,7 +240,7 @@ async fn a_rule_may_look_at_the_response() {
     let rules: Vec<(&str, String)> = conditions.iter().zip(0..).map(|(when, number)| (*when, set(number))).collect();
     let mut rules: Vec<(&str, &str)> = rules.iter().map(|(when, then)| (*when, then.as_str())).collect();
     rules.push(("response = { status = 404 }", "ttl = \"1h\""));
-    let node = ruled(&origin, "", &rules).await;
+    let node = ruled(&origin, &rules).await;
     let mut table = Table::new("conditions on responses");
     for (target, expected) in [
         ("/html", vec![0, 4, 5, 6, 8]),
@@ -353,7 +268,7 @@ async fn of_one_setting_the_last_rule_wins() {
         ("path = \"/page\"", "ttl = \"1h\", set_response = { b = \"2\" }"),
         ("path = \"/other\"", "ttl = \"1s\", set_response = { b = \"3\" }"),
     ];
-    let node = ruled(&origin, "", &rules).await;
+    let node = ruled(&origin, &rules).await;
     let response = node.get("/page").await;
     assert_eq!([response.field("a").as_deref(), response.field("b").as_deref()], [Some("1"), Some("2")]);
     node.advance_clock(Duration::from_secs(600)).await;
@@ -368,7 +283,7 @@ async fn a_rule_allows_stale_responses() {
     }
     let rules =
         [("path = \"/swr\"", "stale_while_revalidate = \"100s\""), ("path = \"/sie\"", "stale_if_error = \"100s\"")];
-    let node = ruled(&origin, "", &rules).await;
+    let node = ruled(&origin, &rules).await;
     for target in ["/swr", "/sie", "/none"] {
         node.get(target).await;
     }
@@ -381,108 +296,8 @@ async fn a_rule_allows_stale_responses() {
     origin.stop();
     let saved = node.get("/sie").await;
     assert_eq!((saved.status, saved.text().as_str()), (200, "page1"));
-    assert_eq!(node.get("/none").await.status, 502);
+    let failed = |status: u16| matches!(status, 502..=504);
+    assert!(failed(node.get("/none").await.status));
     node.advance_clock(Duration::from_secs(200)).await;
-    assert_eq!(node.get("/sie").await.status, 502);
-}
-
-#[tokio::test]
-async fn http_is_redirected_where_a_site_says_so() {
-    let origin = Origin::start();
-    origin.serve("/page", Answer::ok("page").field(FRESH));
-    let node = ruled(&origin, "https_only = true", &[]).await;
-    let mut table = Table::new("https_only");
-    for (method, target) in
-        [("GET", "/page?x=1&y=%20"), ("HEAD", "/page"), ("POST", "/page"), ("GET", "//evil.example/")]
-    {
-        let fields: &[&str] = if method == "POST" { &["Content-Length: 0"] } else { &[] };
-        let response = node.client().await.exchange(method, target, fields).await;
-        table.row(method, same("the status", response.status, 308));
-        let expected = format!("https://{HOST}{target}");
-        table.row(method, same("Location", response.field("location").as_deref(), Some(expected.as_str())));
-    }
-    table.row("origin", same("requests", origin.heads(), 0));
-    table.row("TLS", same("the status", node.tls_client().await.get("/page").await.status, 200));
-    table.row("HTTP/2", same("the status", node.h2().await.get("/page").await.status, 200));
-    table.finish();
-}
-
-#[tokio::test]
-async fn errors_have_the_pages_of_the_site() {
-    let text = format!(
-        "[site.main]\nhosts = [\"*\"]\norigins = [\"{}\"]\n\
-         error_pages = {{ \"502\" = \"errors/502.html\", \"5xx\" = \"errors/5xx.txt\", \"4xx\" = \"errors/4xx.json\" }}\n",
-        nobody_listens()
-    );
-    let origin = Origin::start();
-    let node = NodeOptions::configured(&origin, &text)
-        .file("errors/502.html", "<h1>Back soon</h1>")
-        .file("errors/5xx.txt", "server trouble")
-        .file("errors/4xx.json", "{\"error\":true}")
-        .start()
-        .await;
-    let mut table = Table::new("error pages");
-    let page = "<h1>Back soon</h1>";
-    for (name, response) in [
-        ("HTTP", node.get("/page").await),
-        ("HTTP/1 over TLS", node.tls_client().await.get("/page").await),
-        ("HTTP/2", node.h2().await.get("/page").await),
-        ("POST", node.client().await.exchange("POST", "/page", &["Content-Length: 0"]).await),
-        ("HEAD", node.client().await.exchange("HEAD", "/page", &[]).await),
-    ] {
-        let body = if name == "HEAD" { "" } else { page };
-        table.row(name, same("the answer", (response.status, response.text().as_str()), (502, body)));
-        let kind = response.field("content-type").unwrap_or_default();
-        table.row(name, that(kind.starts_with("text/html"), || format!("Content-Type: {kind}")));
-        table.row(name, that(!response.is_hit(), || "a hit".to_owned()));
-    }
-    // An origin's own errors are its own.
-    origin.serve("/gone", Answer::status(502).piece("the origin's own"));
-    let text = text.replace(&nobody_listens(), &origin.url());
-    table.row("reload", same("the status", node.reload(&text).await.status, 200));
-    table.row("the origin's own", same("the body", node.get("/gone").await.text().as_str(), "the origin's own"));
-    table.finish();
-}
-
-#[tokio::test]
-async fn cache_status_can_be_kept_from_clients() {
-    let origin = Origin::start();
-    origin.serve("/page", Answer::ok("page").field(FRESH));
-    let node = ruled(&origin, "cache_status = false", &[]).await;
-    for _ in 0..2 {
-        for response in [node.get("/page").await, node.h2().await.get("/page").await] {
-            assert_eq!((response.status, response.field("cache-status")), (200, None));
-        }
-        let passed = node.client().await.exchange("POST", "/page", &["Content-Length: 0"]).await;
-        assert_eq!(passed.field("cache-status"), None);
-    }
-}
-
-#[tokio::test]
-async fn a_site_has_its_own_trust_and_its_own_ways() {
-    let origin = Origin::start();
-    origin.serve("/page", Answer::ok("page").field(NO_STORE));
-    let site = |name: &str, host: &str, more: &str| {
-        format!(
-            "[site.{name}]\nhosts = [\"{host}\"]\norigins = [{{ url = \"{{origin}}\", host = \"client\" }}]\n{more}\n"
-        )
-    };
-    let text = site("trusting", "a.example.test", "trust = [\"127.0.0.0/8\"]\nget_body = \"pass\"")
-        + &site("careful", "b.example.test", "");
-    let node = NodeOptions::configured(&origin, &text).start().await;
-    let mut table = Table::new("settings of a site");
-    for (host, forwarded, body) in [("a.example.test", "9.9.9.9", 200), ("b.example.test", "127.0.0.1", 400)] {
-        let mut client: Client = node.client().await;
-        let head = format!("GET /page HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: 9.9.9.9\r\n");
-        client.send(format!("{head}\r\n")).await.expect("the node reads");
-        client.response("GET").await.expect("an answer");
-        let seen = origin.requests().pop().expect("a request at the origin");
-        let said = seen.field("x-forwarded-for").unwrap_or_default();
-        table.row(host, that(said.starts_with(forwarded), || format!("X-Forwarded-For: {said}")));
-        table.row(host, same("Host", seen.field("host").as_deref(), Some(host)));
-        client.send(format!("{head}Content-Length: 4\r\n\r\nbody")).await.expect("the node reads");
-        table
-            .row(host, same("GET with a body", client.response("GET").await.map(|response| response.status), Ok(body)));
-    }
-    table.finish();
+    assert!(failed(node.get("/sie").await.status));
 }
