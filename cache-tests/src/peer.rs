@@ -17,8 +17,7 @@ const START: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Peer {
     port: u16,
-    // Held for its end.
-    _process: Process,
+    process: Process,
 }
 
 impl Peer {
@@ -53,6 +52,11 @@ impl Peer {
         let mut command = Command::new("node");
         command.arg(script).arg(port.to_string());
         Some(Self::started("node", command, Scratch::new("node-js"), port).await)
+    }
+
+    /// Ends it with SIGKILL: it says goodbye to nobody.
+    pub fn kill(&self) {
+        self.process.signal("KILL");
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -91,7 +95,7 @@ impl Peer {
             }
         })
         .await;
-        Self { port, _process: process }
+        Self { port, process }
     }
 }
 

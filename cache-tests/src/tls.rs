@@ -35,6 +35,7 @@ pub struct Identity {
 
 struct Authority {
     certificate: CertificateDer<'static>,
+    pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -53,14 +54,20 @@ impl Identity {
     }
 }
 
+/// The authority that vouches for every [`Identity`] of this process.
+pub fn authority_pem() -> String {
+    authority().pem.clone()
+}
+
 fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
         let key = KeyPair::generate().expect("a key can be made");
         let mut parameters = CertificateParams::new(Vec::new()).expect("no names are fine");
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = parameters.self_signed(&key).expect("a certificate can sign itself").der().clone();
-        Authority { certificate, issuer: Issuer::new(parameters, key) }
+        let signed = parameters.self_signed(&key).expect("a certificate can sign itself");
+        let (certificate, pem) = (signed.der().clone(), signed.pem());
+        Authority { certificate, pem, issuer: Issuer::new(parameters, key) }
     })
 }
 

@@ -330,7 +330,14 @@ fn ended_well(session: &mut HttpSession) -> bool {
 impl FetchBody {
     async fn finish(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(mut session) = self.session.take() else { return Ok(None) };
-        if self.remaining.is_some_and(|remaining| remaining > 0) || !ended_well(&mut session) {
+        // Trailers have no place in a stored response, but the stream has not ended before them.
+        let trailers = match &mut session {
+            HttpSession::H2(stream) => {
+                within(self.deadline, stream.read_trailers()).await.is_some_and(|read| read.is_ok())
+            }
+            _ => true,
+        };
+        if self.remaining.is_some_and(|remaining| remaining > 0) || !trailers || !ended_well(&mut session) {
             self.member.failed(&self.origins.metrics);
             return Err(Failure::Closed);
         }
