@@ -127,14 +127,14 @@ async fn a_failed_get_is_sent_to_another_origin_and_a_failed_post_is_not() {
 #[tokio::test]
 async fn nothing_is_tried_again_after_the_first_byte() {
     let (bad, good) = (Origin::start(), Origin::start());
-    bad.serve("/p", Answer::ok("half of it").field(FRESH).framed(Framing::ResetInLength));
+    bad.serve("/p", Answer::ok("half of it").field(FRESH).framed(Framing::ShortLength));
     good.serve("/p", Answer::ok("good").field(FRESH));
     let list = format!("\"{}\", {{ url = \"{}\", tier = 2 }}", bad.url(), good.url());
     let node = before(&list, "").await;
     let mut client = node.client().await;
     client.ask("GET", "/p", &[]).await;
-    let broken = client.response("GET").await;
-    assert!(broken.is_ok_and(|response| !response.is_clean()), "a broken answer must not look complete");
+    let broken = client.response("GET").await.expect("a head");
+    assert!(broken.status != 200 || !broken.end.is_clean(), "a broken answer must not look complete");
     assert_eq!(good.heads(), 0);
 }
 
@@ -190,7 +190,7 @@ async fn deadlines_of_origins() {
         let started = Instant::now();
         let mut client = node.client().await;
         client.ask("GET", target, &[]).await;
-        let whole = client.response("GET").await.ok().filter(|response| response.is_clean());
+        let whole = client.response("GET").await.ok().filter(|response| response.end.is_clean());
         table.row(name, same("the whole answer", whole.map(|response| response.status), expected));
         table.row(name, that(started.elapsed() < Duration::from_secs(5), || format!("{:?}", started.elapsed())));
     }

@@ -102,10 +102,13 @@ async fn a_rule_leaves_parameters_out() {
     // Nothing is left of them: the bare page.
     node.get("/page?utm_source=a").await;
     table.row("nothing left", same("a hit", node.get("/page").await.is_hit(), true));
-    // Uploads are passed on without them too.
+    // Uploads are passed on without them too, and what they change is no longer stored (RFC 9111 section 4.4).
     node.client().await.exchange("POST", "/page?x=3&utm_source=a", &["Content-Length: 0"]).await;
     let last = origin.requests().pop().map(|request| request.target);
     table.row("POST", same("the target", last.as_deref(), Some("/page?x=3")));
+    node.get("/page?x=4").await;
+    node.client().await.exchange("POST", "/page?x=4&utm_source=a", &["Content-Length: 0"]).await;
+    table.row("POST", same("a hit after it", node.get("/page?x=4").await.is_hit(), false));
     table.finish();
 }
 
@@ -122,16 +125,21 @@ async fn a_rule_takes_fields_away_and_sets_others() {
     let then = "strip_response = [\"set-cookie\", \"X-Powered-By\"], set_response = { \"x-frame-options\" = \"DENY\", \"x-new\" = \"1\" }";
     let node = ruled(&origin, &[("path = \"/page\"", then)]).await;
     let mut table = Table::new("fields of responses");
-    for hit in [false, true] {
-        for method in ["GET", "HEAD"] {
+    for _ in 0..2 {
+        for (method, hit) in [("GET", false), ("HEAD", true), ("GET", true)] {
             let response = node.client().await.exchange(method, "/page", &[]).await;
-            table.row(method, same("a hit", response.is_hit(), hit || method == "HEAD"));
+            // The POST of the round before has made what was stored invalid.
+            table.row(method, same("a hit", response.is_hit(), hit));
             for (name, expected) in
                 [("set-cookie", None), ("x-powered-by", None), ("x-frame-options", Some("DENY")), ("x-new", Some("1"))]
             {
                 table.row(method, same(name, response.field(name).as_deref(), expected));
             }
         }
+        // A security field belongs on every answer of the site, cached or not.
+        let passed = node.client().await.exchange("POST", "/page", &["Content-Length: 0"]).await;
+        table.row("POST", same("x-frame-options", passed.field("x-frame-options").as_deref(), Some("DENY")));
+        table.row("POST", same("x-powered-by", passed.field("x-powered-by"), None));
         let other = node.get("/other").await;
         table.row("/other", same("a hit", other.is_hit(), false));
         table.row("/other", same("set-cookie", other.field("set-cookie").as_deref(), Some("a=b")));
@@ -277,9 +285,11 @@ async fn of_one_setting_the_last_rule_wins() {
 
 #[tokio::test]
 async fn a_rule_allows_stale_responses() {
-    let mut origin = Origin::start();
-    for target in ["/swr", "/sie", "/none"] {
-        origin.serve(target, Answer::ok("page").numbered().field("Cache-Control: max-age=10"));
+    let origin = Origin::start();
+    let page = Answer::ok("page").numbered().field("Cache-Control: max-age=10");
+    origin.serve("/swr", page.clone());
+    for target in ["/sie", "/none"] {
+        origin.serve_in_turn(target, vec![page.clone(), Answer::status(500).piece("trouble")]);
     }
     let rules =
         [("path = \"/swr\"", "stale_while_revalidate = \"100s\""), ("path = \"/sie\"", "stale_if_error = \"100s\"")];
@@ -293,11 +303,9 @@ async fn a_rule_allows_stale_responses() {
     let stale = node.get("/swr").await;
     assert_eq!((stale.status, stale.text().as_str(), stale.is_hit()), (200, "page1", true));
     origin.arrived("/swr", 2).await;
-    origin.stop();
     let saved = node.get("/sie").await;
     assert_eq!((saved.status, saved.text().as_str()), (200, "page1"));
-    let failed = |status: u16| matches!(status, 502..=504);
-    assert!(failed(node.get("/none").await.status));
+    assert_eq!(node.get("/none").await.status, 500);
     node.advance_clock(Duration::from_secs(200)).await;
-    assert!(failed(node.get("/sie").await.status));
+    assert_eq!(node.get("/sie").await.status, 500);
 }

@@ -236,7 +236,8 @@ impl Front {
         let limits = connection.snapshot.limits;
         let routed = Routed::new(seen, site);
         let asked = Seen { head: &routed.head(seen.head), ..*seen };
-        let (next, outcome) = self.pass.run_h1(stream, &asked, site, limits, body, &forwarding, shutdown).await;
+        let (next, outcome) =
+            self.pass.run_h1(stream, &asked, site, routed.matched.as_ref(), limits, body, &forwarding, shutdown).await;
         self.log.write(seen, &outcome, None, None, Some(&trace));
         match next {
             Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),

@@ -33,6 +33,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::failure::page;
 use crate::pipeline::request::Outcome;
 use crate::routing::Site;
+use crate::routing::rule::Matched;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::fields::Fields;
@@ -62,6 +63,7 @@ impl Pass {
         stream: Stream,
         seen: &Seen<'_>,
         site: &Arc<Site>,
+        matched: Option<&Matched>,
         limits: Limits,
         body: &[u8],
         forwarding: &Forwarding<'_>,
@@ -74,7 +76,7 @@ impl Pass {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
-        let passed = Passed::new(seen, site, limits);
+        let passed = Passed::new(seen, site, matched, limits);
         let reused = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown)).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
@@ -87,11 +89,12 @@ impl Pass {
         respond: SendResponse<Bytes>,
         seen: &Seen<'_>,
         site: &Arc<Site>,
+        matched: Option<&Matched>,
         limits: Limits,
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> Outcome {
-        let passed = Passed::new(seen, site, limits);
+        let passed = Passed::new(seen, site, matched, limits);
         let Some(request) = request_header(seen, forwarding) else {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
@@ -201,6 +204,7 @@ impl ProxyHttp for App {
         self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
+            apply_rules(passed, response)?;
         }
         Ok(())
     }
@@ -352,6 +356,23 @@ fn strip_hop_by_hop(response: &mut ResponseHeader) {
     for name in hop_by_hop {
         response.remove_header(&name);
     }
+}
+
+/// What the rules of the site do to a response that is not for the store: fields that go, and fields that are set.
+fn apply_rules(passed: &Passed, response: &mut ResponseHeader) -> Result<(), BError> {
+    let Some(matched) = &passed.matched else { return Ok(()) };
+    let mut fields = Vec::with_capacity(512);
+    for (name, value) in &response.headers {
+        fields.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    let settings = passed.site.rules.response(matched, response.status.as_u16(), Fields::new(&fields));
+    for name in &settings.strip {
+        response.remove_header(*name);
+    }
+    for (name, value) in &settings.set {
+        response.insert_header((*name).to_owned(), *value)?;
+    }
+    Ok(())
 }
 
 fn append_cache_status(response: &mut ResponseHeader, status: &CacheStatus) -> Result<(), BError> {

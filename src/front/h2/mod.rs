@@ -371,7 +371,10 @@ impl Client<'_> {
             let forwarding = forwarding(&seen, &request_id);
             let routed = Routed::new(&seen, &site);
             let asked = Seen { head: &routed.head(&head), ..seen };
-            let outcome = front.pass.run_h2(body, respond, &asked, &site, limits, &forwarding, &shutdown).await;
+            let outcome = front
+                .pass
+                .run_h2(body, respond, &asked, &site, routed.matched.as_ref(), limits, &forwarding, &shutdown)
+                .await;
             front.log.write(&seen, &outcome, None, None, Some(&trace));
         })
     }

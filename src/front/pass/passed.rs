@@ -12,6 +12,7 @@ use crate::front::log::Seen;
 use crate::origin::Failure;
 use crate::origin::group::{Choice, Member};
 use crate::routing::Site;
+use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::fields::Fields;
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +21,8 @@ use crate::telemetry::metrics::Metrics;
 pub(super) struct Passed {
     pub(super) site: Arc<Site>,
     pub(super) limits: Limits,
+    /// The rules of the site that match.
+    pub(super) matched: Option<Matched>,
     pub(super) scheme: &'static str,
     pub(super) method: String,
     pub(super) host: Vec<u8>,
@@ -49,11 +52,12 @@ pub(super) struct Asked {
 }
 
 impl Passed {
-    pub(super) fn new(seen: &Seen<'_>, site: &Arc<Site>, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(seen: &Seen<'_>, site: &Arc<Site>, matched: Option<&Matched>, limits: Limits) -> Arc<Self> {
         let head = seen.head;
         Arc::new(Self {
             site: site.clone(),
             limits,
+            matched: matched.cloned(),
             scheme: seen.peer.scheme(),
             method: head.method.as_str().to_owned(),
             host: head.host.to_vec(),
