@@ -50,7 +50,13 @@ pub fn name_of(seen: &Seen<'_>, id: RequestId) -> String {
 
 /// What an origin is told about a request.
 pub fn forwarding<'a>(seen: &Seen<'_>, request_id: &'a str) -> Forwarding<'a> {
-    Forwarding { client: seen.peer.client, trusted: seen.trusted(), secure: seen.peer.tls.is_some(), request_id }
+    Forwarding {
+        client: seen.peer.client,
+        trusted: seen.trusted(),
+        secure: seen.peer.tls.is_some(),
+        received: seen.proto.strip_prefix("HTTP/").unwrap_or("1.1"),
+        request_id,
+    }
 }
 
 /// A request's name, made when somebody needs it: a hit does not.

@@ -7,8 +7,8 @@ use super::{Framing, Head};
 use crate::semantics::fields::Line;
 use crate::semantics::hop_by_hop::end_to_end;
 
-/// How we appear in `Via` (RFC 9110 section 7.6.3).
-const VIA: &str = "1.1 littoral";
+/// How we appear in `Via`, behind the version of the request (RFC 9110 section 7.6.3).
+const VIA: &str = " littoral";
 
 /// Fields by which a proxy vouches for where a request came from, or redirects what it is about. From a client nobody
 /// knows they are forgeries. `X-Forwarded-*` goes without being listed, and so does `Proxy`, which CGI programs take for
@@ -51,6 +51,8 @@ pub struct Forwarding<'a> {
     pub trusted: bool,
     /// Whether the connection is TLS.
     pub secure: bool,
+    /// The version of HTTP the request came in: `1.0`, `1.1` or `2`.
+    pub received: &'a str,
     /// The name of this request in every log; a token. A trusted proxy's own goes on in its place.
     pub request_id: &'a str,
 }
@@ -140,6 +142,7 @@ fn write_fields(head: &Head<'_>, forwarding: &Forwarding<'_>, wanted: impl Fn(&L
         write("x-request-id", forwarding.request_id.as_bytes(), out);
     }
     begin_appended("via", head, true, out);
+    out.extend_from_slice(forwarding.received.as_bytes());
     out.extend_from_slice(VIA.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
