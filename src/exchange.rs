@@ -36,6 +36,9 @@ pub trait Exchange: Send {
         dynamic: &[u8],
     ) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// Sends an interim response, where the client's protocol knows them.
+    fn interim(&mut self, status: u16, fields: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
+
     /// Begins an answer; nothing is sent before [`Self::body`], [`Self::flush`] or [`Self::finish`].
     fn head(&mut self, status: u16, fields: &[&[u8]], length: BodyLength);
 

@@ -3,7 +3,8 @@
 
 use cache_tests::answer::Answer;
 use cache_tests::client::{HOST, request};
-use cache_tests::node::NodeOptions;
+use cache_tests::gate::Gate;
+use cache_tests::node::{Node, NodeOptions};
 use cache_tests::origin::Origin;
 use cache_tests::recorded::Recorded;
 use cache_tests::table::{Table, same, that};
@@ -201,7 +202,7 @@ async fn forwarded_fields_cannot_poison_the_cache() {
 }
 
 /// What the origin sees of a request with every field a client should not send.
-async fn through(origin: &Origin, node: &cache_tests::node::Node, method: &str) -> Recorded {
+async fn through(origin: &Origin, node: &Node, method: &str) -> Recorded {
     let target = format!("/{method}");
     origin.serve(&target, Answer::ok("seen").field("Cache-Control: no-store"));
     let mut fields = FORWARDED.to_vec();
@@ -210,6 +211,42 @@ async fn through(origin: &Origin, node: &cache_tests::node::Node, method: &str) 
     }
     node.client().await.exchange(method, &target, &fields).await;
     the_request(origin, &target)
+}
+
+#[tokio::test]
+async fn early_hints_reach_the_client_that_is_waited_for() {
+    let origin = Origin::start();
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n";
+    let last = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\npage";
+    let gate = Gate::closed();
+    // The second comes long before the page, the first in one piece with it.
+    origin.serve("/at-once", Answer::raw(format!("{hint}{last}")));
+    origin.serve("/early", Answer::raw(hint).hold(&gate).piece(last));
+    let node = NodeOptions::before(&origin).start().await;
+    let mut table = Table::new("103");
+    for target in ["/at-once", "/early"] {
+        let mut client = node.client().await;
+        client.ask("GET", target, &[]).await;
+        let early = client.any_head("GET").await.expect("a head");
+        gate.open();
+        let told = (early.status, early.field("link").as_deref() == Some("</style.css>; rel=preload"));
+        table.row(target, same("the interim answer", told, (103, true)));
+        table.row(target, same("a hop-by-hop field", early.field("x-hop"), None));
+        let page = client.response("GET").await.expect("an answer");
+        table.row(target, same("the page", (page.status, page.text().as_str()), (200, "page")));
+        client_asks_again(&node, target, &mut table).await;
+    }
+    let mut old = node.client().await;
+    old.send(format!("GET /at-once?old HTTP/1.0\r\nHost: {HOST}\r\n\r\n")).await.expect("the node reads");
+    table.row("HTTP/1.0", same("the first head", old.any_head("GET").await.map(|head| head.status), Ok(200)));
+    table.finish();
+}
+
+/// A hit has no hints: what it links to is in its own fields.
+async fn client_asks_again(node: &Node, target: &str, table: &mut Table) {
+    let mut client = node.client().await;
+    client.ask("GET", target, &[]).await;
+    table.row(target, same("the hit", client.any_head("GET").await.map(|head| head.status), Ok(200)));
 }
 
 fn the_request(origin: &Origin, target: &str) -> Recorded {

@@ -126,7 +126,7 @@ async fn systemd_is_told() {
     }
     assert!(seen.contains(&"READY=1".to_owned()), "{seen:?}");
     node.hang_up();
-    let mut next = || {
+    let next = || {
         loop {
             match told() {
                 message if message == "WATCHDOG=1" => {}

@@ -98,6 +98,20 @@ impl Exchange for Answer<'_> {
         self.send(&slices).await
     }
 
+    async fn interim(&mut self, status: u16, fields: &[u8]) -> io::Result<()> {
+        // HTTP/1.0 knows neither chunks nor interim responses.
+        if !self.chunks_allowed {
+            return Ok(());
+        }
+        self.status_line(status);
+        self.out.extend_from_slice(fields);
+        self.out.extend_from_slice(b"\r\n");
+        let first_byte = self.first_byte;
+        let sent = self.send(&[]).await;
+        self.first_byte = first_byte;
+        sent
+    }
+
     fn head(&mut self, status: u16, fields: &[&[u8]], length: BodyLength) {
         self.status_line(status);
         for block in fields {

@@ -13,7 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, ErrorType};
 
 use super::group::{Choice, Group, Member, Origins};
-use super::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream};
+use super::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream};
 use crate::semantics::fields::Fields;
 use crate::semantics::hop_by_hop::end_to_end;
 
@@ -33,11 +33,16 @@ impl Fetch {
     }
 
     /// Asks one origin, on a new connection when those it kept are dead.
-    async fn ask(&self, choice: &Choice, request: &OriginRequest) -> Result<(HttpSession, HttpPeer), Failure> {
+    async fn ask(
+        &self,
+        choice: &Choice,
+        request: &OriginRequest,
+        interim: Interims<'_>,
+    ) -> Result<(HttpSession, HttpPeer), Failure> {
         let peer = choice.member.peer.resolve(choice.connect).await?;
         let mut stale = 0;
         loop {
-            match self.attempt(choice, &peer, request).await {
+            match self.attempt(choice, &peer, request, interim).await {
                 Ok(session) => return Ok((session, peer)),
                 Err(Attempt::Again) if stale < STALE_CONNECTIONS_MAX => stale += 1,
                 Err(Attempt::Again) => return Err(Failure::Closed),
@@ -46,7 +51,13 @@ impl Fetch {
         }
     }
 
-    async fn attempt(&self, choice: &Choice, peer: &HttpPeer, request: &OriginRequest) -> Result<HttpSession, Attempt> {
+    async fn attempt(
+        &self,
+        choice: &Choice,
+        peer: &HttpPeer,
+        request: &OriginRequest,
+        interim: Interims<'_>,
+    ) -> Result<HttpSession, Attempt> {
         let timeouts = &choice.member.peer.origin().timeouts;
         let connecting = self.group.origins.connector.get_http_session(peer);
         let (mut session, reused) = match tokio::time::timeout(choice.connect, connecting).await {
@@ -65,10 +76,18 @@ impl Fetch {
             send_head(&mut session, header).await?;
             loop {
                 session.read_response_header().await?;
-                // Interim responses are not for us; the final one follows.
-                let interim = session.response_header().is_some_and(|head| head.status.is_informational());
-                if !interim {
-                    return Ok::<(), BError>(());
+                match session.response_header() {
+                    Some(head) if head.status == http::StatusCode::SWITCHING_PROTOCOLS => return Ok(()),
+                    // Nothing was asked that 100 could answer.
+                    Some(head) if head.status == http::StatusCode::CONTINUE => {}
+                    Some(head) if head.status.is_informational() => {
+                        if let Some(block) = field_lines(head) {
+                            let mut fields = Vec::with_capacity(block.len());
+                            end_to_end(Fields::new(&block)).for_each(|line| line.write(&mut fields));
+                            interim(head.status.as_u16(), fields);
+                        }
+                    }
+                    _ => return Ok::<(), BError>(()),
                 }
             }
         };
@@ -140,12 +159,12 @@ pub(super) fn target_for(session: &HttpSession, mut header: RequestHeader) -> Op
 
 #[async_trait]
 impl Upstream for Fetch {
-    async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure> {
+    async fn open(&self, request: &OriginRequest, interim: Interims<'_>) -> Result<OriginResponse, Failure> {
         self.group.begin();
         let mut tried = Vec::new();
         let mut choice = self.group.choose(&tried).ok_or(Failure::Unreachable)?;
         loop {
-            let opened = self.open_at(&choice, request, tried.len()).await;
+            let opened = self.open_at(&choice, request, interim, tried.len()).await;
             let Err(failure) = &opened else { return opened };
             // GET and HEAD may be asked again, as long as nothing has come. An origin that took its time has used up the
             // client's, too.
@@ -166,13 +185,14 @@ impl Fetch {
         &self,
         choice: &Choice,
         request: &OriginRequest,
+        interim: Interims<'_>,
         retries: usize,
     ) -> Result<OriginResponse, Failure> {
         let metrics = &self.group.origins.metrics;
         let member = &choice.member;
         let started = crate::clock::monotonic();
         let deadline = member.peer.origin().timeouts.total.map(|total| started + total.get());
-        let asked = within(deadline, self.ask(choice, request)).await;
+        let asked = within(deadline, self.ask(choice, request, interim)).await;
         let opened = asked
             .unwrap_or(Err(Failure::FirstByteTimeout))
             .and_then(|(session, peer)| self.response(session, peer, choice, request, deadline, retries));

@@ -51,11 +51,15 @@ pub struct OriginResponse {
     pub origin: usize,
 }
 
+/// Takes interim responses as they come.
+pub type Interims<'a> = &'a (dyn Fn(u16, Vec<u8>) + Send + Sync);
+
 /// Somebody who can be asked for a response.
 #[async_trait]
 pub trait Upstream: Send + Sync {
-    /// Sends the request and waits for the head of the final response.
-    async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure>;
+    /// Sends the request and waits for the head of the final response. Interim responses go to `interim`: their status
+    /// and end-to-end field lines.
+    async fn open(&self, request: &OriginRequest, interim: Interims<'_>) -> Result<OriginResponse, Failure>;
 }
 
 /// Nobody, for tests of what comes before anybody is asked.
@@ -65,7 +69,7 @@ pub struct Nobody;
 #[cfg(test)]
 #[async_trait]
 impl Upstream for Nobody {
-    async fn open(&self, _: &OriginRequest) -> Result<OriginResponse, Failure> {
+    async fn open(&self, _: &OriginRequest, _: Interims<'_>) -> Result<OriginResponse, Failure> {
         Err(Failure::Unreachable)
     }
 }

@@ -23,7 +23,7 @@ use crate::semantics::fields::Fields;
 use crate::semantics::reuse::{self, Reuse, may_serve_on_error, reuse};
 use crate::semantics::validation::{Precondition, precondition};
 use crate::semantics::vary::selecting_key;
-use crate::store::fill::{Fill, FillHead, Next, Reader, Sharing};
+use crate::store::fill::{Begun, Fill, FillHead, Next, Reader, Sharing};
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What a follower does with the head of a fill it joined.
@@ -221,10 +221,22 @@ impl Pipeline {
         exchange: &mut E,
     ) -> Option<Result<Arc<FillHead>, Failure>> {
         let _waiting = Waiting::new(&self.metrics);
-        tokio::select! {
-            biased;
-            head = seat.reader.head() => Some(head),
-            () = exchange.gone() => None,
+        // What others are told early may be for the one who asked alone.
+        let mut seen = if seat.follower { usize::MAX } else { 0 };
+        loop {
+            let begun = tokio::select! {
+                biased;
+                begun = seat.reader.head(seen) => begun,
+                () = exchange.gone() => return None,
+            };
+            match begun {
+                Ok(Begun::Head(head)) => return Some(Ok(head)),
+                Ok(Begun::Interim(interim)) => {
+                    seen += 1;
+                    exchange.interim(interim.status, &interim.fields).await.ok()?;
+                }
+                Err(failure) => return Some(Err(failure)),
+            }
         }
     }
 

@@ -77,7 +77,8 @@ impl Job {
 
     async fn fetch(&self, pipeline: &Pipeline) -> Result<(), Failure> {
         let request_time = clock::wall();
-        let response = self.site.upstream.open(&self.origin_request).await?;
+        let interim = |status, fields| self.fill.push_interim(status, fields);
+        let response = self.site.upstream.open(&self.origin_request, &interim).await?;
         let response_time = clock::wall();
         let facts = RequestFacts {
             method_is_get: self.origin_request.method == "GET",

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
-use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream, group::Group};
+use crate::origin::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream, group::Group};
 use crate::pipeline::{Pipeline, request::Method, request::Request};
 use crate::routing::{Site, rule::Rules};
 use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
@@ -204,7 +204,7 @@ struct SimulatedBody {
 
 #[async_trait]
 impl Upstream for SimulatedOrigin {
-    async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure> {
+    async fn open(&self, request: &OriginRequest, _: Interims<'_>) -> Result<OriginResponse, Failure> {
         pause(&self.0).await;
         let answer = self.answer(request);
         pause(&self.0).await;
@@ -286,6 +286,10 @@ impl Exchange for Recorder {
         let slices: Vec<&[u8]> = response.slices(0..response.body_len()).collect();
         self.body(&slices).await?;
         self.finish().await
+    }
+
+    async fn interim(&mut self, _: u16, _: &[u8]) -> io::Result<()> {
+        Ok(())
     }
 
     fn head(&mut self, status: u16, _: &[&[u8]], length: BodyLength) {

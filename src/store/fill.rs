@@ -89,8 +89,20 @@ pub struct Fill {
     room: Notify,
 }
 
+/// An interim response of the origin: 103, mostly.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Interim {
+    pub status: u16,
+    /// End-to-end field lines.
+    pub fields: Vec<u8>,
+}
+
+/// Interim responses that are passed on; an origin that sends more is not believed.
+const INTERIMS_MAX: usize = 8;
+
 #[derive(Default)]
 struct State {
+    interims: Vec<Arc<Interim>>,
     head: Option<Arc<FillHead>>,
     /// Whole chunks, the first of which starts at `retained_from`.
     sealed: VecDeque<Bytes>,
@@ -274,6 +286,16 @@ impl Fill {
         Some(Reader { fill: self.clone(), slot, offset: 0 })
     }
 
+    /// Adds an interim response.
+    pub fn push_interim(&self, status: u16, fields: Vec<u8>) {
+        let mut state = self.state.lock();
+        if state.interims.len() < INTERIMS_MAX {
+            state.interims.push(Arc::new(Interim { status, fields }));
+            drop(state);
+            self.changed.notify_waiters();
+        }
+    }
+
     /// Publishes the head. The body is kept until it is stored if `room` says so; otherwise the room is for reading
     /// ahead, and without any the writer takes one piece at a time.
     pub fn publish_head(&self, head: FillHead, room: Room) {
@@ -379,19 +401,22 @@ impl Reader {
         &self.fill
     }
 
-    /// Waits for the head.
+    /// Waits for the head, or for an interim response after the first `seen`.
     ///
     /// # Errors
-    /// The fill failed before there was one.
-    pub async fn head(&self) -> Result<Arc<FillHead>, Failure> {
+    /// The fill failed before there was a head.
+    pub async fn head(&self, seen: usize) -> Result<Begun, Failure> {
         loop {
             let notified = self.fill.changed.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
             {
                 let state = self.fill.state.lock();
+                if let Some(interim) = state.interims.get(seen) {
+                    return Ok(Begun::Interim(interim.clone()));
+                }
                 match (&state.head, &state.end) {
-                    (Some(head), _) => return Ok(head.clone()),
+                    (Some(head), _) => return Ok(Begun::Head(head.clone())),
                     (None, Some(End::Failed(failure))) => return Err(*failure),
                     (None, Some(End::Complete)) => return Err(Failure::Abandoned),
                     (None, None) => {}
@@ -437,6 +462,12 @@ impl Reader {
             notified.await;
         }
     }
+}
+
+/// What a response begins with.
+pub enum Begun {
+    Interim(Arc<Interim>),
+    Head(Arc<FillHead>),
 }
 
 /// What a reader finds.

@@ -187,6 +187,13 @@ impl Exchange for Answer {
         self.send_pieces(pieces).await
     }
 
+    async fn interim(&mut self, code: u16, fields: &[u8]) -> io::Result<()> {
+        let mut head = Response::new(());
+        *head.status_mut() = status(code);
+        append(Fields::new(fields), None, head.headers_mut());
+        self.respond.send_informational(head).map_err(io::Error::other)
+    }
+
     fn head(&mut self, code: u16, fields: &[&[u8]], length: BodyLength) {
         let mut head = Response::new(());
         *head.status_mut() = status(code);
