@@ -138,7 +138,9 @@ struct RequestParts<'a> {
 impl<'a> RequestParts<'a> {
     fn new(facts: &'a Facts<'a>) -> Self {
         let end = memchr::memchr(b'?', facts.target).unwrap_or(facts.target.len());
-        let host = super::snapshot::without_port(facts.host).to_ascii_lowercase();
+        // A name is the same with the dot that ends a full one: the key has it so, and rules must not be got around by it.
+        let host = super::snapshot::without_port(facts.host);
+        let host = host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase();
         Self { path: facts.target.get(..end).unwrap_or_default(), host, facts }
     }
 
