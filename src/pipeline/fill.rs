@@ -23,10 +23,11 @@ use crate::purge::ledger::Position;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
-use crate::semantics::directives::ResponseDirectives;
+use crate::semantics::directives::{RequestDirectives, ResponseDirectives};
 use crate::semantics::fields::Fields;
-use crate::semantics::reuse::Freshness;
+use crate::semantics::reuse::{self, Freshness, may_serve_on_error};
 use crate::semantics::storable::{NotStored, RequestFacts, storable};
+use crate::semantics::time::UnixMs;
 use crate::semantics::validation::{freshen, write_conditionals};
 use crate::semantics::vary::{Vary, selecting_key};
 use crate::store::budget::Reservation;
@@ -200,6 +201,13 @@ impl Job {
         Ok(())
     }
 
+    /// Whether this answer is an error that the response to renew may stand in for. A rule's lifetime is for all answers,
+    /// but one bad moment of an origin must not take the place of what `stale-if-error` keeps for it.
+    fn has_better_than(&self, status: u16, now: UnixMs) -> bool {
+        let stale = self.stale.as_ref().zip(reuse::Failure::of_status(status));
+        stale.is_some_and(|(stale, error)| may_serve_on_error(&RequestDirectives::NONE, stale.freshness(), now, error))
+    }
+
     /// Judges a head: may it be stored, and is there room.
     fn judge(
         &self,
@@ -219,6 +227,9 @@ impl Job {
         };
         let verdict = storable.and_then(|freshness| match length {
             _ if ruled.forbids() => Err(Reason::Rule),
+            _ if ruled.gives_lifetime() && self.has_better_than(status, facts.response_time) => {
+                Err(Reason::OriginError)
+            }
             Some(length) if length > pipeline.store.memory.object_bytes_max() => {
                 pipeline.metrics.admission("too-large");
                 Err(Reason::TooLarge)

@@ -40,6 +40,11 @@ impl<'s> Ruled<'s> {
         self.settings.cache == Some(false)
     }
 
+    /// Whether a rule gives the response its lifetime, whatever its status.
+    pub fn gives_lifetime(&self) -> bool {
+        self.settings.ttl.is_some()
+    }
+
     /// The directives as the rules have them. What forbids to store is the origin's word, and stays; so does what lets a
     /// response with a cookie be shared.
     pub fn directives(&self, mut directives: ResponseDirectives) -> ResponseDirectives {

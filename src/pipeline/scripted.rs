@@ -430,6 +430,25 @@ fn windows_for_stale_responses() {
     }
 }
 
+/// An error does not take the place of what may stand in for it, though `ttl` is for every status.
+#[test]
+fn a_lifetime_for_errors_does_not_undo_stale_if_error() {
+    for (then, expected) in [
+        ("ttl = \"40s\", stale_if_error = \"1h\"", ["200 old", "200 new"]),
+        // Nothing may stand in: the error is an answer like any other.
+        ("ttl = \"40s\"", ["500 error", "500 error"]),
+        ("ttl = \"40s\", stale_if_error = \"5s\"", ["500 error", "500 error"]),
+    ] {
+        let node = Node::new(&[("", then)]);
+        node.script(200, "age: 50\nx-page: old").script(500, "x-page: error").script(200, "x-page: new");
+        node.get("/", "");
+        for expected in expected {
+            let got = node.get("/", "");
+            assert_eq!(format!("{} {}", got.status, got.field("x-page")), expected, "{then}");
+        }
+    }
+}
+
 #[test]
 fn a_site_may_keep_to_itself_what_its_cache_does() {
     let node = Node::with(&[], |site| site.cache_status = false);

@@ -2,6 +2,19 @@
 //!
 //! Every rule that matches applies, in order; of one setting the last wins. What a rule asks of the request is decided
 //! once, when the request comes; a rule for responses is looked at again when an origin has answered.
+//!
+//! What follows from that, and may surprise:
+//!
+//! - Conditions see the request as the client sent it, ignored parameters included, and the response as the origin sent
+//!   it, before any rule has changed its fields. After a 304 that is the stored response, as rules have left it, under the
+//!   fields of the 304: a rule that strips the field it looks for does not match again.
+//! - `cache = true` undoes an earlier `cache = false` of its own kind: among rules for requests, or for responses.
+//! - What is stored is for everybody who asks for the same, and has what the rules made of the response to whoever asked
+//!   first. A rule about cookies, fields or clients therefore says `cache = false`, or goes with a `Vary`.
+//! - A request past the cache neither stores anything nor removes anything that is stored.
+//! - `ttl` counts as `max-age` does, from when the response was made: an `Age` that it comes with is used up already.
+//! - An unsafe request invalidates the target that is left of its own after `ignore_query`; a rule that is only about GET
+//!   has it invalidate another.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
