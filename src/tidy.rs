@@ -97,6 +97,15 @@ fn decisions_are_pure() {
     assert!(seen.iter().all(|seen| *seen), "a path in PURE is gone: {seen:?}");
 }
 
+/// Two providers of cryptography in one process would disagree about which one is the default.
+#[test]
+fn there_is_one_crypto_provider() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is there");
+    let providers = ["aws-lc-rs", "aws-lc-sys", "ring", "openssl", "openssl-sys", "boring", "boring-sys"];
+    let found: Vec<_> = providers.iter().filter(|name| lock.contains(&format!("name = \"{name}\"\n"))).collect();
+    assert_eq!(found, [&"ring"]);
+}
+
 #[test]
 fn the_architecture_names_every_module() {
     let root = root().join("src");

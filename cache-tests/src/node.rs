@@ -32,6 +32,7 @@ const ACCESS_LOG: &str = "access.log";
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     configuration: Option<Configuration>,
     listen: IpAddr,
     locking: Locking,
@@ -62,7 +63,7 @@ impl NodeOptions {
     /// What a newcomer has: no origin, no setting.
     pub fn embedded() -> Self {
         let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Self { arguments: Vec::new(), configuration: None, listen, locking: Locking::Shared }
+        Self { arguments: Vec::new(), environment: Vec::new(), configuration: None, listen, locking: Locking::Shared }
     }
 
     /// With a configuration file of this content, see [`Configuration::new`]: HTTP, TLS and the admin address.
@@ -86,6 +87,12 @@ impl NodeOptions {
             Some(at) => value.clone_into(&mut self.arguments[at + 1]),
             None => self.arguments.extend([option.to_owned(), value.to_owned()]),
         }
+        self
+    }
+
+    /// Sets a variable of the node's environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -153,7 +160,7 @@ impl Node {
             let addresses = Addresses { http, https, admin: free(Ipv4Addr::LOCALHOST.into()) };
             let scratch = Scratch::new("node");
             let mut command = Command::new(binary());
-            command.arg("run").args(&options.arguments);
+            command.arg("run").args(&options.arguments).envs(options.environment.iter().cloned());
             match &options.configuration {
                 Some(configuration) => {
                     configuration.write(&scratch, addresses);

@@ -125,8 +125,10 @@ pub async fn serve(
     let shared = Shared::new(records);
     let mut timer = timer;
     let deadline = clock::monotonic() + snapshot.limits.head_timeout.get();
-    let Some(mut connection) = shake_hands(&shared, &snapshot, &mut timer, deadline).await else {
-        return front.log.dropped("head-timeout");
+    let mut connection = match shake_hands(&shared, &snapshot, &mut timer, deadline).await {
+        Some(Ok(connection)) => connection,
+        Some(Err(_)) => return,
+        None => return front.log.dropped("head-timeout"),
     };
     let mut client = Client {
         front,
@@ -180,12 +182,13 @@ pub async fn serve(
     .await;
 }
 
+/// Agrees on settings; none: the client took too long.
 async fn shake_hands(
     shared: &Shared,
     snapshot: &Snapshot,
     timer: &mut Timer,
     deadline: Instant,
-) -> Option<Connection<Shared, Bytes>> {
+) -> Option<Result<Connection<Shared, Bytes>, h2::Error>> {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(snapshot.limits.streams_per_connection)
@@ -203,7 +206,7 @@ async fn shake_hands(
         // A client may wait for our settings before it says anything.
         let _ = shared.poll_drain(context);
         match done {
-            Poll::Ready(connection) => Poll::Ready(connection.ok()),
+            Poll::Ready(connection) => Poll::Ready(Some(connection)),
             Poll::Pending => timer.poll(context, deadline).map(|()| None),
         }
     })
