@@ -114,6 +114,10 @@ async fn http_is_redirected_where_a_site_says_so() {
         let expected = format!("https://{HOST}{target}");
         table.row(method, same("Location", response.field("location").as_deref(), Some(expected.as_str())));
     }
+    // About the server as a whole: no URL has a `*` behind its host.
+    let server = node.client().await.exchange("OPTIONS", "*", &[]).await;
+    let expected = format!("https://{HOST}/");
+    table.row("OPTIONS *", same("Location", server.field("location").as_deref(), Some(expected.as_str())));
     table.row("origin", same("requests", origin.heads(), 0));
     table.row("TLS", same("the status", node.tls_client().await.get("/page").await.status, 200));
     table.row("HTTP/2", same("the status", node.h2().await.get("/page").await.status, 200));
@@ -170,7 +174,7 @@ async fn errors_have_the_pages_of_the_site() {
 #[tokio::test]
 async fn cache_status_can_be_kept_from_clients() {
     let origin = Origin::start();
-    origin.serve("/page", Answer::ok("page").field(FRESH));
+    origin.serve("/page", Answer::ok("page").field(FRESH).field("Cache-Status: behind; hit"));
     let node = one_site(&origin, "cache_status = false").await;
     for _ in 0..2 {
         for response in [node.get("/page").await, node.h2().await.get("/page").await] {

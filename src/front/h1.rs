@@ -173,7 +173,9 @@ impl Front {
         site: &Arc<Site>,
     ) -> After {
         let head = seen.head;
-        let location = [b"https://", without_port(head.host), head.target].concat();
+        // `OPTIONS *` is about the server as a whole, and no URL says that: its root stands for it.
+        let target = if head.target == b"*" { b"/" } else { head.target };
+        let location = [b"https://", without_port(head.host), target].concat();
         // A body that is not read ends the connection.
         let keep_alive = head.keep_alive && !head.framing.has_body();
         let mut answer = self.answer_on(&mut stream, connection, head.version, keep_alive);

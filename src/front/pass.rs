@@ -222,7 +222,12 @@ impl ProxyHttp for App {
             detail: Some(passed.reason),
             ..CacheStatus::default()
         };
-        if passed.site.cache_status { append_cache_status(response, &status) } else { Ok(()) }
+        if passed.site.cache_status {
+            return append_cache_status(response, &status);
+        }
+        // What caches behind us say is kept to ourselves as well.
+        response.remove_header("cache-status");
+        Ok(())
     }
 
     /// Nothing has been sent: any request may go to another origin.

@@ -51,6 +51,10 @@ impl Pipeline {
     /// Looks up and decides. The only place that weighs a request against the store.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
         if request.matched.is_some_and(|matched| matched.bypass) {
+            // Who wants nothing but what is stored is not to be answered by an origin (RFC 9111 section 5.2.1.7).
+            if request.directives.only_if_cached {
+                return Decision::NothingStored;
+            }
             let (sharing, forward, detail) = (FillSharing::AsIs, Forward::Bypass, Some(Reason::Rule));
             return Decision::Fetch(Plan { fill_key: request.key, stale: None, sharing, forward, detail });
         }

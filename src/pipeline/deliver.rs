@@ -70,6 +70,7 @@ pub async fn deliver<E: Exchange>(
     let shown_age = (status.hit || age > 0).then_some(age);
     let mut dynamic = Vec::with_capacity(128);
     write_dynamic(Some(request.site), shown_age, stored.upstream_status(), &status, &mut dynamic);
+    let for_any_status = dynamic.len();
     if let Some(browser) = stored.browser() {
         write_browser_ttl(browser.ttl, shown_age, &mut dynamic);
     }
@@ -106,6 +107,8 @@ pub async fn deliver<E: Exchange>(
         RangePlan::Unsatisfiable => {
             outcome.status = 416;
             let mut fields = dynamic;
+            // A browser's lifetime is the representation's, not that of an error.
+            fields.truncate(for_any_status);
             fields.extend_from_slice(format!("content-range: bytes */{}\r\n", stored.body_len()).as_bytes());
             exchange.head(416, &[&fields], BodyLength::Known(0));
             exchange.finish().await?;

@@ -21,6 +21,7 @@ use crate::purge::ledger::Verdict;
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::fields::Fields;
 use crate::semantics::reuse::{self, Reuse, may_serve_on_error, reuse};
+use crate::semantics::time::DeltaSeconds;
 use crate::semantics::validation::{Precondition, precondition};
 use crate::semantics::vary::selecting_key;
 use crate::store::fill::{Begun, Fill, FillHead, Next, Reader, Sharing};
@@ -371,7 +372,9 @@ async fn stream<E: Exchange>(
     let mut dynamic = Vec::with_capacity(128);
     write_dynamic(Some(request.site), age, head.upstream_status.as_deref(), &status, &mut dynamic);
     if let Some(ttl) = head.browser_ttl {
-        write_browser_ttl(ttl, age, &mut dynamic);
+        // What is not stored goes on with the `Age` it came with.
+        let told = || fields.first("age").and_then(DeltaSeconds::parse).map(|age| u64::from(age.0));
+        write_browser_ttl(ttl, age.or_else(told), &mut dynamic);
     }
     let mut outcome = Outcome::new(head.status, cache, status.detail);
     outcome.age = age;

@@ -15,6 +15,7 @@ use edge_config::section::limits::CHUNK_BYTES;
 use crate::clock;
 use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse};
 use crate::pipeline::Pipeline;
+use crate::pipeline::edits::{remove, take, with_date, without_length, without_withheld};
 use crate::pipeline::ruled::Ruled;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
@@ -22,10 +23,9 @@ use crate::purge::ledger::Position;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
-use crate::semantics::directives::{ResponseDirectives, no_cache_field_names};
-use crate::semantics::fields::{Fields, Line};
-use crate::semantics::http_date;
-use crate::semantics::reuse::Freshness;
+use crate::semantics::directives::{RequestDirectives, ResponseDirectives};
+use crate::semantics::fields::Fields;
+use crate::semantics::reuse::{self, Freshness, may_serve_on_error};
 use crate::semantics::storable::{NotStored, RequestFacts, storable};
 use crate::semantics::time::UnixMs;
 use crate::semantics::validation::{freshen, write_conditionals};
@@ -75,6 +75,11 @@ impl Job {
         }
     }
 
+    /// A rule keeps the request from the store: its answer is neither stored nor says anything about what is.
+    fn bypasses(&self) -> bool {
+        self.matched.as_ref().is_some_and(|matched| matched.bypass)
+    }
+
     async fn fetch(&self, pipeline: &Pipeline) -> Result<(), Failure> {
         let request_time = clock::wall();
         let interim = |status, fields| self.fill.push_interim(status, fields);
@@ -112,6 +117,11 @@ impl Job {
         let verdict = storable(facts, stale.status(), Fields::new(&fields), &directives, self.site.set_cookie)
             .map_err(NotStored::reason)
             .and_then(|freshness| if ruled.forbids() { Err(Reason::Rule) } else { Ok(freshness) });
+        remove(&mut fields, "age");
+        if directives.no_cache_fields {
+            // What a 304 brings of these is for one client, and the record is for all.
+            fields = without_withheld(&fields, &directives);
+        }
         let browser = ruled.browser(&directives, &mut fields);
         let fill_pos = self.fill.fill_pos;
         let (freshness, reason) = match verdict {
@@ -192,6 +202,13 @@ impl Job {
         Ok(())
     }
 
+    /// Whether this answer is an error that the response to renew may stand in for. A rule's lifetime is for all answers,
+    /// but one bad moment of an origin must not take the place of what `stale-if-error` keeps for it.
+    fn has_better_than(&self, status: u16, now: UnixMs) -> bool {
+        let stale = self.stale.as_ref().zip(reuse::Failure::of_status(status));
+        stale.is_some_and(|(stale, error)| may_serve_on_error(&RequestDirectives::NONE, stale.freshness(), now, error))
+    }
+
     /// Judges a head: may it be stored, and is there room.
     fn judge(
         &self,
@@ -204,26 +221,35 @@ impl Job {
         let ruled = Ruled::apply(&self.site, self.matched.as_ref(), status, &mut fields);
         let directives = ruled.directives(ResponseDirectives::parse(Fields::new(&fields)));
         let mut reservation = pipeline.store.budget.fills.reservation();
-        let verdict = storable(facts, status, Fields::new(&fields), &directives, self.site.set_cookie)
-            .map_err(NotStored::reason)
-            .and_then(|freshness| match length {
-                _ if ruled.forbids() => Err(Reason::Rule),
-                Some(length) if length > pipeline.store.memory.object_bytes_max() => {
-                    pipeline.metrics.admission("too-large");
-                    Err(Reason::TooLarge)
-                }
-                Some(length) if !reservation.grow(length) => {
-                    pipeline.metrics.admission("memory-full");
-                    Err(Reason::MemoryFull)
-                }
-                _ => Ok(freshness),
-            });
+        let storable = match self.bypasses() {
+            true => Err(Reason::Rule),
+            false => storable(facts, status, Fields::new(&fields), &directives, self.site.set_cookie)
+                .map_err(NotStored::reason),
+        };
+        let verdict = storable.and_then(|freshness| match length {
+            _ if ruled.forbids() => Err(Reason::Rule),
+            _ if ruled.gives_lifetime() && self.has_better_than(status, facts.response_time) => {
+                Err(Reason::OriginError)
+            }
+            Some(length) if length > pipeline.store.memory.object_bytes_max() => {
+                pipeline.metrics.admission("too-large");
+                Err(Reason::TooLarge)
+            }
+            Some(length) if !reservation.grow(length) => {
+                pipeline.metrics.admission("memory-full");
+                Err(Reason::MemoryFull)
+            }
+            _ => Ok(freshness),
+        });
+        // Before what names these fields may be taken out.
+        let mut withheld = directives.no_cache_fields.then(|| without_withheld(&fields, &directives));
+        if let Some(withheld) = &mut withheld {
+            ruled.browser(&directives, withheld);
+        }
         let browser = ruled.browser(&directives, &mut fields);
         match verdict {
             Ok(freshness) => {
                 let selecting = self.selecting(Fields::new(&fields));
-                let withheld = directives.no_cache_fields.then(|| without_withheld(&fields, &directives));
-                let mut fields = fields;
                 remove(&mut fields, "age");
                 let sharing = Sharing::Stored { freshness, selecting };
                 let reservation = Some(reservation);
@@ -337,7 +363,7 @@ impl Receiving<'_> {
     /// The answer is for one request alone: the others are released, and the next ones do not queue.
     fn not_shared(&self, status: u16, reason: Reason) {
         self.pipeline.coalesce.leave(&self.job.fill);
-        if status >= 500 || is_the_requests(reason) {
+        if status >= 500 || is_the_requests(reason) || self.job.bypasses() {
             return;
         }
         if self.job.shared {
@@ -445,46 +471,4 @@ async fn next_or_else(body: &mut dyn OriginBody, waiting: impl FnOnce()) -> Resu
             next.await
         }
     }
-}
-
-/// RFC 9110 section 6.6.1: a response without `Date` gets the time it was received.
-fn with_date(fields: &mut Vec<u8>, response_time: UnixMs) {
-    if !Fields::new(fields).contains("date") {
-        fields.extend_from_slice(b"date: ");
-        http_date::write(response_time, fields);
-        fields.extend_from_slice(b"\r\n");
-    }
-}
-
-fn remove(fields: &mut Vec<u8>, name: &str) {
-    if Fields::new(fields).contains(name) {
-        *fields = kept(Fields::new(fields), |line| !line.is(name));
-    }
-}
-
-/// Removes a list field and gives its value, lines joined.
-fn take(fields: &mut Vec<u8>, name: &str) -> Option<Box<[u8]>> {
-    let values: Vec<&[u8]> = Fields::new(fields).values(name).collect();
-    let joined = (!values.is_empty()).then(|| values.join(&b", "[..]).into_boxed_slice());
-    if joined.is_some() {
-        remove(fields, name);
-    }
-    joined
-}
-
-fn without_length(fields: Fields<'_>) -> Vec<u8> {
-    kept(fields, |line| !line.is("content-length"))
-}
-
-fn without_withheld(fields: &[u8], directives: &ResponseDirectives) -> Vec<u8> {
-    let fields = Fields::new(fields);
-    kept(fields, |line| {
-        !line.is("age") && !no_cache_field_names(fields, directives).any(|name| name.eq_ignore_ascii_case(line.name))
-    })
-}
-
-fn kept(fields: Fields<'_>, keep: impl Fn(&Line<'_>) -> bool) -> Vec<u8> {
-    let mut block = Vec::with_capacity(fields.as_bytes().len());
-    fields.lines().filter(keep).for_each(|line| line.write(&mut block));
-    block
 }

@@ -7,16 +7,20 @@
 //! - [`fetch`]: the request machine's way through a miss.
 //! - [`fill`]: the fill machine.
 //! - [`ruled`]: what the rules of a site do to a response.
+//! - [`edits`]: changes to field lines on their way into the store.
 //! - [`failure`]: answers of our own.
 
 pub mod coalesce;
 pub mod decide;
 pub mod deliver;
+pub mod edits;
 pub mod failure;
 pub mod fetch;
 pub mod fill;
 pub mod request;
 pub mod ruled;
+#[cfg(test)]
+mod scripted;
 #[cfg(test)]
 mod simulation;
 

@@ -40,6 +40,11 @@ impl<'s> Ruled<'s> {
         self.settings.cache == Some(false)
     }
 
+    /// Whether a rule gives the response its lifetime, whatever its status.
+    pub fn gives_lifetime(&self) -> bool {
+        self.settings.ttl.is_some()
+    }
+
     /// The directives as the rules have them. What forbids to store is the origin's word, and stays; so does what lets a
     /// response with a cookie be shared.
     pub fn directives(&self, mut directives: ResponseDirectives) -> ResponseDirectives {
@@ -57,9 +62,14 @@ impl<'s> Ruled<'s> {
         directives
     }
 
-    /// Takes out of the fields what would tell browsers otherwise. A response that is not for sharing keeps its own.
+    /// Takes out of the fields what would tell browsers otherwise. A response that is not for sharing keeps its own, also
+    /// where a targeted field lets us share it: what `Cache-Control` forbids it forbids others.
     pub fn browser(&self, directives: &ResponseDirectives, fields: &mut Vec<u8>) -> Option<Browser> {
-        let ttl = self.settings.browser_ttl.filter(|_| !directives.no_store && !directives.private)?;
+        let ttl = self.settings.browser_ttl?;
+        let others = ResponseDirectives::parse_untargeted(Fields::new(fields));
+        if [directives, &others].into_iter().any(|directives| directives.no_store || directives.private) {
+            return None;
+        }
         let (mut kept, mut replaced) = (Vec::with_capacity(fields.len()), Vec::new());
         for line in Fields::new(fields).lines() {
             let is_replaced = REPLACED.iter().any(|name| line.is(name));

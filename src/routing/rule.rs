@@ -2,6 +2,19 @@
 //!
 //! Every rule that matches applies, in order; of one setting the last wins. What a rule asks of the request is decided
 //! once, when the request comes; a rule for responses is looked at again when an origin has answered.
+//!
+//! What follows from that, and may surprise:
+//!
+//! - Conditions see the request as the client sent it, ignored parameters included, and the response as the origin sent
+//!   it, before any rule has changed its fields. After a 304 that is the stored response, as rules have left it, under the
+//!   fields of the 304: a rule that strips the field it looks for does not match again.
+//! - `cache = true` undoes an earlier `cache = false` of its own kind: among rules for requests, or for responses.
+//! - What is stored is for everybody who asks for the same, and has what the rules made of the response to whoever asked
+//!   first. A rule about cookies, fields or clients therefore says `cache = false`, or goes with a `Vary`.
+//! - A request past the cache neither stores anything nor removes anything that is stored.
+//! - `ttl` counts as `max-age` does, from when the response was made: an `Age` that it comes with is used up already.
+//! - An unsafe request invalidates the target that is left of its own after `ignore_query`; a rule that is only about GET
+//!   has it invalidate another.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -138,7 +151,9 @@ struct RequestParts<'a> {
 impl<'a> RequestParts<'a> {
     fn new(facts: &'a Facts<'a>) -> Self {
         let end = memchr::memchr(b'?', facts.target).unwrap_or(facts.target.len());
-        let host = super::snapshot::without_port(facts.host).to_ascii_lowercase();
+        // A name is the same with the dot that ends a full one: the key has it so, and rules must not be got around by it.
+        let host = super::snapshot::without_port(facts.host);
+        let host = host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase();
         Self { path: facts.target.get(..end).unwrap_or_default(), host, facts }
     }
 
@@ -213,6 +228,96 @@ fn response_matches(when: &When, status: u16, fields: Fields<'_>) -> bool {
 mod tests {
     use super::*;
     use edge_config::load::rules_of;
+    use edge_config::section::rule::{Place, WhenResponse};
+    use proptest::prelude::*;
+
+    /// Rules about one of a few paths, or about all; for requests or for responses.
+    fn any_rule() -> impl Strategy<Value = Rule> {
+        let path = proptest::option::of("/[ab*]");
+        (path, any::<[Option<bool>; 2]>(), any::<bool>(), proptest::option::of(0..3_u64)).prop_map(
+            |(path, [cache, browser], for_responses, ttl)| {
+                let place = Place { file: "rules.toml".into(), line: 1 };
+                let when = When {
+                    path: path.into_iter().map(Glob::new).collect(),
+                    response: for_responses.then(WhenResponse::default),
+                    ..When::default()
+                };
+                let seconds = |seconds: u64| format!("{seconds}s").parse().expect("a time");
+                let browser_ttl = browser.map(|long| seconds(u64::from(long)));
+                let set_response = browser.map(|long| ("x-a".to_owned(), long.to_string())).into_iter().collect();
+                let then = Then { cache, ttl: ttl.map(seconds), browser_ttl, set_response, ..Then::default() };
+                Rule { place, when, then }
+            },
+        )
+    }
+
+    proptest! {
+        /// Of every setting the last of the rules that match, each for itself; rules that do not match change nothing.
+        #[test]
+        fn rules_are_a_fold(all in proptest::collection::vec(any_rule(), 0..6), target in "/[abc]") {
+            let applies = |rule: &&Rule| {
+                rule.when.path.is_empty() || rule.when.path.iter().any(|glob| glob.matches(target.as_bytes()))
+            };
+            let applying: Vec<Rule> = all.iter().filter(applies).cloned().collect();
+            let matched = Rules::new(all).request(&facts(&target, ""));
+            prop_assert_eq!(matched.is_none(), applying.is_empty());
+            let rules = Rules::new(applying.clone());
+            let Some(only) = rules.request(&facts(&target, "")) else { return Ok(()) };
+            let cache = |for_responses: bool| {
+                applying.iter().rev().filter(|r| r.when.response.is_some() == for_responses).find_map(|r| r.then.cache)
+            };
+            prop_assert_eq!(only.bypass, cache(false) == Some(false));
+            prop_assert_eq!(matched.map(|matched| matched.bypass), Some(only.bypass));
+            let found = rules.response(&only, 200, Fields::new(b""));
+            let last = |of: fn(&Then) -> Option<edge_config::Duration>| {
+                applying.iter().rev().find_map(|r| of(&r.then)).map(|time| time.get().as_secs())
+            };
+            let seconds = |time: Option<DeltaSeconds>| time.map(|time| u64::from(time.0));
+            prop_assert_eq!(seconds(found.ttl), last(|then| then.ttl));
+            prop_assert_eq!(seconds(found.browser_ttl), last(|then| then.browser_ttl));
+            prop_assert_eq!(found.cache, cache(true));
+            let set = applying.iter().rev().find_map(|r| r.then.set_response.first());
+            prop_assert_eq!(found.set, set.map(|(name, value)| (name.as_str(), value.as_str())).into_iter().collect::<Vec<_>>());
+        }
+
+        /// What is left is what came, in its order and spelling, without what is ignored; once is enough.
+        #[test]
+        fn parameters_are_left_out_and_nothing_else(
+            target in "/[a?]{0,2}(\\?([axu](=[au&=?]{0,2})?&?){0,5})?",
+            ignored in "[axu]?\\*?",
+        ) {
+            let then = Then { ignore_query: vec![Glob::new(ignored.clone())], ..Then::default() };
+            let place = Place { file: "rules.toml".into(), line: 1 };
+            let rules = Rules::new(vec![Rule { place, when: When::default(), then }]);
+            let matched = rules.request(&facts(&target, "")).expect("it matches everything");
+            let left = rules.target(&matched, target.as_bytes());
+            let Some((path, query)) = target.split_once('?') else {
+                prop_assert_eq!(left, None);
+                return Ok(());
+            };
+            let name = |parameter: &str| parameter.split('=').next().unwrap_or_default().to_owned();
+            let glob = Glob::new(ignored);
+            let kept: Vec<&str> = query.split('&').filter(|p| !glob.matches(name(p).as_bytes())).collect();
+            let query = kept.join("&");
+            let expected = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+            let left = left.expect("there is a query");
+            prop_assert_eq!(String::from_utf8_lossy(&left), expected);
+            let again = rules.target(&matched, &left).unwrap_or_else(|| left.clone());
+            prop_assert_eq!(again, left);
+        }
+
+        /// Whatever comes is judged, and a condition and its opposite never both hold.
+        #[test]
+        fn present_and_absent_are_opposites(target in "/[ -~]{0,12}", fields in "((cookie|a): [a-c=;% ]{0,6}\r\n){0,3}") {
+            for what in ["header", "cookie", "query"] {
+                let of = |present: bool| {
+                    let when = format!("[[site.s.rule]]\nwhen = {{ {what} = {{ a = {present} }} }}\n");
+                    rules(&format!("{when}then = {{ ttl = \"1h\" }}\n")).request(&facts(&target, &fields)).is_some()
+                };
+                prop_assert_ne!(of(true), of(false), "{}", what);
+            }
+        }
+    }
 
     fn rules(text: &str) -> Rules {
         Rules::new(rules_of(text).unwrap_or_else(|problems| panic!("{}", problems.summary())))
@@ -259,6 +364,24 @@ mod tests {
             let rules = rules(&format!("[[site.s.rule]]\nwhen = {{ {when} }}\nthen = {{ ttl = \"1h\" }}\n"));
             let matched = rules.request(&facts(target, fields));
             assert_eq!(matched.is_some(), expected, "{when} for {target} {fields}");
+        }
+    }
+
+    /// Whoever writes a name in another way must not get around what is said about it.
+    #[test]
+    fn a_host_is_a_name() {
+        let rules = rules("[[site.s.rule]]\nwhen = { host = \"www.example.com\" }\nthen = { cache = false }\n");
+        for (host, expected) in [
+            ("www.example.com", true),
+            ("WWW.Example.COM:8080", true),
+            ("www.example.com.", true),
+            ("www.example.com.:80", true),
+            ("www.example.com..", false),
+            ("example.com", false),
+            ("", false),
+        ] {
+            let found = rules.request(&Facts { host: host.as_bytes(), ..facts("/", "") });
+            assert_eq!(found.is_some(), expected, "{host}");
         }
     }
 
@@ -310,6 +433,8 @@ mod tests {
             ("/a?y=2&x=1&utm_a", Some("/a?y=2&x=1")),
             ("/a?%75tm_a=1&x", Some("/a?x")),
             ("/a?xutm_=1", Some("/a?xutm_=1")),
+            ("/a?x=1&&utm_a&y=?/&", Some("/a?x=1&&y=?/&")),
+            ("/a?x=utm_a&utm_a=1=2", Some("/a?x=utm_a")),
         ] {
             let matched = rules.request(&facts(target, "")).expect("it matches everything");
             let found = rules.target(&matched, target.as_bytes());

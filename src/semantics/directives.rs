@@ -125,14 +125,17 @@ pub struct ResponseDirectives {
 impl ResponseDirectives {
     /// Reads a response's fields: `CDN-Cache-Control` when it is valid and not empty, else `Cache-Control`.
     pub fn parse(response: Fields<'_>) -> Self {
-        Self::parse_targeted(response).unwrap_or_else(|| {
-            let mut directives = Self::default();
-            for member in response.members(CACHE_CONTROL) {
-                let (name, argument) = split(member);
-                directives.apply(name, argument);
-            }
-            directives
-        })
+        Self::parse_targeted(response).unwrap_or_else(|| Self::parse_untargeted(response))
+    }
+
+    /// Reads `Cache-Control` alone: what a browser goes by, whatever caches like ours are told.
+    pub fn parse_untargeted(response: Fields<'_>) -> Self {
+        let mut directives = Self::default();
+        for member in response.members(CACHE_CONTROL) {
+            let (name, argument) = split(member);
+            directives.apply(name, argument);
+        }
+        directives
     }
 
     /// Whether a stale copy must not be served without validation: `must-revalidate`, `proxy-revalidate`, and

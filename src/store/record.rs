@@ -195,7 +195,10 @@ impl StoredResponse {
     /// What the record costs in memory, allocator rounding and the cache's own entry included.
     pub fn weight(&self) -> usize {
         let chunks: usize = self.chunks().iter().map(|c| allocation(c.len()) + size_of::<Bytes>() + BYTES_SHARED).sum();
-        allocation(self.block.len()) + allocation(size_of::<Self>() + 16) + chunks + ENTRY_OVERHEAD
+        let browser = self.browser().map_or(0, |b| allocation(size_of::<Browser>()) + allocation(b.replaced.len()));
+        let upstream_status = self.upstream_status().map_or(0, |status| allocation(status.len()));
+        let record = allocation(self.block.len()) + allocation(size_of::<Self>() + 16);
+        record + browser + upstream_status + chunks + ENTRY_OVERHEAD
     }
 }
 

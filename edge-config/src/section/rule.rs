@@ -174,9 +174,10 @@ section! {
         /// False: nothing stored is used, and nothing is stored. True undoes an earlier rule's false.
         CACHE = "cache": Kind::Boolean;
         /// The edge's freshness lifetime, in place of what the response says. It does not override no-store, private and
-        /// the safety about Set-Cookie.
+        /// the safety about Set-Cookie. It is for every status, errors too: `response` in `when` leaves them out.
         TTL = "ttl": Kind::Duration;
-        /// The lifetime that is left for browsers: Cache-Control is replaced. "0s" has them ask every time.
+        /// The lifetime that is left for browsers, for every status: Cache-Control is replaced, unless it says no-store or
+        /// private. "0s" has them ask every time.
         BROWSER_TTL = "browser_ttl": Kind::Duration;
         /// How long a stale response may be served while it is fetched anew.
         STALE_WHILE_REVALIDATE = "stale_while_revalidate": Kind::Duration;
