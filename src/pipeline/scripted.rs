@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::origin::group::Group;
-use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse, Upstream};
+use crate::origin::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream};
 use crate::pipeline::Pipeline;
 use crate::pipeline::request::{Forwarded, Method, Request};
 use crate::routing::Site;
@@ -74,7 +74,7 @@ impl OriginBody for Body {
 
 #[async_trait]
 impl Upstream for Script {
-    async fn open(&self, request: &OriginRequest) -> Result<OriginResponse, Failure> {
+    async fn open(&self, request: &OriginRequest, _: Interims<'_>) -> Result<OriginResponse, Failure> {
         self.asked.lock().push(request.clone());
         let (status, fields) = self.answers.lock().pop_front().ok_or(Failure::Unreachable)?;
         let body = (status != 304 && request.method == "GET").then(|| Bytes::from_static(b"body"));
@@ -104,6 +104,10 @@ impl Got {
 }
 
 impl Exchange for Got {
+    async fn interim(&mut self, _: u16, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
     async fn stored(&mut self, stored: &Arc<StoredResponse>, part: StoredPart, dynamic: &[u8]) -> io::Result<()> {
         self.head(stored.status(), &[dynamic, stored.fields().as_bytes()], BodyLength::None);
         if part == StoredPart::Whole {
