@@ -47,6 +47,9 @@ pub trait Operate: Send + Sync {
 
     /// What the node is and does.
     fn describe(&self) -> Value;
+
+    /// Brings metrics up to date that change by time alone.
+    fn tell(&self);
 }
 
 /// The admin API.
@@ -83,6 +86,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> String {
+        self.node.tell();
         let store = &self.pipeline.store;
         self.pipeline.metrics.encode(&Levels {
             store_bytes: store.memory.bytes() as u64,

@@ -208,6 +208,12 @@ impl Operate for Control {
         self.draining.load(Ordering::Acquire)
     }
 
+    fn tell(&self) {
+        for site in self.snapshots.load().sites() {
+            site.group.members().iter().for_each(|member| member.tell(&self.origins.metrics));
+        }
+    }
+
     fn describe(&self) -> Value {
         let snapshot = self.snapshots.load();
         json!({

@@ -62,12 +62,14 @@ impl Fetch {
         let connecting = self.group.origins.connector.get_http_session(peer);
         let (mut session, reused) = match tokio::time::timeout(choice.connect, connecting).await {
             Ok(Ok(connected)) => connected,
+            // A stream on a kept connection of HTTP/2 that is just being closed.
+            Ok(Err(error)) if *error.etype() == ErrorType::H2Error => return Err(Attempt::Again),
             Ok(Err(_)) | Err(_) => {
                 choice.member.peer.turn();
                 return Err(Attempt::Final(Failure::Unreachable));
             }
         };
-        let header = self.request_header(choice, request).and_then(|header| target_for(&session, header));
+        let header = self.request_header(choice, request).and_then(|header| target_for(&session, peer, header));
         let header = header.ok_or(Attempt::Final(Failure::Malformed))?;
         // The connector looks at the peer's only for connecting.
         session.set_write_timeout(Some(timeouts.between_bytes.get()));
@@ -122,7 +124,11 @@ enum Attempt {
 impl Attempt {
     fn of(error: &BError, reused: bool) -> Self {
         match error.etype() {
-            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError if reused => Self::Again,
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
+                if reused =>
+            {
+                Self::Again
+            }
             _ => Self::Final(failure_of(error)),
         }
     }
@@ -131,7 +137,10 @@ impl Attempt {
 fn failure_of(error: &BError) -> Failure {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::BetweenBytesTimeout,
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Failure::Closed,
+        // GOAWAY and a refused stream are H2Error: somebody who is leaving, like one who closes.
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error => {
+            Failure::Closed
+        }
         _ => Failure::Malformed,
     }
 }
@@ -146,11 +155,16 @@ pub(super) async fn send_head(session: &mut HttpSession, header: RequestHeader) 
 }
 
 /// The header as the protocol of the session wants it: HTTP/2 has the host in the target.
-pub(super) fn target_for(session: &HttpSession, mut header: RequestHeader) -> Option<RequestHeader> {
+pub(super) fn target_for(session: &HttpSession, peer: &HttpPeer, mut header: RequestHeader) -> Option<RequestHeader> {
     if let HttpSession::H2(_) = session {
         let host = header.headers.get(http::header::HOST)?.as_bytes();
         let target = http::uri::PathAndQuery::try_from(header.raw_path()).ok()?;
-        let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(target).build().ok()?;
+        let uri = http::Uri::builder()
+            .scheme(if peer.is_tls() { "https" } else { "http" })
+            .authority(host)
+            .path_and_query(target)
+            .build()
+            .ok()?;
         header.set_uri(uri);
         header.remove_header(&http::header::HOST);
     }
@@ -163,8 +177,10 @@ impl Upstream for Fetch {
         self.group.begin();
         let mut tried = Vec::new();
         let mut choice = self.group.choose(&tried).ok_or(Failure::Unreachable)?;
+        let total = choice.member.peer.origin().timeouts.total;
+        let deadline = total.map(|total| crate::clock::monotonic() + total.get());
         loop {
-            let opened = self.open_at(&choice, request, interim, tried.len()).await;
+            let opened = self.open_at(&choice, request, interim, deadline, tried.len()).await;
             let Err(failure) = &opened else { return opened };
             // GET and HEAD may be asked again, as long as nothing has come. An origin that took its time has used up the
             // client's, too.
@@ -186,12 +202,12 @@ impl Fetch {
         choice: &Choice,
         request: &OriginRequest,
         interim: Interims<'_>,
+        deadline: Option<Instant>,
         retries: usize,
     ) -> Result<OriginResponse, Failure> {
         let metrics = &self.group.origins.metrics;
         let member = &choice.member;
         let started = crate::clock::monotonic();
-        let deadline = member.peer.origin().timeouts.total.map(|total| started + total.get());
         let asked = within(deadline, self.ask(choice, request, interim)).await;
         let opened = asked
             .unwrap_or(Err(Failure::FirstByteTimeout))

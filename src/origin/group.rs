@@ -133,6 +133,11 @@ impl Member {
         }
     }
 
+    /// Tells the metrics how it stands: an ejection ends without anything happening.
+    pub fn tell(&self, metrics: &Metrics) {
+        self.show(&mut self.state.lock(), metrics);
+    }
+
     /// The checks, and the host they ask for.
     pub fn check_settings(&self) -> Option<(&config::Health, Option<&str>)> {
         self.settings.health.as_ref().map(|health| (health, self.settings.check_host.as_deref()))
@@ -180,7 +185,9 @@ impl Group {
             let same = |old: &&Arc<Member>| old.config == *member && old.settings == settings;
             members.push(match previous.and_then(|group| group.members.iter().find(same)) {
                 // Its file of authorities may hold others now.
-                Some(known) if member.origin.ca.is_none() => known.clone(),
+                Some(known) if known.peer.is_like(&OriginPeer::new(member.origin.clone(), &site.name)?) => {
+                    known.clone()
+                }
                 _ => Self::member(member, &settings, origins)?,
             });
         }
@@ -242,8 +249,8 @@ impl Group {
 
     /// Chooses who is asked, or asked next when the `tried` have failed.
     ///
-    /// Of those that are up, the lowest tier that has one; when nobody is, and none has been tried, somebody all the same:
-    /// one that is only ejected before one whose checks fail.
+    /// Of those that are up, the lowest tier that has one; when nobody is, somebody all the same: one that is only ejected,
+    /// and at last, if none has been tried, one whose checks fail.
     pub fn choose(&self, tried: &[usize]) -> Option<Choice> {
         let now = clock::monotonic();
         let standings: Vec<(usize, u8, u32, Standing)> = self
@@ -254,7 +261,7 @@ impl Group {
             .map(|(index, member)| (index, member.config.tier, member.config.weight, member.standing(now)))
             .collect();
         for standing in [Standing::Up, Standing::Ejected, Standing::Down] {
-            if standing != Standing::Up && !tried.is_empty() {
+            if standing == Standing::Down && !tried.is_empty() {
                 return None;
             }
             let of_standing = || standings.iter().filter(|(_, _, _, theirs)| *theirs == standing);

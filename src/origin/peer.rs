@@ -64,6 +64,11 @@ impl OriginPeer {
         Ok(Self { group_key: hasher.finish(), origin, label, authorities, resolved: Mutex::new(None) })
     }
 
+    /// Whether another has the same authorities, and so may have its connections.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.group_key == other.group_key
+    }
+
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -86,7 +91,7 @@ impl OriginPeer {
     /// # Errors
     /// The name does not resolve.
     pub async fn resolve(&self, connect: Duration) -> Result<HttpPeer, Failure> {
-        let address = self.address().await.ok_or(Failure::Unreachable)?;
+        let address = self.address(connect).await.ok_or(Failure::Unreachable)?;
         let tls = self.origin.scheme == OriginScheme::Https;
         let sni = self.origin.sni.clone().unwrap_or_else(|| self.origin.host.clone());
         let mut peer = HttpPeer::new(address, tls, sni);
@@ -119,7 +124,8 @@ impl OriginPeer {
         }
     }
 
-    async fn address(&self) -> Option<SocketAddr> {
+    /// `limit`: how long a resolver may take; what it said before is better than waiting for it.
+    async fn address(&self, limit: Duration) -> Option<SocketAddr> {
         if let Ok(ip) = self.origin.host.parse() {
             return Some(SocketAddr::new(ip, self.origin.port));
         }
@@ -130,9 +136,11 @@ impl OriginPeer {
         {
             return Some(address);
         }
-        let lookup = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port)).await;
+        let lookup = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port));
+        let lookup = tokio::time::timeout(limit, lookup).await;
         // IPv4 first: a host without IPv6 would otherwise wait for a connection that cannot succeed.
-        let mut addresses: Vec<SocketAddr> = lookup.map(Iterator::collect).unwrap_or_default();
+        let mut addresses: Vec<SocketAddr> =
+            lookup.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default();
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let Some(first) = addresses.first().copied() else { return known.map(|(address, _)| address) };
         // The one in use stays in use while its name still has it.

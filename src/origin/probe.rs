@@ -34,6 +34,8 @@ async fn check(member: &Member, limit: Duration, origins: &Origins) -> Result<()
     let Some((health, host)) = member.check_settings() else { return Ok(()) };
     let mut peer = member.peer.resolve(limit).await.map_err(|failure| failure.to_string())?;
     peer.group_key ^= GROUP;
+    // One stream to a connection, so that there is no connection the next check could find.
+    peer.options.max_h2_streams = 1;
     let host = host.map_or_else(Vec::new, |host| host.as_bytes().to_vec());
     let host = match health.host.as_deref() {
         Some(host) => host.as_bytes(),
@@ -50,7 +52,7 @@ async fn check(member: &Member, limit: Duration, origins: &Origins) -> Result<()
         header.insert_header(http::header::USER_AGENT, concat!("littoral/", env!("CARGO_PKG_VERSION"))).ok()?;
         Some(header)
     };
-    let header = target_for(&session, header().ok_or("the check cannot be written")?).ok_or("no such host")?;
+    let header = target_for(&session, &peer, header().ok_or("the check cannot be written")?).ok_or("no such host")?;
     let closed = |error: pingora::BError| format!("no answer: {}", error.etype().as_str());
     send_head(&mut session, header).await.map_err(closed)?;
     session.read_response_header().await.map_err(closed)?;
