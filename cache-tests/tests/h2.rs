@@ -139,6 +139,29 @@ async fn an_upload_is_passed_on_as_it_comes() {
     assert_eq!(origin.requests_for("/upload")[0].body, "first, second, last");
 }
 
+/// An empty DATA frame written as a chunk would end the body for an HTTP/1 origin, and the rest would be a request.
+#[tokio::test]
+async fn empty_frames_in_an_upload_are_no_chunks() {
+    let (origin, node) = site().await;
+    origin.serve("/upload", Answer::ok("thank you").field("Cache-Control: no-store"));
+    origin.serve("/smuggled", Answer::ok("smuggled"));
+    let client = node.h2().await;
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: www.example.test\r\n\r\n";
+    for round in 1..=5 {
+        let mut sent = client.send("POST", "/upload", &[], false).await.expect("a stream");
+        for part in ["", "first, ", "", smuggled, ""] {
+            sent.send_body(part.into(), false).expect("a window");
+            // Each in a frame, and a packet, of its own.
+            tokio::task::yield_now().await;
+        }
+        sent.send_body(Bytes::new(), true).expect("a window");
+        let mut begun = sent.begun().await.expect("an answer");
+        assert_eq!((begun.head.status, begun.rest().await), (200, (Bytes::from("thank you"), End::Whole)));
+        assert_eq!(origin.heads(), round, "{:?}", origin.requests());
+        assert_eq!(origin.requests_for("/upload")[round - 1].body, format!("first, {smuggled}"));
+    }
+}
+
 #[tokio::test]
 async fn expect_100_continue_does_not_wait_for_ever() {
     let (origin, node) = site().await;

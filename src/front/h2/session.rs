@@ -78,25 +78,26 @@ impl Session {
     }
 
     async fn next_data(&mut self) -> Result<Option<Bytes>> {
-        if self.body_done {
-            return Ok(None);
-        }
         let limit = self.read_timeout.unwrap_or(Duration::MAX);
-        let next = tokio::time::timeout(limit, self.body.data()).await;
-        match next.map_err(|_| failure(ErrorType::ReadTimedout))? {
-            Some(Ok(data)) => {
-                // The client may send as much again; what the origin does not take stops it by and by.
-                let _ = self.body.flow_control().release_capacity(data.len());
-                self.body_done = self.body.is_end_stream();
-                self.read += data.len();
-                Ok(Some(data))
-            }
-            Some(Err(error)) => Err(failed(ErrorType::ReadError, error)),
-            None => {
-                self.body_done = true;
-                Ok(None)
+        while !self.body_done {
+            let next = tokio::time::timeout(limit, self.body.data()).await;
+            match next.map_err(|_| failure(ErrorType::ReadTimedout))? {
+                Some(Ok(data)) => {
+                    // The client may send as much again; what the origin does not take stops it by and by.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    self.body_done = self.body.is_end_stream();
+                    self.read += data.len();
+                    // A frame without data is no chunk: written as one it would end the body for the origin, and what
+                    // follows would be another request.
+                    if !data.is_empty() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(failed(ErrorType::ReadError, error)),
+                None => self.body_done = true,
             }
         }
+        Ok(None)
     }
 
     fn send_head(&mut self, response: Box<ResponseHeader>, ends: bool) -> Result<()> {
