@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
-use http::{HeaderMap, Response};
+use http::Response;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 
+use super::heads::{append, head_of};
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::front::connection::{Patience, Timer};
@@ -168,29 +169,27 @@ fn has_room(stream: &mut SendStream<Bytes>, wanted: usize) -> bool {
 
 impl Exchange for Answer {
     async fn stored(&mut self, response: &Arc<StoredResponse>, part: StoredPart, dynamic: &[u8]) -> io::Result<()> {
-        let block = Bytes::from_owner(Block(response.clone()));
         let mut head = Response::new(());
         *head.status_mut() = status(response.status());
-        let fields = block.slice(..response.fields().as_bytes().len());
-        let headers = head.headers_mut();
-        headers.reserve(FIELDS_EXPECTED);
-        append(Fields::new(dynamic), None, headers);
-        append(Fields::new(&fields), Some(&fields), headers);
+        *head.headers_mut() = head_of(response);
+        append(Fields::new(dynamic), head.headers_mut());
         let length = response.body_len();
         if part == StoredPart::Head || length == 0 {
             return self.send_head(head, true);
         }
         self.send_head(head, false)?;
         self.promised = Some(length);
-        let body = block.slice(response.wire_head().len()..);
-        let pieces = if response.chunks().is_empty() { vec![body] } else { response.chunks().to_vec() };
-        self.send_pieces(pieces).await
+        if response.chunks().is_empty() {
+            let block = Bytes::from_owner(Block(response.clone()));
+            return self.send_pieces(vec![block.slice(response.wire_head().len()..)]).await;
+        }
+        self.send_pieces(response.chunks().to_vec()).await
     }
 
     async fn interim(&mut self, code: u16, fields: &[u8]) -> io::Result<()> {
         let mut head = Response::new(());
         *head.status_mut() = status(code);
-        append(Fields::new(fields), None, head.headers_mut());
+        append(Fields::new(fields), head.headers_mut());
         self.respond.send_informational(head).map_err(io::Error::other)
     }
 
@@ -198,7 +197,7 @@ impl Exchange for Answer {
         let mut head = Response::new(());
         *head.status_mut() = status(code);
         let headers = head.headers_mut();
-        fields.iter().for_each(|block| append(Fields::new(block), None, headers));
+        fields.iter().for_each(|block| append(Fields::new(block), headers));
         if let BodyLength::Known(length) = length {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             self.promised = Some(length);
@@ -255,23 +254,6 @@ impl AsRef<[u8]> for Block {
     }
 }
 
-/// Most responses have fewer fields.
-const FIELDS_EXPECTED: usize = 16;
-
 pub(super) fn status(code: u16) -> http::StatusCode {
     http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::BAD_GATEWAY)
-}
-
-/// Appends field lines; values are slices of `owner` where there is one, else copies. What is no field is left out, which
-/// cannot happen: the lines were checked when they came.
-fn append(fields: Fields<'_>, owner: Option<&Bytes>, headers: &mut HeaderMap) {
-    for line in fields.lines() {
-        let Ok(name) = HeaderName::from_bytes(line.name) else { continue };
-        let value = match owner {
-            Some(owner) => HeaderValue::from_maybe_shared(owner.slice_ref(line.value)),
-            None => HeaderValue::from_bytes(line.value),
-        };
-        let Ok(value) = value else { continue };
-        headers.append(name, value);
-    }
 }

@@ -7,9 +7,11 @@
 //! - [`watch`]: floods and frames that never end. Pure.
 //! - [`io`]: the connection under the crate, flushed by the loop.
 //! - [`answer`]: an answer on a stream.
+//! - [`heads`]: heads of stored responses, kept by each worker.
 //! - [`session`]: a stream as Pingora's proxy knows sessions, for the pass path.
 
 pub mod answer;
+pub mod heads;
 pub mod io;
 pub mod session;
 pub mod watch;
@@ -229,7 +231,7 @@ impl Client<'_> {
                 match connection.poll_accept(context) {
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         idle_since = clock::monotonic();
-                        self.accept(request, respond);
+                        self.accept(request, respond, idle_since);
                     }
                     Poll::Ready(_) => return Poll::Ready(End::Closed),
                     Poll::Pending => break,
@@ -270,8 +272,7 @@ impl Client<'_> {
         .await
     }
 
-    fn accept(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
-        let started = clock::monotonic();
+    fn accept(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>, started: Instant) {
         let (parts, body) = request.into_parts();
         if let Err(refusal) = self.head.read(&parts, body.is_end_stream()) {
             return self.refuse(refusal, respond, started);
