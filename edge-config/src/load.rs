@@ -58,8 +58,9 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let mut problems = Vec::new();
     let text = read(path, &mut problems);
+    let files = site_files(path, &mut problems);
     let sites: Vec<(PathBuf, String)> =
-        site_files(path).into_iter().filter_map(|file| read(&file, &mut problems).map(|text| (file, text))).collect();
+        files.into_iter().filter_map(|file| read(&file, &mut problems).map(|text| (file, text))).collect();
     let Some(text) = text else { return Err(Problems::new(problems)) };
     let config = parse(path, &text, &sites, &mut problems);
     if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) }
@@ -89,12 +90,26 @@ fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<String> {
     }
 }
 
-fn site_files(path: &Path) -> Vec<PathBuf> {
+/// The files of sites. A directory that is there and cannot be read must not look like one without sites: a reload would
+/// take them away.
+fn site_files(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     let directory = path.parent().unwrap_or(Path::new("")).join("sites.d");
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries.filter(|file| file.extension().is_some_and(|ext| ext == "toml")).collect();
-    files.sort();
-    files
+    let listed = std::fs::read_dir(&directory).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<PathBuf>>>()
+    });
+    match listed {
+        Ok(mut files) => {
+            files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+            files.sort();
+            files
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            let message = format!("cannot be listed: {}", why_unreadable(&error));
+            problems.push(Problem::of_file(directory, message, "sites.d holds files of sites; let the node read it"));
+            Vec::new()
+        }
+    }
 }
 
 const SYNTAX: &str = "a file has lines as in key = \"value\" below lines as in [table]; see https://toml.io/en/v1.0.0";
@@ -218,12 +233,13 @@ impl SiteList {
                 problem.also = Some((before.span.clone(), "the first".into()));
                 continue;
             }
-            for (other, (file, _)) in self.sites.iter().zip(&self.places) {
+            for (other, (file, line)) in self.sites.iter().zip(&self.places) {
                 let Some(same) = other.hosts.iter().find(|theirs| theirs.value == host.value) else { continue };
                 let message =
                     format!("the host `{}` belongs to both `{}` and `{}`", host.value, other.site.name, site.site.name);
-                let help = "a host has one site; take it out of one of them";
                 let here = *file == reader.source.file;
+                let place = if here { String::new() } else { format!(" ({}:{line})", file.display()) };
+                let help = format!("a host has one site; take it out of one of them{place}");
                 let problem = reader.wrong(&host.span, message, format_args!("also of `{}`", other.site.name), help);
                 if here {
                     problem.also = Some((same.span.clone(), format!("`{}` has it here", other.site.name)));
@@ -231,6 +247,12 @@ impl SiteList {
             }
         }
     }
+}
+
+/// Whether two listeners cannot be there together: one of them may be for every address.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && (one == other || any)
 }
 
 fn check_listeners(
@@ -259,10 +281,16 @@ fn check_listeners(
     let mut seen: Vec<(&At<SocketAddr>, &str)> = admin.map(|admin| (admin, "the admin API")).into_iter().collect();
     for (address, what) in listen.http.iter().map(|at| (at, "http")).chain(listen.https.iter().map(|at| (at, "https")))
     {
-        let taken = seen.iter().find(|(other, _)| other.value == address.value && address.value.port() != 0);
+        let taken = seen.iter().find(|(other, _)| overlap(other.value, address.value));
         if let Some((other, whose)) = taken {
-            let message = format!("{} is used twice", address.value);
-            let problem = reader.wrong(&address.span, message, "again", "every listener needs an address of its own");
+            let (message, help) = match other.value == address.value {
+                true => (format!("{} is used twice", address.value), "every listener needs an address of its own"),
+                false => (
+                    format!("{} and {} are the same port of one address", other.value, address.value),
+                    "a listener for every address leaves none for another one with its port",
+                ),
+            };
+            let problem = reader.wrong(&address.span, message, "again", help);
             problem.also = Some((other.span.clone(), format!("already of {whose}")));
         }
         seen.push((address, what));

@@ -65,6 +65,41 @@ fn what_is_no_text_is_explained() {
     assert!(problems.iter().all(|problem| !problem.help.is_empty() && problem.line == 0));
 }
 
+/// The defaults of the code are those the reference shows: a table that is there and empty changes nothing.
+#[test]
+fn an_empty_table_is_as_good_as_none() {
+    let scratch = std::env::temp_dir().join(format!("edge-config-defaults-{}", std::process::id()));
+    fs::create_dir_all(&scratch).expect("a directory can be made");
+    let least = "[listen]\nhttp = \"127.0.0.1:8080\"\n\
+                 [site.a]\nhosts = \"*\"\norigins = \"http://127.0.0.1:1\"\nhealth = {}\n";
+    let read = |text: &str| {
+        let file = scratch.join("edge.toml");
+        fs::write(&file, text).expect("a file can be written");
+        load(&file).unwrap_or_else(|problems| panic!("{}", problems.summary()))
+    };
+    let without = read(least);
+    let with = read(&format!(
+        "{least}eject = {{}}\nretry = {{}}\ntimeouts = {{}}\n[tls]\n[cache]\n[admin]\n[telemetry]\n[limits]\n"
+    ));
+    fs::remove_dir_all(&scratch).expect("it can be removed");
+    assert_eq!(with, without);
+    assert_eq!(without.sites[0].origins.health, Some(edge_config::section::group::Health::default()));
+}
+
+#[test]
+fn an_error_page_is_bounded() {
+    let scratch = std::env::temp_dir().join(format!("edge-config-page-{}", std::process::id()));
+    fs::create_dir_all(&scratch).expect("a directory can be made");
+    let file = scratch.join("edge.toml");
+    let text = "[listen]\nhttp = \"127.0.0.1:8080\"\n[site.a]\nhosts = \"*\"\norigins = \"http://127.0.0.1:1\"\n\
+                error_pages = { 502 = \"page.html\" }\n";
+    fs::write(&file, text).expect("a file can be written");
+    fs::write(scratch.join("page.html"), vec![b'a'; (256 << 10) + 1]).expect("a file can be written");
+    let problems = load(&file).expect_err("too large").summary();
+    fs::remove_dir_all(&scratch).expect("it can be removed");
+    assert!(problems.contains("page.html has 262145 bytes, expected at most 262144"), "{problems}");
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
 

@@ -126,7 +126,7 @@ pub fn run(options: &Run) -> Result<(), StartError> {
 /// Everything that is wrong with it.
 pub fn check(path: &Path) -> Result<String, StartError> {
     let config = edge_config::load(path)?;
-    node::read_certificates(&config)?;
+    node::read_files(&config)?;
     let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let rules = config.sites.iter().map(|site| site.rules.len()).sum();
     let origins = config.sites.iter().map(|site| site.origins.members.len()).sum();

@@ -21,7 +21,7 @@ use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
-use crate::origin::peer::AuthorityError;
+use crate::origin::peer::{AuthorityError, OriginPeer};
 use crate::pipeline::Pipeline;
 use crate::routing::{Site, Snapshot, Snapshots};
 use crate::store::Store;
@@ -144,10 +144,16 @@ pub fn tls_settings(config: &Config, tickets: &TicketKeys) -> Result<Settings, C
     Ok(Settings { certificates, server, handshake_timeout: config.tls.handshake_timeout.get() })
 }
 
-/// Reads the certificates a configuration names.
+/// Reads the certificates and the authorities a configuration names.
 ///
 /// # Errors
 /// The first that cannot be used.
-pub fn read_certificates(config: &Config) -> Result<Certificates, CertificateError> {
-    Certificates::load(&config.tls)
+pub fn read_files(config: &Config) -> Result<(), StartError> {
+    Certificates::load(&config.tls)?;
+    for site in &config.sites {
+        for member in &site.origins.members {
+            OriginPeer::new(member.origin.clone(), &site.name)?;
+        }
+    }
+    Ok(())
 }

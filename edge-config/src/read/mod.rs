@@ -150,7 +150,7 @@ impl Reader {
 
     /// The table of a whole document.
     pub fn root<'t>(&self, section: &'static Section, document: &'t Spanned<DeTable<'t>>) -> Table<'t> {
-        Table { section, title: "the file".into(), table: document.get_ref(), span: document.span() }
+        Table { section, title: section.title.into(), table: document.get_ref(), span: document.span() }
     }
 
     /// A value that is to be a table.
@@ -410,7 +410,7 @@ pub fn why_unreadable(error: &std::io::Error) -> String {
 
 /// The word that was probably meant.
 pub fn closest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    const ALIKE: f64 = 0.75;
+    const ALIKE: f64 = 0.8;
     let scored = words.map(|word| (strsim::jaro_winkler(text, word), word));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.filter(|(score, _)| *score >= ALIKE).map(|(_, word)| word)

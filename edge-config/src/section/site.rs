@@ -313,12 +313,13 @@ fn error_page(reader: &mut Reader, key: &Key, status: &At<&str>, file: Value<'_>
     if !reader.readable(key, &file, &path.span) {
         return None;
     }
-    let body = std::fs::read(&file).unwrap_or_default();
-    if body.len() > ERROR_PAGE_BYTES_MAX {
-        let message = format!("{} has {} bytes, expected at most {ERROR_PAGE_BYTES_MAX}", file.display(), body.len());
+    let length = std::fs::metadata(&file).map_or(0, |file| file.len());
+    if length > ERROR_PAGE_BYTES_MAX as u64 {
+        let message = format!("{} has {length} bytes, expected at most {ERROR_PAGE_BYTES_MAX}", file.display());
         reader.wrong(&path.span, message, "too large", key.summary());
         return None;
     }
+    let body = std::fs::read(&file).unwrap_or_default();
     let content_type = match file.extension().and_then(|extension| extension.to_str()) {
         Some("html" | "htm") => "text/html; charset=utf-8",
         Some("txt") => "text/plain; charset=utf-8",
