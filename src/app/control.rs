@@ -209,6 +209,8 @@ impl Operate for Control {
     }
 
     fn tell(&self) {
+        // An origin that a new configuration does not have is not down.
+        self.origins.metrics.forget_origins();
         for site in self.snapshots.load().sites() {
             site.group.members().iter().for_each(|member| member.tell(&self.origins.metrics));
         }

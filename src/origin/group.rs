@@ -135,7 +135,9 @@ impl Member {
 
     /// Tells the metrics how it stands: an ejection ends without anything happening.
     pub fn tell(&self, metrics: &Metrics) {
-        self.show(&mut self.state.lock(), metrics);
+        let mut state = self.state.lock();
+        state.shown_up = None;
+        self.show(&mut state, metrics);
     }
 
     /// The checks, and the host they ask for.
@@ -223,12 +225,7 @@ impl Group {
     /// A group that nobody asks, for tests.
     #[cfg(test)]
     pub fn idle(site: &str, origin: edge_config::section::origin::Origin) -> Arc<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let origins = Arc::new(Origins {
-            connector: Arc::new(Connector::new(None)),
-            checks: runtime.handle().clone(),
-            metrics: Metrics::new("test"),
-        });
+        let origins = Arc::new(tests::origins());
         let site = edge_config::section::site::Site::of_one(site, origin);
         Self::new(&site, 0, None, &origins).expect("there is no file to read")
     }
@@ -293,4 +290,57 @@ fn first_host(site: &edge_config::section::site::Site) -> Option<String> {
         HostPattern::Exact(name) => Some(name.clone()),
         HostPattern::Any | HostPattern::Below(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_config::section::site::Site;
+
+    pub(super) fn origins() -> Origins {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        Origins {
+            connector: Arc::new(Connector::new(None)),
+            checks: runtime.handle().clone(),
+            metrics: Metrics::new("test"),
+        }
+    }
+
+    fn site(urls: &[&str]) -> Site {
+        let origin = |url: &&str| url.parse().expect("an origin");
+        let mut site = Site::of_one("s", origin(&urls[0]));
+        let member = |url| config::Member { origin: origin(url), weight: 1, tier: 1 };
+        site.origins.members = urls.iter().map(member).collect();
+        site.origins.eject = Some(config::Eject { failures: 1, ..config::Eject::default() });
+        site
+    }
+
+    #[test]
+    fn a_new_configuration_keeps_what_is_known_of_origins_it_leaves_alone() {
+        let origins = Arc::new(origins());
+        let group = |site: &Site, previous| Group::new(site, 0, previous, &origins).expect("no file to read");
+        let old = group(&site(&["http://a", "http://b"]), None);
+        old.members()[0].failed(&origins.metrics);
+        let now = clock::monotonic();
+        assert_eq!(old.members()[0].standing(now), Standing::Ejected);
+        let same = group(&site(&["http://c", "http://a"]), Some(&old));
+        assert_eq!(same.members()[1].standing(now), Standing::Ejected);
+        assert!(Arc::ptr_eq(&same.members()[1], &old.members()[0]));
+        let mut heavier = site(&["http://a"]);
+        heavier.origins.members[0].weight = 2;
+        let changed = group(&heavier, Some(&old));
+        assert_eq!(changed.members()[0].standing(now), Standing::Up);
+    }
+
+    #[test]
+    fn who_is_asked_when_nobody_is_up() {
+        let origins = Arc::new(origins());
+        let group = Group::new(&site(&["http://a", "http://b"]), 0, None, &origins).expect("no file to read");
+        let index = |tried: &[usize]| group.choose(tried).map(|choice| choice.index);
+        group.members()[0].failed(&origins.metrics);
+        assert_eq!([index(&[]), index(&[]), index(&[1])], [Some(1), Some(1), Some(0)], "the ejected one at last");
+        group.members()[1].failed(&origins.metrics);
+        assert!(index(&[]).is_some(), "somebody is asked all the same");
+        assert_eq!(index(&[0, 1]), None);
+    }
 }

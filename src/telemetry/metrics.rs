@@ -254,6 +254,11 @@ impl Metrics {
         self.families.origin_requests.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
     }
 
+    /// Forgets which origins get requests: those that are still there say so again.
+    pub fn forget_origins(&self) {
+        self.families.origin_up.reset();
+    }
+
     /// Says whether an origin gets requests.
     pub fn origin_up(&self, site: usize, origin: &str, up: bool) {
         self.families.origin_up.with_label_values(&[self.site_name(site).as_str(), origin]).set(i64::from(up));
