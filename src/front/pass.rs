@@ -132,7 +132,7 @@ pub struct App {
     pipeline: Arc<Pipeline>,
 }
 
-/// The request's context; none only if the proxy were run outside [`Pass::run`].
+/// The request's context; none only if the proxy were run by anybody but [`Pass`].
 #[derive(Default)]
 pub struct Context(Option<Arc<Passed>>);
 

@@ -31,7 +31,7 @@ section! {
     LISTEN = "[listen]" {
         /// HTTP/1 in the clear.
         HTTP = "http": ADDRESSES;
-        /// TLS, with HTTP/2 and HTTP/1.1. Needs certificates in [tls].
+        /// TLS, with HTTP/2 and HTTP/1.1. Needs certificates in `tls`.
         HTTPS = "https": ADDRESSES;
     }
 }

@@ -1,7 +1,7 @@
 //! TLS records on a connection: rustls does the cryptography, this moves the bytes.
 //!
 //! Answers are sealed into whole records straight from where they are stored; only the rest of a record is copied and
-//! waits for more. Nothing goes to the socket before [`Records::poll_drain`] or before [`UNSENT_MAX`] is reached, so that
+//! waits for more. Nothing goes to the socket before [`Records::poll_drain`] or before `UNSENT_MAX` is reached, so that
 //! all answers to one read leave in one system call.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
