@@ -55,7 +55,9 @@ async function main () {
       if (options.id !== undefined) continue
       runs.push(found)
     }
-    if (options.id === undefined) results.push({ name, runs, judged: judge(runs) })
+    if (options.id !== undefined) continue
+    const result = { name, runs, judged: judge(runs) }
+    results.push(runs.length === 1 ? await withoutLuck(result) : result)
   }
   if (results.length === 0) return []
 
@@ -72,6 +74,18 @@ async function main () {
     problems.push(...compareWithExpectations(result, expectations), ...belowMinima(result))
   }
   return problems
+}
+
+/**
+ * A run that surprises is repeated, and the repetition counts: the suite's origin may close a connection just as it is
+ * used, and a purge may hit what shares its bucket. What is really broken, or mended, surprises twice.
+ */
+async function withoutLuck (result) {
+  const surprises = compareWithExpectations(result, expectationsFor(result.name))
+  if (surprises.length === 0) return result
+  for (const surprise of surprises) console.error(`conformance: ${surprise}`)
+  const runs = [await oneRun(result.name, 2)]
+  return { name: result.name, runs, judged: judge(runs) }
 }
 
 async function oneRun (name, run) {
