@@ -149,13 +149,27 @@ impl OwnedHead {
     }
 }
 
+/// Bytes of a field name in HTTP/2: those of a token (RFC 9110 section 5.6.2) but for upper-case letters.
+const NAME: [bool; 256] = {
+    let mut name = [false; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        name[byte] = !(byte as u8).is_ascii_uppercase();
+        byte += 1;
+    }
+    let delimiters = b"\"(),/:;<=>?@[\\]{}";
+    let mut at = 0;
+    while at < delimiters.len() {
+        name[delimiters[at] as usize] = false;
+        at += 1;
+    }
+    name
+};
+
 fn check_field(name: &str, value: &[u8]) -> Result<(), Refusal> {
-    let token = |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
     match name.as_bytes() {
         [] => return Err(Refusal::EmptyFieldName),
-        name if !name.iter().all(|byte| token(*byte) && !byte.is_ascii_uppercase()) => {
-            return Err(Refusal::MalformedFieldName);
-        }
+        name if !name.iter().all(|byte| NAME[usize::from(*byte)]) => return Err(Refusal::MalformedFieldName),
         _ => {}
     }
     if !value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)) {

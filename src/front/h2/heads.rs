@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use crate::semantics::fields::Fields;
 use crate::store::record::StoredResponse;
@@ -60,10 +60,19 @@ fn made(fields: Fields<'_>) -> HeaderMap {
 /// Appends field lines. What is no field is left out, which cannot happen: the lines were checked when they came.
 pub fn append(fields: Fields<'_>, head: &mut HeaderMap) {
     for line in fields.lines() {
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(line.name), HeaderValue::from_bytes(line.value)) else {
-            continue;
-        };
+        let Some(name) = name(line.name) else { continue };
+        let Ok(value) = HeaderValue::from_bytes(line.value) else { continue };
         head.append(name, value);
+    }
+}
+
+/// A field's name. Those of every hit are not made anew each time.
+fn name(bytes: &[u8]) -> Option<HeaderName> {
+    static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+    match bytes {
+        b"age" => Some(header::AGE),
+        b"cache-status" => Some(CACHE_STATUS.clone()),
+        other => HeaderName::from_bytes(other).ok(),
     }
 }
 
