@@ -41,3 +41,39 @@ pub fn site_changes(old: &Config, new: &Config) -> SiteChanges {
     changes.removed = gone.map(|site| site.name.clone()).collect();
     changes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::parse;
+
+    fn config(text: &str) -> Config {
+        let mut problems = Vec::new();
+        let config = parse(std::path::Path::new("edge.toml"), text, &[], &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        config
+    }
+
+    fn site(name: &str, origin: u16) -> String {
+        format!("[site.{name}]\nhosts = \"{name}.test\"\norigins = \"http://127.0.0.1:{origin}\"\n")
+    }
+
+    #[test]
+    fn what_changes_and_what_needs_a_restart() {
+        let listen = "[listen]\nhttp = \"127.0.0.1:8080\"\n";
+        let old = config(&format!("workers = 2\n{listen}{}{}{}", site("a", 1), site("b", 1), site("c", 1)));
+        let new = config(&format!(
+            "workers = 3\n{listen}[cache]\nmemory = \"64MiB\"\n{}{}{}",
+            site("b", 2),
+            site("c", 1),
+            site("d", 1)
+        ));
+        let changes = site_changes(&old, &new);
+        assert_eq!(
+            (changes.added, changes.removed, changes.changed),
+            (vec!["d".into()], vec!["a".into()], vec!["b".into()])
+        );
+        assert_eq!(needs_restart(&old, &new), ["workers", "cache.memory"]);
+        assert_eq!(needs_restart(&old, &old), [""; 0]);
+    }
+}

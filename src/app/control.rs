@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use edge_config::change::needs_restart;
+use edge_config::change::{SiteChanges, needs_restart, site_changes};
 use edge_config::{Config, Problems};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -81,9 +81,13 @@ impl Control {
     /// Why not.
     pub fn reload(&self) -> Result<u64, Refused> {
         let mut current = self.current.lock();
+        let before = current.clone();
         let outcome = self.replace(&mut current);
         match &outcome {
-            Ok(version) => tracing::info!(version, sites = current.sites.len(), "configuration reloaded"),
+            Ok(version) => {
+                let SiteChanges { added, removed, changed } = site_changes(&before, &current);
+                tracing::info!(version, ?added, ?removed, ?changed, "configuration reloaded");
+            }
             Err(refused) => {
                 self.origins.metrics.config_refused();
                 tracing::error!("configuration not reloaded, the one before it stays: {}", refused.text());

@@ -216,10 +216,6 @@ impl Key {
 }
 
 impl<'t> Table<'t> {
-    pub fn title(&self) -> &str {
-        &self.title
-    }
-
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

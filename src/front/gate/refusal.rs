@@ -5,7 +5,6 @@ use httparse::Error;
 /// What is wrong with a head. The connection is closed after it: where the next request starts is anybody's guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
-#[allow(missing_docs, reason = "the sentence of each is in one table below")]
 pub enum Refusal {
     EmptyLines,
     BareLineFeed,

@@ -99,11 +99,6 @@ impl Records {
         self.sent
     }
 
-    /// Whether something waits for the socket.
-    pub fn has_unsent(&self) -> bool {
-        !self.staged.is_empty() || self.tls.wants_write()
-    }
-
     /// Goes on with the handshake. Ready: it is done.
     pub fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
