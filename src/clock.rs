@@ -3,18 +3,44 @@
 //! Decisions take `now` as an argument; the layers that do I/O ask here, once per decision. Under
 //! `--unsafe-test-clock` tests move the wall clock forward instead of sleeping; deadlines on sockets stay on real time.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::semantics::time::UnixMs;
 
+/// How long [`wall_at`] trusts one reading of the wall clock.
+const ANCHORED: Duration = Duration::from_millis(10);
+
 /// Milliseconds that tests have added to the wall clock; zero in every other process.
 static TEST_OFFSET_MS: AtomicU64 = AtomicU64::new(0);
 
 /// The wall clock: what `Date`, `Age` and freshness are judged by.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn wall() -> UnixMs {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    unix_ms(read_wall())
+}
+
+/// The wall clock at an instant that was read just now: another reading of a clock is more than a hit can spare. It
+/// follows a step of the wall clock within [`ANCHORED`].
+pub fn wall_at(now: Instant) -> UnixMs {
+    thread_local!(static ANCHOR: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) });
+    if let Some((at, wall)) = ANCHOR.get()
+        && let Some(since) = now.checked_duration_since(at)
+        && since < ANCHORED
+    {
+        return unix_ms(wall + since);
+    }
+    let wall = read_wall();
+    ANCHOR.set(Some((now, wall)));
+    unix_ms(wall)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+fn read_wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+fn unix_ms(since_epoch: Duration) -> UnixMs {
     let ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     UnixMs(ms.saturating_add(TEST_OFFSET_MS.load(Ordering::Relaxed)))
 }
@@ -29,4 +55,18 @@ pub fn monotonic() -> Instant {
 pub fn advance_test_clock(by: Duration) {
     let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
     TEST_OFFSET_MS.fetch_add(ms, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_at_an_instant_is_what_the_wall_clock_says() {
+        for _ in 0..3_000 {
+            let (before, at, after) = (wall(), wall_at(monotonic()), wall());
+            // One for the rounding, one for a clock that is slewed meanwhile.
+            assert!(before.0 <= at.0 + 2 && at.0 <= after.0 + 2, "{before:?} {at:?} {after:?}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::front::answer::Answer;
 use crate::front::connection::{ReadEnd, Timer, read_some, reset};
 use crate::front::gate::{Framing, Head, Refusal, Verdict, Version, gate};
-use crate::front::log::Seen;
+use crate::front::log::{Seen, Times};
 use crate::front::registry::Lease;
 use crate::front::request::{
     LazyId, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
@@ -150,7 +150,7 @@ impl Front {
         };
         if let Some((status, reason)) = refused {
             let outcome = self.refuse_with(&mut stream, connection, &seen, status, reason).await;
-            self.log.write(&seen, &outcome, None, None, None);
+            self.log.write(&seen, &outcome, Times::ended(None), None, None);
             linger(&mut stream, &mut connection.timer).await;
             return After::Close;
         }
@@ -183,7 +183,7 @@ impl Front {
         let redirected = failure::redirect(site, &location, answered_method(head), cache_status, &mut answer).await;
         let keep_alive = answer.keep_alive;
         let outcome = redirected.unwrap_or_else(|_| Outcome::client_gone());
-        self.log.write(seen, &outcome, None, None, None);
+        self.log.write(seen, &outcome, Times::ended(None), None, None);
         if keep_alive && outcome.complete {
             return After::Next(stream);
         }
@@ -203,13 +203,13 @@ impl Front {
         let key = self.key(seen, site, &routed, &mut connection.scratch);
         let id = LazyId::default();
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, &id, forwarded, out);
-        let request = pipeline_request(seen, site, &routed, key, &forward);
+        let request = pipeline_request(seen, site, &routed, key, clock::wall(), &forward);
         let decision = self.pipeline.decide(&request);
         let mut answer = self.answer_on(&mut stream, connection, seen.head.version, seen.head.keep_alive);
         let answered = self.pipeline.answer(&request, decision, &mut answer).await;
         let (keep_alive, first_byte) = (answer.keep_alive, answer.first_byte);
         let outcome = answered.unwrap_or_else(|_| Outcome::client_gone());
-        self.log.write(seen, &outcome, first_byte, Some(key), id.trace(seen).as_deref());
+        self.log.write(seen, &outcome, Times::ended(first_byte), Some(key), id.trace(seen).as_deref());
         if !outcome.complete {
             reset(&stream);
             return After::Close;
@@ -240,7 +240,7 @@ impl Front {
         let asked = Seen { head: &routed.head(seen.head), ..*seen };
         let (next, outcome) =
             self.pass.run_h1(stream, &asked, site, routed.matched.as_ref(), limits, body, &forwarding, shutdown).await;
-        self.log.write(seen, &outcome, None, None, Some(&trace));
+        self.log.write(seen, &outcome, Times::ended(None), None, Some(&trace));
         match next {
             Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),
             _ => After::Close,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::front::Peer;
@@ -22,6 +22,21 @@ pub struct Seen<'a> {
     pub head: &'a Head<'a>,
     pub started: Instant,
     pub proto: &'static str,
+}
+
+/// When an answer began and ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// None: nothing was sent, or it is not known.
+    pub first_byte: Option<Instant>,
+    pub ended: Instant,
+}
+
+impl Times {
+    /// Of an answer that ends now.
+    pub fn ended(first_byte: Option<Instant>) -> Self {
+        Self { first_byte, ended: clock::monotonic() }
+    }
 }
 
 impl Seen<'_> {
@@ -68,24 +83,27 @@ impl Log {
         &self,
         seen: &Seen<'_>,
         outcome: &Outcome,
-        first_byte: Option<Instant>,
+        times: Times,
         key: Option<CacheKey>,
         trace_id: Option<&str>,
     ) {
         let since = |at: Instant| at.saturating_duration_since(seen.started);
+        let total = since(times.ended);
+        // Answers of one go begin as they end.
+        let ttfb = times.first_byte.map(|at| if at == times.ended { total } else { since(at) });
         if let Some(site) = seen.site {
             self.metrics.request(site.index, outcome.cache, outcome.status, outcome.bytes);
         }
-        if let Some(first_byte) = first_byte {
-            self.metrics.ttfb(outcome.cache, since(first_byte).as_secs_f64());
+        if let Some(ttfb) = ttfb {
+            self.metrics.ttfb(outcome.cache, ttfb.as_secs_f64());
         }
         if self.access_log.is_off() {
             return;
         }
-        let us = |at: Instant| u64::try_from(since(at).as_micros()).unwrap_or(u64::MAX);
+        let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         let origin = seen.site.zip(outcome.origin).and_then(|(site, origin)| site.group.member_at(origin));
         self.access_log.record(&Record {
-            ts: clock::wall(),
+            ts: clock::wall_at(times.ended),
             site: seen.site.map_or("", |site| &site.name),
             client: Some(seen.peer.client),
             method: seen.head.method.as_str(),
@@ -98,8 +116,8 @@ impl Log {
             key: key.map(|key| key.as_u128()),
             ttl: outcome.ttl,
             age: outcome.age,
-            ttfb_us: first_byte.map(us),
-            total_us: us(clock::monotonic()),
+            ttfb_us: ttfb.map(us),
+            total_us: us(total),
             origin: origin.map(|member| member.peer.label()),
             retries: outcome.retries,
             proto: seen.proto,

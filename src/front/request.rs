@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use edge_config::section::site::GetBody;
 
-use crate::clock;
 use crate::exchange::{BodyLength, Exchange};
 use crate::front::Front;
 use crate::front::gate::{Forwarding, Head, Interest, Keep, Method as GateMethod, Refusal, write_forward_fields};
@@ -17,6 +16,7 @@ use crate::routing::rule::{Facts, Matched};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::directives::RequestDirectives;
+use crate::semantics::time::UnixMs;
 use crate::store::key::CacheKey;
 
 /// Whether the cache has to do with a request: GET or HEAD, without a body, on this protocol.
@@ -149,6 +149,7 @@ pub fn pipeline_request<'a>(
     site: &'a Arc<Site>,
     routed: &'a Routed,
     key: CacheKey,
+    now: UnixMs,
     forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
 ) -> Request<'a> {
     let head = seen.head;
@@ -168,7 +169,7 @@ pub fn pipeline_request<'a>(
         conditional: head.interest.has(Interest::CONDITIONAL),
         range: head.interest.has(Interest::RANGE),
         authorization: head.interest.has(Interest::AUTHORIZATION),
-        now: clock::wall(),
+        now,
         forward,
     }
 }

@@ -25,9 +25,15 @@ impl KeyParts<'_> {
     }
 }
 
-/// Appends `part` behind its length, eight bytes little-endian.
+/// Appends `part` behind its length, seven bits a byte (LEB128): most keys then fit the 64 bytes that are digested at
+/// once.
 pub(super) fn write_part(part: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    let mut length = part.len();
+    while length >= 0x80 {
+        out.push(0x80 | (length & 0x7f) as u8);
+        length >>= 7;
+    }
+    out.push(length as u8);
     out.extend_from_slice(part);
 }
 

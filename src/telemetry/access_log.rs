@@ -84,7 +84,7 @@ impl Record<'_> {
             address(client, out);
             out.push(b'"');
         }
-        text(b",\"method\":\"", self.method.as_bytes(), out);
+        token(b",\"method\":\"", Some(self.method), out);
         text(b",\"host\":\"", self.host, out);
         let query = memchr::memchr(b'?', self.target).and_then(|at| self.target.split_at_checked(at));
         let (path, query) = query.unwrap_or((self.target, b""));
@@ -92,27 +92,27 @@ impl Record<'_> {
         text(b",\"query\":\"", query.strip_prefix(b"?").unwrap_or_default(), out);
         number(b",\"status\":", self.status, out);
         number(b",\"bytes\":", self.bytes, out);
-        text(b",\"cache\":\"", self.cache.as_bytes(), out);
-        optional_text(b",\"reason\":\"", self.reason, out);
+        token(b",\"cache\":\"", Some(self.cache), out);
+        token(b",\"reason\":\"", self.reason, out);
         if let Some(key) = self.key {
             out.extend_from_slice(b",\"key\":\"");
-            let mut digits = [0; 32];
-            for (pair, byte) in digits.chunks_exact_mut(2).zip(key.to_be_bytes()) {
-                pair.copy_from_slice(&[hex(byte >> 4), hex(byte)]);
+            let mut digits = [[0; 2]; 16];
+            for (pair, byte) in digits.iter_mut().zip(key.to_be_bytes()) {
+                *pair = HEX_PAIRS[usize::from(byte)];
             }
-            out.extend_from_slice(&digits);
+            out.extend_from_slice(digits.as_flattened());
             out.push(b'"');
         }
         optional_number(b",\"ttl\":", self.ttl, out);
         optional_number(b",\"age\":", self.age, out);
-        optional_text(b",\"tier\":\"", self.tier, out);
-        optional_text(b",\"origin\":\"", self.origin, out);
+        token(b",\"tier\":\"", self.tier, out);
+        text(b",\"origin\":\"", self.origin.unwrap_or_default().as_bytes(), out);
         optional_number(b",\"ttfb_us\":", self.ttfb_us, out);
         number(b",\"total_us\":", self.total_us, out);
         number(b",\"retries\":", self.retries, out);
-        text(b",\"proto\":\"", self.proto.as_bytes(), out);
-        optional_text(b",\"tls\":\"", self.tls, out);
-        optional_text(b",\"trace_id\":\"", self.trace_id, out);
+        token(b",\"proto\":\"", Some(self.proto), out);
+        token(b",\"tls\":\"", self.tls, out);
+        text(b",\"trace_id\":\"", self.trace_id.unwrap_or_default().as_bytes(), out);
         out.push(b'}');
     }
 }
@@ -364,7 +364,18 @@ fn digit(number: u64) -> u8 {
     b'0' + (number % 10) as u8
 }
 
-fn hex(nibble: u8) -> u8 {
+/// The digits of each byte.
+const HEX_PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [hex(byte as u8 >> 4), hex(byte as u8)];
+        byte += 1;
+    }
+    pairs
+};
+
+const fn hex(nibble: u8) -> u8 {
     let nibble = nibble & 0xf;
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
@@ -380,23 +391,34 @@ fn address(address: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-fn number(name: &[u8], number: impl itoa::Integer, out: &mut Vec<u8>) {
+// Names are arrays and these are inlined, so that a name is a few moves and not a call.
+
+#[inline(always)]
+fn number<const N: usize>(name: &[u8; N], number: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn optional_number(name: &[u8], value: Option<impl itoa::Integer>, out: &mut Vec<u8>) {
+#[inline(always)]
+fn optional_number<const N: usize>(name: &[u8; N], value: Option<impl itoa::Integer>, out: &mut Vec<u8>) {
     if let Some(value) = value {
         number(name, value, out);
     }
 }
 
-fn optional_text(name: &[u8], value: Option<&str>, out: &mut Vec<u8>) {
-    text(name, value.unwrap_or_default().as_bytes(), out);
+/// Appends `name` and a word that needs no escaping: one of our own, or a token (RFC 9110 section 5.6.2).
+#[inline(always)]
+fn token<const N: usize>(name: &[u8; N], value: Option<&str>, out: &mut Vec<u8>) {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return };
+    debug_assert!(value.bytes().all(is_plain), "{value}");
+    out.extend_from_slice(name);
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'"');
 }
 
 /// Appends `name` and a string, or nothing when it is empty.
-fn text(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+#[inline(always)]
+fn text<const N: usize>(name: &[u8; N], value: &[u8], out: &mut Vec<u8>) {
     if value.is_empty() {
         return;
     }
@@ -405,8 +427,13 @@ fn text(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     if value.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
         out.extend_from_slice(value);
         out.push(b'"');
-        return;
+    } else {
+        escaped(value, out);
     }
+}
+
+#[cold]
+fn escaped(value: &[u8], out: &mut Vec<u8>) {
     let mut rest = value;
     while let Some(at) = rest.iter().position(|&byte| !is_plain(byte)) {
         let (plain, from) = rest.split_at(at);

@@ -16,6 +16,7 @@ use super::heads::{append, head_of};
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::front::connection::{Patience, Timer};
+use crate::front::log::Times;
 use crate::semantics::fields::Fields;
 use crate::store::record::StoredResponse;
 
@@ -35,8 +36,8 @@ pub struct Answer {
     rest: Vec<Bytes>,
     waits: bool,
     write_timeout: Duration,
-    /// Something has been handed to the connection.
-    pub first_byte: Option<Instant>,
+    /// When something was handed to the connection; kept only by answers that wait.
+    first_byte: Option<Instant>,
 }
 
 impl Answer {
@@ -70,8 +71,18 @@ impl Answer {
     /// The client has gone, or made too little room for too long.
     pub async fn send_rest(&mut self) -> io::Result<()> {
         self.waits = true;
+        self.first_byte = Some(clock::monotonic());
         let rest = std::mem::take(&mut self.rest);
         self.send_pieces(rest).await
+    }
+
+    /// When it began and that it ends now. What never waits does both at once.
+    pub fn times(&self) -> Times {
+        let mut times = Times::ended(self.first_byte);
+        if !self.waits && self.stream.is_some() {
+            times.first_byte = Some(times.ended);
+        }
+        times
     }
 
     /// Breaks the stream off, so that nothing looks complete.
@@ -83,7 +94,9 @@ impl Answer {
     }
 
     fn send_head(&mut self, head: Response<()>, ends: bool) -> io::Result<()> {
-        self.first_byte.get_or_insert_with(clock::monotonic);
+        if self.waits {
+            self.first_byte.get_or_insert_with(clock::monotonic);
+        }
         self.stream = Some(self.respond.send_response(head, ends).map_err(io::Error::other)?);
         self.ended = ends;
         Ok(())
@@ -94,6 +107,16 @@ impl Answer {
             Some(head) => self.send_head(head, ends),
             None => Ok(()),
         }
+    }
+
+    async fn send_piece(&mut self, piece: Bytes) -> io::Result<()> {
+        if !self.waits
+            && self.rest.is_empty()
+            && self.stream.as_mut().is_some_and(|stream| has_room(stream, piece.len()))
+        {
+            return self.hand_over(piece);
+        }
+        self.send_pieces(vec![piece]).await
     }
 
     async fn send_pieces(&mut self, pieces: Vec<Bytes>) -> io::Result<()> {
@@ -171,8 +194,7 @@ impl Exchange for Answer {
     async fn stored(&mut self, response: &Arc<StoredResponse>, part: StoredPart, dynamic: &[u8]) -> io::Result<()> {
         let mut head = Response::new(());
         *head.status_mut() = status(response.status());
-        *head.headers_mut() = head_of(response);
-        append(Fields::new(dynamic), head.headers_mut());
+        *head.headers_mut() = head_of(response, Fields::new(dynamic));
         let length = response.body_len();
         if part == StoredPart::Head || length == 0 {
             return self.send_head(head, true);
@@ -181,7 +203,7 @@ impl Exchange for Answer {
         self.promised = Some(length);
         if response.chunks().is_empty() {
             let block = Bytes::from_owner(Block(response.clone()));
-            return self.send_pieces(vec![block.slice(response.wire_head().len()..)]).await;
+            return self.send_piece(block.slice(response.wire_head().len()..)).await;
         }
         self.send_pieces(response.chunks().to_vec()).await
     }
@@ -213,7 +235,7 @@ impl Exchange for Answer {
         self.send_waiting_head(false)?;
         let mut copy = BytesMut::with_capacity(total);
         slices.iter().for_each(|slice| copy.extend_from_slice(slice));
-        self.send_pieces(vec![copy.freeze()]).await
+        self.send_piece(copy.freeze()).await
     }
 
     async fn flush(&mut self) -> io::Result<()> {

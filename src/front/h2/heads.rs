@@ -1,7 +1,8 @@
 //! Heads of stored responses as the `h2` crate wants them, kept for those that are asked for again and again.
 //!
 //! Making one takes longer than copying one. Each worker keeps a few, by where the response is in memory; the weak handle
-//! keeps that place from being anybody else's, and nothing of the response but its handful of bytes of bookkeeping.
+//! keeps that place from being anybody else's, and nothing of the response but its handful of bytes of bookkeeping. What
+//! is added to a stored head, its age and `cache-status`, is the same for all hits of a second, so it is kept too.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -12,7 +13,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::semantics::fields::Fields;
 use crate::store::record::StoredResponse;
 
-/// Heads a worker keeps: at some 1 KiB each, a quarter of a MiB.
+/// Heads a worker keeps: at some 2 KiB each, half a MiB.
 const KEPT: usize = 256;
 /// Larger heads are made anew each time, so that the bound above is one.
 const FIELD_BYTES_MAX: usize = 2 << 10;
@@ -25,35 +26,69 @@ thread_local! {
 
 #[derive(Default)]
 struct Slot {
-    kept: Option<(Weak<StoredResponse>, HeaderMap)>,
+    kept: Option<Kept>,
     /// Where the response was that had no place here last; when it comes again it gets one.
     asked: usize,
 }
 
-/// The fields of a stored response, `content-length` included.
-pub fn head_of(response: &Arc<StoredResponse>) -> HeaderMap {
+struct Kept {
+    response: Weak<StoredResponse>,
+    stored: HeaderMap,
+    /// What was added last, and what became of it.
+    added: Vec<u8>,
+    whole: HeaderMap,
+}
+
+impl Kept {
+    fn new(response: &Arc<StoredResponse>, added: Fields<'_>) -> Self {
+        let stored = made(response.fields());
+        let whole = with(&stored, added);
+        Self { response: Arc::downgrade(response), stored, added: added.as_bytes().to_vec(), whole }
+    }
+
+    fn head(&mut self, added: Fields<'_>) -> HeaderMap {
+        if self.added != added.as_bytes() {
+            self.whole = with(&self.stored, added);
+            self.added.clear();
+            self.added.extend_from_slice(added.as_bytes());
+        }
+        self.whole.clone()
+    }
+}
+
+/// The fields of a stored response, `content-length` included, and those `added`.
+pub fn head_of(response: &Arc<StoredResponse>, added: Fields<'_>) -> HeaderMap {
     let place = Arc::as_ptr(response) as usize;
     // Allocations of this size are 64 bytes and more apart.
     let slot = (place >> 6) % KEPT;
     HEADS.with_borrow_mut(|heads| {
-        let Some(slot) = heads.get_mut(slot) else { return made(response.fields()) };
-        if let Some((known, head)) = &slot.kept
-            && Weak::as_ptr(known) as usize == place
-        {
-            return head.clone();
+        let Some(slot) = heads.get_mut(slot) else { return whole(response, added) };
+        if let Some(kept) = slot.kept.as_mut().filter(|kept| Weak::as_ptr(&kept.response) as usize == place) {
+            return kept.head(added);
         }
-        let head = made(response.fields());
         if slot.asked == place && response.fields().as_bytes().len() <= FIELD_BYTES_MAX {
-            slot.kept = Some((Arc::downgrade(response), head.clone()));
+            return slot.kept.insert(Kept::new(response, added)).whole.clone();
         }
         slot.asked = place;
-        head
+        whole(response, added)
     })
+}
+
+fn whole(response: &StoredResponse, added: Fields<'_>) -> HeaderMap {
+    let mut head = made(response.fields());
+    append(added, &mut head);
+    head
 }
 
 fn made(fields: Fields<'_>) -> HeaderMap {
     let mut head = HeaderMap::with_capacity(fields.lines().count() + ADDED);
     append(fields, &mut head);
+    head
+}
+
+fn with(stored: &HeaderMap, added: Fields<'_>) -> HeaderMap {
+    let mut head = stored.clone();
+    append(added, &mut head);
     head
 }
 
@@ -103,8 +138,10 @@ mod tests {
         for round in 0..2_000 {
             let etag = format!("\"{round}\"");
             let response = response(&etag);
-            for _ in 0..3 {
-                let head = head_of(&response);
+            for age in [0, 0, 0, 1, 1, 2] {
+                let added = format!("age: {age}\r\n");
+                let head = head_of(&response, Fields::new(added.as_bytes()));
+                assert_eq!(head.get_all("age").iter().collect::<Vec<_>>(), [&age.to_string()]);
                 assert_eq!(head.get("etag").map(HeaderValue::as_bytes), Some(etag.as_bytes()));
                 assert_eq!(head.get_all("set-cookie").iter().count(), 2);
                 assert_eq!(head.get("content-length").map(HeaderValue::as_bytes), Some(&b"0"[..]));
@@ -115,7 +152,7 @@ mod tests {
     #[test]
     fn what_is_kept_does_not_keep_the_response() {
         let response = response("\"x\"");
-        (0..3).for_each(|_| drop(head_of(&response)));
+        (0..3).for_each(|_| drop(head_of(&response, Fields::new(b""))));
         assert_eq!(Arc::strong_count(&response), 1);
     }
 }

@@ -36,7 +36,7 @@ use crate::clock;
 use crate::front::connection::{Patience, Timer};
 use crate::front::gate::Refusal;
 use crate::front::gate::h2::OwnedHead;
-use crate::front::log::Seen;
+use crate::front::log::{Seen, Times};
 use crate::front::registry::Lease;
 use crate::front::request::{
     LazyId, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
@@ -306,7 +306,7 @@ impl Client<'_> {
             let key = self.front.key(&seen, site, &routed, &mut self.scratch);
             let id = LazyId::default();
             let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &id, forwarded, out);
-            let request = pipeline_request(&seen, site, &routed, key, &forward);
+            let request = pipeline_request(&seen, site, &routed, key, clock::wall_at(started), &forward);
             match self.front.pipeline.decide(&request) {
                 decision @ (Decision::Hit { .. } | Decision::HitThenRefresh { .. }) => {
                     let mut answer = Answer::at_once(respond, write_timeout);
@@ -355,7 +355,7 @@ impl Client<'_> {
             let seen = Seen { peer, site: Some(&site), head: &head, started, proto: PROTO };
             let id = LazyId::default();
             let forward = |forwarded: Forwarded, out: &mut Vec<u8>| front.forward(&seen, &id, forwarded, out);
-            let request = pipeline_request(&seen, &site, &routed, key, &forward);
+            let request = pipeline_request(&seen, &site, &routed, key, clock::wall(), &forward);
             let mut answer = Answer::new(respond, write_timeout);
             let answered = front.pipeline.answer(&request, decision, &mut answer).await;
             let outcome = answered.unwrap_or_else(|_| Outcome::client_gone());
@@ -379,7 +379,7 @@ impl Client<'_> {
                 .pass
                 .run_h2(body, respond, &asked, &site, routed.matched.as_ref(), limits, &forwarding, &shutdown)
                 .await;
-            front.log.write(&seen, &outcome, None, None, Some(&trace));
+            front.log.write(&seen, &outcome, Times::ended(None), None, Some(&trace));
         })
     }
 
@@ -406,5 +406,5 @@ fn finish(
     if !outcome.complete {
         answer.reset();
     }
-    front.log.write(seen, outcome, answer.first_byte, key, trace);
+    front.log.write(seen, outcome, answer.times(), key, trace);
 }
