@@ -180,17 +180,22 @@ async fn deadlines_of_origins() {
     origin.serve("/head", Answer::ok("late").after(&gate));
     origin.serve("/body", Answer::ok("").field(FRESH).piece("half").hold(&gate).piece("rest"));
     let mut table = Table::new("deadlines");
-    for (name, target, timeouts, expected) in [
-        ("first byte", "/head", "first_byte = \"200ms\"", Some(504)),
-        ("between bytes", "/body", "between_bytes = \"200ms\"", None),
-        ("total, before the head", "/head", "total = \"200ms\"", Some(504)),
-        ("total, in the body", "/body", "total = \"200ms\"", None),
+    let short = "first_byte = \"200ms\", between_bytes = \"200ms\"";
+    for (name, method, target, timeouts, expected) in [
+        ("first byte", "GET", "/head", "first_byte = \"200ms\"", Some(504)),
+        ("between bytes", "GET", "/body", "between_bytes = \"200ms\"", None),
+        ("total, before the head", "GET", "/head", "total = \"200ms\"", Some(504)),
+        ("total, in the body", "GET", "/body", "total = \"200ms\"", None),
+        ("passed, first byte", "POST", "/head", short, Some(504)),
+        ("passed, between bytes", "POST", "/body", short, None),
+        ("passed, total, before the head", "POST", "/head", "total = \"200ms\"", None),
+        ("passed, total, in the body", "POST", "/body", "total = \"200ms\"", None),
     ] {
         let node = before(&quoted(&[&origin]), &format!("timeouts = {{ {timeouts} }}")).await;
         let started = Instant::now();
         let mut client = node.client().await;
-        client.ask("GET", target, &[]).await;
-        let whole = client.response("GET").await.ok().filter(|response| response.end.is_clean());
+        client.ask(method, target, &[]).await;
+        let whole = client.response(method).await.ok().filter(|response| response.end.is_clean());
         table.row(name, same("the whole answer", whole.map(|response| response.status), expected));
         table.row(name, that(started.elapsed() < Duration::from_secs(5), || format!("{:?}", started.elapsed())));
     }

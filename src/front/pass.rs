@@ -13,7 +13,7 @@ use ::h2::server::SendResponse;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use edge_config::section::limits::{Limits, SEND_RATE_MIN};
-use pingora::apps::HttpServerApp;
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -77,7 +77,7 @@ impl Pass {
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
         let passed = Passed::new(seen, site, matched, limits);
-        let reused = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown)).await;
+        let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
 
@@ -100,8 +100,33 @@ impl Pass {
             return self.outcome(&passed);
         };
         let session = ServerSession::new_custom(Box::new(h2::session::Session::new(request, body, respond)));
-        PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown)).await;
+        self.process(&passed, session, shutdown).await;
         self.outcome(&passed)
+    }
+
+    /// Runs the proxy. An answer that takes longer than the site allows is broken off; a protocol that a client has
+    /// switched to may take as long as it likes.
+    async fn process(
+        &self,
+        passed: &Arc<Passed>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let proxied = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown));
+        // Members differ in many things, but not in their timeouts.
+        let timeouts = passed.site.group.member_at(0).map(|member| member.peer.origin().timeouts);
+        let total = timeouts.and_then(|timeouts| timeouts.total).filter(|_| passed.reason != Reason::PassUpgrade);
+        let Some(total) = total else { return proxied.await };
+        match tokio::time::timeout(total.get(), proxied).await {
+            Ok(reused) => reused,
+            Err(_) => {
+                passed.failed(&self.metrics, false);
+                let mut result = passed.result.lock();
+                (result.failure, result.complete) = (Some(Failure::BetweenBytesTimeout), false);
+                result.status = 504;
+                None
+            }
+        }
     }
 
     fn outcome(&self, passed: &Passed) -> Outcome {

@@ -100,7 +100,8 @@ impl OriginPeer {
         let options = &mut peer.options;
         options.connection_timeout = Some(connect);
         options.total_connection_timeout = Some(connect);
-        options.read_timeout = Some(timeouts.between_bytes.get());
+        // Pingora's proxy has one for the head and the body; whoever can sets both apart.
+        options.read_timeout = Some(timeouts.first_byte.get().max(timeouts.between_bytes.get()));
         options.write_timeout = Some(timeouts.between_bytes.get());
         options.idle_timeout = Some(timeouts.idle.get());
         options.verify_cert = self.origin.verify;

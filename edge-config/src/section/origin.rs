@@ -126,11 +126,13 @@ section! {
     TIMEOUTS = "timeouts" {
         /// To accept a connection, TLS included.
         CONNECT = "connect": Kind::Duration, "3s";
-        /// From the request to the end of the response head.
+        /// From the request to the end of the response head. For requests the cache has nothing to do with, as POST, the
+        /// longer of this and `between_bytes` counts in both places.
         FIRST_BYTE = "first_byte": Kind::Duration, "30s";
         /// Between two pieces of a body.
         BETWEEN_BYTES = "between_bytes": Kind::Duration, "30s";
-        /// From the request to the end of the response. Absent: no limit.
+        /// From the request to the end of the response. Absent: no limit. Not for WebSockets. A request the cache has
+        /// nothing to do with is broken off then, also when no answer has begun.
         TOTAL = "total": Kind::Duration;
         /// How long an unused connection is kept. Common servers close theirs after 5s, and a request must not meet a
         /// connection that is just being closed.
