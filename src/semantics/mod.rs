@@ -1,4 +1,5 @@
-//! The pure decisions of HTTP caching: RFC 9110, 9111, 9211, 9213, 5861 and 8246 as functions of their arguments.
+//! The pure decisions of HTTP caching: RFC 9110, 9111, 9211, 9213, 9875, 5861 and 8246 as functions of their
+//! arguments.
 //!
 //! Nothing here reads a clock, does I/O, waits or keeps state. The time is an argument, requests and stored
 //! responses are blocks of field lines ([`fields::Fields`]), and every answer is a small value that says what is so.
@@ -24,6 +25,7 @@ pub mod storable;
 pub mod cache_key;
 pub mod invalidation;
 pub mod range;
+pub mod surrogate;
 pub mod validation;
 pub mod vary;
 

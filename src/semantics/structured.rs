@@ -1,4 +1,8 @@
-//! Structured Field dictionaries (RFC 8941 section 4.2.2), read strictly: any deviation refuses the whole field.
+//! Structured Fields (RFC 8941 section 4.2), read strictly: any deviation refuses the whole field.
+
+use std::borrow::Cow;
+
+use super::fields::Fields;
 
 /// The value of one dictionary member; parameters are checked for form and forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +29,58 @@ pub(super) fn dictionary(text: &[u8]) -> Option<Vec<(&[u8], Value<'_>)>> {
             Some(member) => member.1 = value,
             None => members.push((key, value)),
         }
-        input.discard(b" \t");
-        if !input.0.is_empty() {
-            input.skip(b',').then_some(())?;
-            input.discard(b" \t");
-            // A trailing comma is an error.
-            input.0.first()?;
-        }
+        input.separator()?;
     }
     Some(members)
+}
+
+/// Reads the field `name` as a list of strings (section 4.2.1), without quotes and escapes; none when there is no such
+/// field or it is anything else. Parameters are checked for form and forgotten.
+pub(super) fn list_of_strings<'a>(fields: Fields<'a>, name: &str) -> Option<Vec<Cow<'a, [u8]>>> {
+    match joined(fields, name)? {
+        Cow::Borrowed(text) => strings(text),
+        Cow::Owned(text) => Some(strings(&text)?.into_iter().map(|string| Cow::Owned(string.into_owned())).collect()),
+    }
+}
+
+/// The value of the field `name`; none when there is no such line. Section 4.2: many lines are joined before they are
+/// read.
+fn joined<'a>(fields: Fields<'a>, name: &str) -> Option<Cow<'a, [u8]>> {
+    let mut values = fields.values(name);
+    let mut text = Cow::Borrowed(values.next()?);
+    for value in values {
+        let joined = text.to_mut();
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(value);
+    }
+    Some(text)
+}
+
+fn strings(text: &[u8]) -> Option<Vec<Cow<'_, [u8]>>> {
+    let mut members = Vec::new();
+    let mut input = Input(text);
+    input.discard(b" ");
+    while !input.0.is_empty() {
+        members.push(input.item_or_inner_list()?.string()?);
+        input.parameters()?;
+        input.separator()?;
+    }
+    Some(members)
+}
+
+impl<'a> Value<'a> {
+    /// The characters of a string; none when it is something else.
+    fn string(self) -> Option<Cow<'a, [u8]>> {
+        let Value::String(written) = self else { return None };
+        let inner = written.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        if !inner.contains(&b'\\') {
+            return Some(Cow::Borrowed(inner));
+        }
+        let mut bytes = inner.iter().copied();
+        let unescaped =
+            std::iter::from_fn(|| bytes.next().and_then(|byte| if byte == b'\\' { bytes.next() } else { Some(byte) }));
+        Some(Cow::Owned(unescaped.collect()))
+    }
 }
 
 struct Input<'a>(&'a [u8]);
@@ -54,6 +101,17 @@ impl<'a> Input<'a> {
         let (taken, rest) = self.0.split_at(end);
         self.0 = rest;
         taken
+    }
+
+    /// What is between two members, or nothing at the end. A trailing comma is an error.
+    fn separator(&mut self) -> Option<()> {
+        self.discard(b" \t");
+        if !self.0.is_empty() {
+            self.skip(b',').then_some(())?;
+            self.discard(b" \t");
+            self.0.first()?;
+        }
+        Some(())
     }
 
     fn key(&mut self) -> Option<&'a [u8]> {
@@ -189,10 +247,55 @@ mod tests {
         }
     }
 
+    #[track_caller]
+    fn check_list(name: &str, block: &str, expected: Option<&[&str]>) {
+        let found = list_of_strings(Fields::new(block.as_bytes()), "list");
+        let found: Option<Vec<_>> =
+            found.map(|strings| strings.iter().map(|string| String::from_utf8_lossy(string).into_owned()).collect());
+        let expected: Option<Vec<_>> =
+            expected.map(|strings| strings.iter().map(|string| (*string).to_owned()).collect());
+        assert_eq!(found, expected, "{name}: {block:?}");
+    }
+
+    #[test]
+    fn lists_of_strings() {
+        let rows: &[(&str, &str, Option<&[&str]>)] = &[
+            ("absent", "other: \"a\"\r\n", None),
+            ("8941 3.1: empty", "list:\r\n", Some(&[])),
+            ("8941 3.1: strings", "list: \"a\" ,\t\"b c\",\"\"\r\n", Some(&["a", "b c", ""])),
+            ("8941 3.1: each as often as it is there", "list: \"a\", \"a\"\r\n", Some(&["a", "a"])),
+            ("8941 3.1: lines join", "List: \"a\"\r\nlist: \"b\\\"\", \"c\"\r\n", Some(&["a", "b\"", "c"])),
+            ("8941 3.3.3: escapes", r#"list: "\\\"a\\""#, Some(&[r#"\"a\"#])),
+            ("8941 3.3.3: a comma in a string", "list: \"a, b\"\r\n", Some(&["a, b"])),
+            ("8941 3.1.2: parameters", "list: \"a\";x;y=1; z=\"q,\", \"b\"\r\n", Some(&["a", "b"])),
+            ("8941 4.2.1: a trailing comma", "list: \"a\",\r\n", None),
+            ("8941 4.2.1: an empty line is an empty member", "list: \"a\"\r\nlist:\r\n", None),
+            ("8941 4.2.1: no comma", "list: \"a\" \"b\"\r\n", None),
+            ("a token", "list: a\r\n", None),
+            ("an inner list", "list: (\"a\" \"b\")\r\n", None),
+            ("one of another type", "list: \"a\", 1\r\n", None),
+            ("a bad parameter", "list: \"a\";X\r\n", None),
+            ("an open string", "list: \"a\r\n", None),
+            ("no ASCII", "list: \"é\"\r\n", None),
+        ];
+        for (name, block, expected) in rows {
+            check_list(name, block, *expected);
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "[a-c*=;,?:()\"\\\\ \t0-9.\u{0}é-]{0,40}") {
             dictionary(text.as_bytes());
+            strings(text.as_bytes());
+        }
+
+        #[test]
+        fn written_strings_read_back(sent in prop::collection::vec("[ -~]{0,6}", 0..5)) {
+            let quoted = |string: &String| format!("\"{}\"", string.replace('\\', r"\\").replace('"', "\\\""));
+            let text = sent.iter().map(quoted).collect::<Vec<_>>().join(",");
+            let read = strings(text.as_bytes()).map(|strings| strings.iter().map(|string| string.to_vec()).collect::<Vec<_>>());
+            prop_assert_eq!(read, Some(sent.into_iter().map(String::into_bytes).collect()));
         }
     }
 }
