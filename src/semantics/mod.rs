@@ -24,6 +24,7 @@ pub mod storable;
 
 pub mod cache_key;
 pub mod invalidation;
+pub mod no_vary_search;
 pub mod range;
 pub mod surrogate;
 pub mod validation;
