@@ -1,8 +1,8 @@
 //! Which parts of the query do not matter: `No-Vary-Search` (draft-ietf-httpbis-no-vary-search).
 //!
 //! Both spellings of the draft are read. Until revision 05 `params` could be a boolean, and `except` stood beside
-//! `params=?1`; since then `params` is only a list and `except` stands alone. Neither spelling has another meaning in the
-//! other one, where it is an error.
+//! `params=?1`; since then `params` is only a list and `except` stands alone. Neither spelling has another meaning in
+//! the other one, where it is an error.
 
 use std::borrow::Cow;
 
@@ -57,7 +57,7 @@ impl NoVarySearch {
         all_matter && !self.key_order
     }
 
-    /// Section 5.1. Keys that nobody knows are ignored: whatever they will mean, it will not make fewer queries the same.
+    /// Section 5.1. Unknown keys are ignored: section 3 promises that no future one will make fewer queries the same.
     fn parse(text: &[u8]) -> Option<Self> {
         let (mut key_order, mut params, mut except) = (false, None, None);
         for (key, value) in structured::dictionary(text)? {
@@ -95,8 +95,8 @@ impl NoVarySearch {
 /// Parameters that do not matter are gone, the others in one spelling and, with `key_order`, in one order. A rule that
 /// says nothing changes nothing.
 ///
-/// The section decodes to text, in which all that is not UTF-8 is one and the same character, and section 8 warns of what
-/// that mixes up. Here names are looked for as it says, but bytes are compared: at most a hit is lost.
+/// The section decodes to text, in which all that is not UTF-8 is one and the same character, and section 8 warns of
+/// what that mixes up. Here names are looked for as it says, but bytes are compared: at most a hit is lost.
 pub fn normalized_query(rule: &NoVarySearch, path_and_query: &[u8]) -> Vec<u8> {
     if rule.varies_on_everything() {
         return path_and_query.to_vec();
@@ -154,7 +154,7 @@ fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(percent_encode(bytes, RESERVED).flat_map(str::bytes));
 }
 
-/// Names in a list, decoded as those in a query are (section 5.3); none when it is no list of strings or too long a one.
+/// Names in a list, decoded as those in a query are (section 5.3); none when it is no list of strings, or too long.
 fn names(list: Value<'_>) -> Option<Vec<String>> {
     let names = list.strings()?;
     (names.len() <= NAMES_MAX).then_some(())?;
