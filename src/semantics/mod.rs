@@ -18,6 +18,7 @@ pub mod directives;
 mod structured;
 
 pub mod age;
+pub mod deception;
 pub mod freshness;
 pub mod reuse;
 pub mod storable;
