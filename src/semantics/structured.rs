@@ -343,5 +343,13 @@ mod tests {
             let sent: Vec<Cow<'_, [u8]>> = sent.iter().map(|string| Cow::Borrowed(string.as_bytes())).collect();
             prop_assert_eq!(strings(text.as_bytes()), Some(sent));
         }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            dictionary(&bytes);
+            strings(&bytes);
+            dictionary(&[b"a=(\"", &bytes[..]].concat());
+            strings(&[b"\"", &bytes[..], b"\""].concat());
+        }
     }
 }
