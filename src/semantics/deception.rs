@@ -187,6 +187,7 @@ mod tests {
             ("XML", "/x.svgz", Some("application/xml"), false),
             ("converted on the way", "/x.jpg", Some("image/webp"), false),
             ("converted on the way", "/x.gif", Some("video/mp4"), false),
+            ("9110 8.3.1: case of the type", "/x.png", Some("Image/PNG"), false),
             ("an icon", "/favicon.ico", Some("image/vnd.microsoft.icon"), false),
             ("as promised", "/x.woff2", Some("font/woff2"), false),
             ("an old name", "/x.woff", Some("application/font-woff"), false),
