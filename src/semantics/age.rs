@@ -87,5 +87,27 @@ mod tests {
             let at_least = arrived.saturating_sub(asked);
             prop_assert!(initial_age_ms(Fields::new(block.as_bytes()), UnixMs(asked), UnixMs(arrived)) >= at_least);
         }
+
+        #[test]
+        fn what_arrives_later_is_not_younger(
+            age in prop::option::of("[0-9]{1,11}"),
+            made in prop::option::of(0..4_000_000_000_u64),
+            asked in 0..4_000_000_000_000_u64,
+            one in 0..4_000_000_000_000_u64,
+            other in 0..4_000_000_000_000_u64,
+        ) {
+            let mut block = age.map(|age| format!("age: {age}\r\ndate: ")).unwrap_or("date: ".into()).into_bytes();
+            if let Some(seconds) = made {
+                http_date::write(UnixMs::from_seconds(seconds), &mut block);
+            }
+            let at = |arrived| initial_age_ms(Fields::new(&block), UnixMs(asked), UnixMs(arrived));
+            prop_assert!(at(one.min(other)) <= at(one.max(other)));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(value in prop::collection::vec(any::<u8>(), 0..40)) {
+            let block = [b"age: ", &value[..], b"\r\ndate: ", &value[..]].concat();
+            initial_age_ms(Fields::new(&block), UnixMs(0), ARRIVED);
+        }
     }
 }

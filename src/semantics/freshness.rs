@@ -71,6 +71,7 @@ pub fn lifetime(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     // Sun, 06 Nov 1994 08:49:37 GMT
     const ARRIVED: UnixMs = UnixMs(784_111_777_000);
@@ -127,6 +128,30 @@ mod tests {
         ];
         for (name, status, block, expected) in rows {
             check(name, status, &block, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_lasts_longer_than_it_can(
+            status in prop_oneof![Just(200), any::<u16>()],
+            dates in prop::array::uniform3(prop::option::of(0..5_000_000_000_000_u64)),
+            arrived in 0..5_000_000_000_000_u64,
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut block = Vec::new();
+            for (name, at) in ["date: ", "expires: ", "last-modified: "].iter().zip(dates) {
+                let Some(at) = at else { continue };
+                block.extend_from_slice(name.as_bytes());
+                http_date::write(UnixMs(at), &mut block);
+                block.extend_from_slice(b"\r\n");
+            }
+            block.extend_from_slice(&[b"expires: ", &rest[..], b"\r\nlast-modified: ", &rest[..]].concat());
+            let directives = ResponseDirectives::default();
+            let (seconds, source) = lifetime(status, Fields::new(&block), &directives, UnixMs(arrived));
+            let longest = if source == LifetimeSource::Heuristic { HEURISTIC_MAX } else { DeltaSeconds::MAX };
+            prop_assert!(seconds <= longest);
+            prop_assert!(source != LifetimeSource::None || seconds == DeltaSeconds::ZERO);
         }
     }
 }

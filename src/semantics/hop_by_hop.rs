@@ -78,6 +78,7 @@ fn is_named_by_connection(fields: Fields<'_>, name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[track_caller]
     fn check(name: &str, block: &str, expected: &str) {
@@ -103,6 +104,23 @@ mod tests {
         ];
         for (name, block, expected) in rows {
             check(name, block, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_went_on_goes_on(
+            names in prop::collection::vec("(Connection|keep-alive|TE|cookie|[a-c])", 0..6),
+            values in prop::collection::vec("[a-c, ]{0,6}(|cookie)", 6),
+            rest in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let lines: String = names.iter().zip(&values).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let block = [lines.as_bytes(), &rest].concat();
+            let (mut once, mut twice) = (Vec::new(), Vec::new());
+            end_to_end(Fields::new(&block)).for_each(|line| line.write(&mut once));
+            end_to_end(Fields::new(&once)).for_each(|line| line.write(&mut twice));
+            prop_assert!(Fields::new(&once).lines().all(|line| !is_hop_by_hop(line.name)));
+            prop_assert_eq!(once, twice);
         }
     }
 }

@@ -229,5 +229,17 @@ mod tests {
             parse(&bytes);
             write(UnixMs(at), &mut Vec::new());
         }
+
+        #[test]
+        fn what_is_nearly_a_date_is_one_or_none(
+            text in "(Sun|Sunday|Xyz)(,|) (([0-9]{2}|[ 0-9][0-9]) (Feb|Dec|Xyz) [0-9]{4}|[0-9]{2}-(FEB|Jun)-[0-9]{2}|\
+                (Feb|Nov) [ 0-9][0-9]) [0-2][0-9]:[0-6][0-9]:[0-6][0-9]( GMT| gmt| UTC| [0-9]{4}|)",
+        ) {
+            if let Some(at) = parse(text.as_bytes()) {
+                let mut written = Vec::new();
+                write(at, &mut written);
+                prop_assert_eq!(parse(&written), Some(at));
+            }
+        }
     }
 }

@@ -18,12 +18,14 @@ pub mod directives;
 mod structured;
 
 pub mod age;
+pub mod deception;
 pub mod freshness;
 pub mod reuse;
 pub mod storable;
 
 pub mod cache_key;
 pub mod invalidation;
+pub mod no_vary_search;
 pub mod range;
 pub mod surrogate;
 pub mod validation;

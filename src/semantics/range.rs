@@ -234,5 +234,17 @@ mod tests {
             let block = [b"range: bytes=", &value[..]].concat();
             plan(Fields::new(&block), Fields::default(), 200, length);
         }
+
+        #[test]
+        fn arbitrary_fields_never_panic(
+            range in prop::collection::vec(any::<u8>(), 0..40),
+            validator in prop::collection::vec(any::<u8>(), 0..40),
+            status in prop_oneof![Just(200), any::<u16>()],
+            length in any::<u64>(),
+        ) {
+            let request = [b"if-range: ", &validator[..], b"\r\nrange: ", &range[..]].concat();
+            let stored = [b"etag: ", &validator[..], b"\r\nlast-modified: ", &range[..]].concat();
+            plan(Fields::new(&request), Fields::new(&stored), status, length);
+        }
     }
 }

@@ -12,7 +12,9 @@ pub(super) enum Value<'a> {
     Integer(&'a [u8]),
     /// As it was written, with its quotes and escapes.
     String(&'a [u8]),
-    /// A decimal, a token, a byte sequence or an inner list: types no cache directive we know has.
+    /// As it was written, with its parentheses; its items have parsed.
+    InnerList(&'a [u8]),
+    /// A decimal, a token or a byte sequence: types that nothing we read has.
     Other,
 }
 
@@ -45,7 +47,7 @@ pub(super) fn list_of_strings<'a>(fields: Fields<'a>, name: &str) -> Option<Vec<
 
 /// The value of the field `name`; none when there is no such line. Section 4.2: many lines are joined before they are
 /// read.
-fn joined<'a>(fields: Fields<'a>, name: &str) -> Option<Cow<'a, [u8]>> {
+pub(super) fn joined<'a>(fields: Fields<'a>, name: &str) -> Option<Cow<'a, [u8]>> {
     let mut values = fields.values(name);
     let mut text = Cow::Borrowed(values.next()?);
     for value in values {
@@ -69,6 +71,14 @@ fn strings(text: &[u8]) -> Option<Vec<Cow<'_, [u8]>>> {
 }
 
 impl<'a> Value<'a> {
+    /// The strings of an inner list, without quotes and escapes; none when it is, or holds, something else.
+    pub(super) fn strings(self) -> Option<Vec<Cow<'a, [u8]>>> {
+        let Value::InnerList(written) = self else { return None };
+        let mut items = Vec::new();
+        Input(written.strip_prefix(b"(")?).items(|item| items.push(item))?;
+        items.into_iter().map(Value::string).collect()
+    }
+
     /// The characters of a string; none when it is something else.
     fn string(self) -> Option<Cow<'a, [u8]>> {
         let Value::String(written) = self else { return None };
@@ -131,15 +141,22 @@ impl<'a> Input<'a> {
     }
 
     fn item_or_inner_list(&mut self) -> Option<Value<'a>> {
+        let start = self.0;
         if !self.skip(b'(') {
             return self.bare_item();
         }
+        self.items(|_| {})?;
+        start.get(..start.len() - self.0.len()).map(Value::InnerList)
+    }
+
+    /// The items of an inner list and the parenthesis that closes it.
+    fn items(&mut self, mut found: impl FnMut(Value<'a>)) -> Option<()> {
         loop {
             self.discard(b" ");
             if self.skip(b')') {
-                return Some(Value::Other);
+                return Some(());
             }
-            self.bare_item()?;
+            found(self.bare_item()?);
             self.parameters()?;
             matches!(self.0.first()?, b' ' | b')').then_some(())?;
         }
@@ -225,8 +242,11 @@ mod tests {
             ("8941 3.1.2: parameters", "a;x=1;y, b=1; z=\"q,\"", Some(&[("a", yes), ("b", Value::Integer(b"1"))])),
             ("8941 3.3.3: strings", r#"a="x\",\\""#, Some(&[("a", Value::String(br#""x\",\\""#))])),
             ("8941 3.3.6: booleans", "a=?0", Some(&[("a", Value::Boolean(false))])),
-            ("other types", "a=tok/en, b=1.5, c=:aGk=:, d=(1 2;q \"x\")", {
-                Some(&[("a", Value::Other), ("b", Value::Other), ("c", Value::Other), ("d", Value::Other)])
+            ("8941 3.1.1: inner lists", r#"a=( "x" 1;q );y, b=()"#, {
+                Some(&[("a", Value::InnerList(br#"( "x" 1;q )"#)), ("b", Value::InnerList(b"()"))])
+            }),
+            ("other types", "a=tok/en, b=1.5, c=:aGk=:", {
+                Some(&[("a", Value::Other), ("b", Value::Other), ("c", Value::Other)])
             }),
             ("8941 4.2.2: a trailing comma", "a,", None),
             ("8941 4.2.2: an empty member", "a,,b", None),
@@ -283,10 +303,36 @@ mod tests {
         }
     }
 
+    type Strings<'a> = Option<&'a [&'a [u8]]>;
+
+    #[track_caller]
+    fn check_strings(name: &str, value: Value<'_>, expected: Strings<'_>) {
+        let found = value.strings();
+        let found: Option<Vec<&[u8]>> = found.as_ref().map(|strings| strings.iter().map(AsRef::as_ref).collect());
+        assert_eq!(found.as_deref(), expected, "{name}: {value:?}");
+    }
+
+    #[test]
+    fn strings_of_inner_lists() {
+        let rows: &[(&str, Value<'_>, Strings<'_>)] = &[
+            ("8941 3.1.1: none", Value::InnerList(b"(  )"), Some(&[])),
+            ("8941 3.1.1: strings", Value::InnerList(br#"("a";q=1  "b\"" "")"#), Some(&[b"a", b"b\"", b""])),
+            ("a token among them", Value::InnerList(br#"("a" b)"#), None),
+            ("no list", Value::String(br#""a""#), None),
+            ("no list", Value::Boolean(true), None),
+        ];
+        for (name, value, expected) in rows {
+            check_strings(name, *value, *expected);
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "[a-c*=;,?:()\"\\\\ \t0-9.\u{0}é-]{0,40}") {
-            dictionary(text.as_bytes());
+            for (_, value) in dictionary(text.as_bytes()).unwrap_or_default() {
+                let is_list = matches!(value, Value::InnerList(_));
+                prop_assert!(value.strings().is_none() || is_list);
+            }
             strings(text.as_bytes());
         }
 
@@ -294,8 +340,16 @@ mod tests {
         fn written_strings_read_back(sent in prop::collection::vec("[ -~]{0,6}", 0..5)) {
             let quoted = |string: &String| format!("\"{}\"", string.replace('\\', r"\\").replace('"', "\\\""));
             let text = sent.iter().map(quoted).collect::<Vec<_>>().join(",");
-            let read = strings(text.as_bytes()).map(|strings| strings.iter().map(|string| string.to_vec()).collect::<Vec<_>>());
-            prop_assert_eq!(read, Some(sent.into_iter().map(String::into_bytes).collect()));
+            let sent: Vec<Cow<'_, [u8]>> = sent.iter().map(|string| Cow::Borrowed(string.as_bytes())).collect();
+            prop_assert_eq!(strings(text.as_bytes()), Some(sent));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            dictionary(&bytes);
+            strings(&bytes);
+            dictionary(&[b"a=(\"", &bytes[..]].concat());
+            strings(&[b"\"", &bytes[..], b"\""].concat());
         }
     }
 }

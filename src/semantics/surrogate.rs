@@ -1,7 +1,8 @@
 //! The surrogate keys of a response: what it can be purged by, together with others.
 //!
 //! Keys are what operators purge by, in the three spellings that content systems already send. Groups are those of
-//! RFC 9875: the origin's own, invalidated by its answers to unsafe requests and of one origin only. The two do not mix.
+//! RFC 9875: the origin's own, invalidated by its answers to unsafe requests and of one origin only. The two do not
+//! mix.
 
 use std::borrow::Cow;
 
@@ -245,7 +246,11 @@ mod tests {
         #[test]
         fn the_order_of_lines_does_not_matter(
             mut lines in prop::collection::vec(
-                prop_oneof!["surrogate-key: [a-c ]{0,9}\r\n", "(edge-)?cache-tag: [a-c, ]{0,9}\r\n", "cache-groups: \"[a-c]\"\r\n"],
+                prop_oneof![
+                    "surrogate-key: [a-c ]{0,9}\r\n",
+                    "(edge-)?cache-tag: [a-c, ]{0,9}\r\n",
+                    "cache-groups: \"[a-c]\"\r\n",
+                ],
                 0..6,
             ),
         ) {

@@ -67,6 +67,7 @@ impl DeltaSeconds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[track_caller]
     fn check(section: &str, value: &str, expected: Option<u32>) {
@@ -103,5 +104,18 @@ mod tests {
     fn since_never_goes_below_zero() {
         assert_eq!(UnixMs(5).since_ms(UnixMs(9)), 0);
         assert_eq!(UnixMs(9).since_ms(UnixMs(5)), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_read_back_saturated(number in any::<u64>(), zeros in 0..20_usize) {
+            let digits = format!("{}{number}", "0".repeat(zeros));
+            prop_assert_eq!(DeltaSeconds::parse(digits.as_bytes()), Some(DeltaSeconds::saturating(number)));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(value in prop::collection::vec(any::<u8>(), 0..12)) {
+            prop_assert!(DeltaSeconds::parse(&value).is_none_or(|seconds| seconds <= DeltaSeconds::MAX));
+        }
     }
 }

@@ -324,5 +324,18 @@ mod tests {
             selecting_key(["accept", "vary"], Fields::new(&block), &mut Vec::new());
             Vary::of(Fields::new(&block));
         }
+
+        #[test]
+        fn lines_say_what_they_say_joined(
+            lines in prop::collection::vec("(([A-Ca-c]{1,2}|\\*|)[ ,]{1,2}){0,4}", 1..4),
+        ) {
+            let block = |field: &str| lines.iter().map(|line| format!("{field}: {line}\r\n")).collect::<String>();
+            let joined = |field: &str| format!("{field}: {}\r\n", lines.join(", "));
+            let vary = |block: String| Vary::of(Fields::new(block.as_bytes()));
+            prop_assert_eq!(vary(block("vary")), vary(joined("vary")));
+            for field in ["accept", "accept-encoding", "x"] {
+                prop_assert_eq!(key(&[field], &block(field)), key(&[field], &joined(field)));
+            }
+        }
     }
 }

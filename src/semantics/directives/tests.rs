@@ -178,7 +178,39 @@ fn lines() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(line, 1..4)
 }
 
+/// Lines of a request, likewise.
+fn request_lines() -> impl Strategy<Value = Vec<String>> {
+    let directive = prop_oneof![
+        "(no-store|No-Cache|only-if-cached|max-stale|x)",
+        "(max-age|min-fresh|max-stale|x)=([0-9a]{1,3}|\"[0-9a, ]{0,3}\")",
+        "x=\"[a-z, ]{0,5}(no-store|max-age=1)\"",
+    ];
+    let line = prop::collection::vec(directive, 0..4).prop_map(|directives| directives.join(", "));
+    prop::collection::vec(line, 1..4)
+}
+
 proptest! {
+    #[test]
+    fn lines_of_a_request_say_what_they_say_joined(
+        cache_control in request_lines(),
+        pragma in request_lines(),
+        has_cache_control in any::<bool>(),
+    ) {
+        let cache_control = if has_cache_control { cache_control } else { vec![] };
+        let apart = |field: &str, lines: &[String]| -> String {
+            lines.iter().map(|line| format!("{field}: {line}\r\n")).collect()
+        };
+        let joined = |field: &str, lines: &[String]| {
+            if lines.is_empty() { String::new() } else { format!("{field}: {}\r\n", lines.join(", ")) }
+        };
+        let block = [apart("pragma", &pragma), apart("cache-control", &cache_control)].concat();
+        let same = [joined("cache-control", &cache_control), joined("pragma", &pragma)].concat();
+        prop_assert_eq!(
+            RequestDirectives::parse(Fields::new(block.as_bytes())),
+            RequestDirectives::parse(Fields::new(same.as_bytes())),
+        );
+    }
+
     #[test]
     fn lines_say_what_they_say_joined(
         lines in lines(),
