@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
+use ureq::http::{Method, Request};
+
+use crate::cli::{AdminAddress, PurgeArgs};
 
 /// Why a node gave no answer.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -47,6 +50,8 @@ fn errors_in_words(answer: &Value) -> String {
             Some(line) => format!("{}:{line}:{}: ", text(error, "file"), error.get("column").unwrap_or(&Value::Null)),
             None => String::new(),
         };
+        let key = text(error, "key");
+        let place = if key.is_empty() { place } else { format!("{place}{key}: ") };
         let help = text(error, "help");
         let help = if help.is_empty() { help } else { format!("\n    {help}") };
         format!("  {place}{}{help}", text(error, "message"))
@@ -54,29 +59,95 @@ fn errors_in_words(answer: &Value) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Asks, with the token if there is one.
+fn ask(method: &Method, admin: &AdminAddress, target: &str, body: Option<&Value>) -> Result<Value, AskError> {
+    let mut request = Request::builder().method(method).uri(format!("http://{}{target}", admin.admin));
+    if let Some(token) = &admin.token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let silent = |error| AskError::Silent { admin: admin.admin, error };
+    let request = request.body(body).map_err(|error| silent(error.into()))?;
+    answer(admin.admin, agent().run(request))
+}
+
 /// What a node is and does.
 ///
 /// # Errors
 /// It does not answer.
-pub fn stat(admin: SocketAddr) -> Result<Value, AskError> {
-    answer(admin, agent().get(format!("http://{admin}/v1/stat")).call())
+pub fn stat(admin: &AdminAddress) -> Result<Value, AskError> {
+    ask(&Method::GET, admin, "/v1/stat", None)
 }
 
 /// Has a node read its configuration again.
 ///
 /// # Errors
 /// It does not answer, or the configuration is refused.
-pub fn reload(admin: SocketAddr) -> Result<Value, AskError> {
-    answer(admin, agent().post(format!("http://{admin}/v1/config/reload")).send_empty())
+pub fn reload(admin: &AdminAddress) -> Result<Value, AskError> {
+    ask(&Method::POST, admin, "/v1/config/reload", None)
+}
+
+/// Has a node purge.
+///
+/// # Errors
+/// It does not answer, or refuses.
+pub fn purge(purge: &PurgeArgs) -> Result<Value, AskError> {
+    let mut query = String::new();
+    if let Some(who) = &purge.wait {
+        query = format!("?wait={who}");
+        if let Some(timeout) = &purge.timeout {
+            query += &format!("&timeout={timeout}");
+        }
+    }
+    ask(&Method::POST, &purge.admin, &format!("/v1/purge{query}"), Some(&purge.body()))
+}
+
+/// What [`purge`] gives, for people.
+pub fn purged_in_words(receipt: &Value) -> String {
+    let text = |path: &str| receipt.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let list = |path: &str| receipt.get(path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} {} as purge {} at {}-{}",
+        text("/mode"),
+        if receipt.get("applied") == Some(&Value::Bool(true)) { "applied on every node" } else { "written" },
+        text("/id"),
+        receipt.pointer("/position/generation").unwrap_or(&Value::Null),
+        receipt.pointer("/position/seq").unwrap_or(&Value::Null),
+    )];
+    for selector in list("selectors") {
+        let of = |key: &str| selector.get(key).and_then(Value::as_str).unwrap_or_default();
+        lines.push(format!("  {} {} {}", of("site"), of("kind"), of("value")).trim_end().to_owned());
+    }
+    lines.join("\n")
+}
+
+/// A new token, and the line that lets it in.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn token(name: &str, sites: &[String], verbs: &[&str]) -> Result<String, getrandom::Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    let token = blake3::Hash::from_bytes(secret).to_hex();
+    let hash = blake3::hash(token.as_bytes()).to_hex();
+    let quoted = |words: Vec<&str>| words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let sites = if sites.is_empty() { vec!["*"] } else { sites.iter().map(String::as_str).collect() };
+    let verbs = if verbs.is_empty() { vec!["purge"] } else { verbs.to_vec() };
+    Ok(format!(
+        "{token}\n\nThis is the only time it is shown. For `tokens` in [admin] of the configuration:\n\n\
+         {{ name = {name:?}, hash = \"{hash}\", sites = [{}], verbs = [{}] }},",
+        quoted(sites),
+        quoted(verbs),
+    ))
 }
 
 /// Has a node finish and end, and waits until it has.
 ///
 /// # Errors
 /// It does not answer.
-pub fn drain(admin: SocketAddr) -> Result<(), AskError> {
-    answer(admin, agent().post(format!("http://{admin}/v1/drain")).send_empty())?;
-    while std::net::TcpStream::connect(admin).is_ok() {
+pub fn drain(admin: &AdminAddress) -> Result<(), AskError> {
+    ask(&Method::POST, admin, "/v1/drain", None)?;
+    while std::net::TcpStream::connect(admin.admin).is_ok() {
         std::thread::park_timeout(LOOK_EVERY);
     }
     Ok(())

@@ -15,6 +15,7 @@ use edge_config::section::cache::Cache;
 use edge_config::section::limits::Limits;
 use edge_config::section::listener::{Listen, every_address};
 use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
+use edge_config::section::purge::Purge;
 use edge_config::section::site::{GetBody, Network, SetCookie, Site};
 use edge_config::section::telemetry::AccessLog;
 use edge_config::section::tls::{CertificateFiles, Tls, UnknownName};
@@ -53,6 +54,20 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Purge what a node has stored; when it returns, nothing of it is served any more
+    Purge(Box<PurgeArgs>),
+    /// Make a token for the admin API: prints it, and the line for the configuration
+    Token {
+        /// What it is called in receipts
+        #[arg(long)]
+        name: String,
+        /// A site it is for; may be repeated [default: all]
+        #[arg(long = "site", value_name = "SITE")]
+        sites: Vec<String>,
+        /// What it may do: purge, explain or operate; may be repeated [default: purge]
+        #[arg(long = "verb", value_enum)]
+        verbs: Vec<VerbArg>,
+    },
     /// Have a running node finish what it does and end; waits until it has
     Drain {
         #[command(flatten)]
@@ -61,16 +76,97 @@ pub enum Command {
 }
 
 /// Where the admin API of a running node is.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct AdminAddress {
     /// The admin address of the node
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9900")]
     pub admin: SocketAddr,
+    /// A token, where the node wants one; better in the environment than on a command line that others see
+    #[arg(long, value_name = "TOKEN", env = "LITTORAL_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// What to purge.
+#[derive(Args, Clone, Debug)]
+pub struct PurgeArgs {
+    /// URLs, all variants of each, over HTTP and HTTPS
+    #[arg(value_name = "URL")]
+    pub urls: Vec<String>,
+    /// A surrogate key; may be repeated, as all of these
+    #[arg(long = "tag", value_name = "KEY")]
+    pub tags: Vec<String>,
+    /// The beginning of a path: /path, or host/path
+    #[arg(long = "prefix", value_name = "PREFIX")]
+    pub prefixes: Vec<String>,
+    /// A host
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// A whole site, by name; with --tag or --prefix: the site these are of
+    #[arg(long = "site", value_name = "SITE")]
+    pub sites: Vec<String>,
+    /// All sites
+    #[arg(long)]
+    pub everything: bool,
+    /// Stale at once instead of gone: validated before it is used again
+    #[arg(long)]
+    pub soft: bool,
+    /// "all": wait until every node has applied it
+    #[arg(long, value_name = "WHO", value_parser = ["all"])]
+    pub wait: Option<String>,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", requires = "wait")]
+    pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub admin: AdminAddress,
+    /// JSON, as the admin API gives it
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PurgeArgs {
+    /// The request to the admin API.
+    pub fn body(&self) -> serde_json::Value {
+        let of_site = !self.tags.is_empty() || self.prefixes.iter().any(|prefix| prefix.starts_with('/'));
+        let (site, sites) = match (of_site, self.sites.as_slice()) {
+            (true, [site]) => (Some(site), &[][..]),
+            (_, sites) => (None, sites),
+        };
+        let mut body = serde_json::json!({
+            "urls": self.urls,
+            "tags": self.tags,
+            "prefixes": self.prefixes,
+            "hosts": self.hosts,
+            "sites": sites,
+            "everything": self.everything,
+            "mode": if self.soft { "invalidate" } else { "delete" },
+        });
+        if let (Some(site), Some(body)) = (site, body.as_object_mut()) {
+            body.insert("site".into(), site.as_str().into());
+        }
+        body
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VerbArg {
+    Purge,
+    Explain,
+    Operate,
+}
+
+impl VerbArg {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Purge => "purge",
+            Self::Explain => "explain",
+            Self::Operate => "operate",
+        }
+    }
 }
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Run {
-    /// The configuration; only --listen, --https, --admin, --workers, --access-log and --unsafe-test-clock go with it
+    /// The configuration; only --listen, --https, --admin, --data, --workers, --access-log and --unsafe-test-clock go with it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["origin", "memory", "preserve_host", "set_cookie",
         "get_body", "trust", "certificate", "key", "head_timeout", "idle_timeout", "write_timeout", "drain_timeout",
         "connections_per_client", "connect_timeout", "first_byte_timeout", "between_bytes_timeout"])]
@@ -96,6 +192,9 @@ pub struct Run {
     /// The whole memory budget: objects, fills, buffers [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// Where the node keeps its log of purges [default: $STATE_DIRECTORY, else .littoral]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// Worker threads [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
@@ -185,6 +284,7 @@ impl Run {
         config.admin = self.admin.unwrap_or(config.admin);
         config.workers = self.workers.unwrap_or(config.workers);
         config.access_log = self.access_log.clone().unwrap_or(config.access_log);
+        config.purge.data = self.data.clone().or(config.purge.data);
         config.test_clock |= self.unsafe_test_clock;
         config
     }
@@ -231,6 +331,8 @@ impl Run {
             },
             tls,
             admin: self.admin.unwrap_or_else(default_admin),
+            tokens: Vec::new(),
+            purge: Purge { data: self.data.clone(), ..Purge::default() },
             workers: self.workers.unwrap_or_else(processors),
             cache: self.memory.map_or_else(Cache::default, |memory| Cache { memory }),
             limits: Limits {

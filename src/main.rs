@@ -38,18 +38,28 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
         Command::Run(options) => app::run(&options).map_err(start),
         Command::Check { file } => app::check(&file).map(|said| println!("{said}")).map_err(start),
         Command::Stat { admin, json } => {
-            let stat = ask::stat(admin.admin).map_err(asked)?;
+            let stat = ask::stat(&admin).map_err(asked)?;
             println!("{}", if json { stat.to_string() } else { ask::in_words(&stat) });
             Ok(())
         }
         Command::Reload { admin, json } => {
-            let done = ask::reload(admin.admin).map_err(asked)?;
+            let done = ask::reload(&admin).map_err(asked)?;
             match json {
                 true => println!("{done}"),
                 false => println!("configuration {} is in force", done.get("version").unwrap_or(&done)),
             }
             Ok(())
         }
-        Command::Drain { admin } => ask::drain(admin.admin).map_err(asked),
+        Command::Purge(purge) => {
+            let receipt = ask::purge(&purge).map_err(asked)?;
+            println!("{}", if purge.json { receipt.to_string() } else { ask::purged_in_words(&receipt) });
+            Ok(())
+        }
+        Command::Token { name, sites, verbs } => {
+            let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
+            let told = ask::token(&name, &sites, &verbs);
+            told.map(|told| println!("{told}")).map_err(|error| start(StartError::Random(error)))
+        }
+        Command::Drain { admin } => ask::drain(&admin).map_err(asked),
     }
 }

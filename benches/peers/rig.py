@@ -206,6 +206,7 @@ def littoral_command(process, settings):
         "--origin", f"http://127.0.0.1:{settings['ORIGIN']}",
         "--listen", f"127.0.0.1:{process.port}",
         "--admin", f"127.0.0.1:{process.admin}",
+        "--data", os.path.join(process.run, "data"),
         "--memory", f"{settings['MEMORY']}MiB",
         "--workers", str(settings["WORKERS"]),
         "--access-log", os.path.join(process.run, "access.log"),

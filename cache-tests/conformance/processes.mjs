@@ -45,7 +45,7 @@ export async function startServer (name, { origin, littoral, command, extra, ver
   }
   // The suite has required tests of stored Set-Cookie, which a node refuses by default.
   const commands = {
-    littoral: () => [littoral, 'run', '--origin', `http://127.0.0.1:${origin}`, '--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--access-log', 'off', '--set-cookie', 'rfc9111', ...extra],
+    littoral: () => [littoral, 'run', '--origin', `http://127.0.0.1:${origin}`, '--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--data', path.join(directory, 'data'), '--access-log', 'off', '--set-cookie', 'rfc9111', ...extra],
     nginx: () => ['nginx', '-p', directory, '-e', path.join(directory, 'error.log'), '-c', fill('nginx.conf'), '-g', 'daemon off;'],
     varnish: () => ['varnishd', '-F', '-j', 'none', '-n', path.join(directory, 'varnish'), '-a', `127.0.0.1:${port}`, '-f', fill('varnish.vcl'), '-s', 'malloc,64M', '-p', 'default_ttl=0', '-p', 'default_grace=0', '-p', 'default_keep=3600'],
     haproxy: () => ['haproxy', '-db', '-f', fill('haproxy.cfg')],

@@ -15,6 +15,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare(old.listen.https == new.listen.https, "listen.https");
     compare(old.cache.memory == new.cache.memory, "cache.memory");
     compare(old.admin == new.admin, "admin.listen");
+    compare(old.purge.data == new.purge.data, "purge.data");
     compare(old.access_log == new.access_log, "telemetry.access_log");
     keys
 }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use crate::section::admin::Token;
 use crate::section::cache::{Cache, MEMORY_MIN};
 use crate::section::limits::Limits;
 use crate::section::listener::Listen;
+use crate::section::purge::Purge;
 use crate::section::site::Site;
 use crate::section::telemetry::AccessLog;
 use crate::section::tls::Tls;
@@ -17,6 +19,9 @@ pub struct Config {
     pub tls: Tls,
     /// Where the operator connects.
     pub admin: SocketAddr,
+    /// Who may do what there. None: whoever connects.
+    pub tokens: Vec<Token>,
+    pub purge: Purge,
     /// Worker threads of the front. Default: one for each processor.
     pub workers: usize,
     pub cache: Cache,
@@ -82,6 +87,8 @@ mod tests {
             listen: Listen { http: vec!["127.0.0.1:8080".parse().expect("address")], https: vec![] },
             tls: Tls::default(),
             admin: "127.0.0.1:9900".parse().expect("address"),
+            tokens: Vec::new(),
+            purge: Purge::default(),
             workers: 1,
             cache: Cache::default(),
             limits: Limits::default(),

@@ -14,6 +14,7 @@ use crate::section::admin::{self, ADMIN, default_admin};
 use crate::section::cache::{CACHE, Cache};
 use crate::section::limits::{LIMITS, Limits};
 use crate::section::listener::{LISTEN, ListenAt};
+use crate::section::purge::{PURGE, Purge};
 use crate::section::site::{SITE, Site, SiteAt};
 use crate::section::telemetry::{AccessLog, TELEMETRY};
 use crate::section::tls::{TLS, Tls};
@@ -31,6 +32,8 @@ section! {
         ROOT_CACHE = "cache": Kind::Table(&CACHE);
         /// Where the operator connects.
         ROOT_ADMIN = "admin": Kind::Table(&ADMIN);
+        /// The log of purges.
+        ROOT_PURGE = "purge": Kind::Table(&PURGE);
         /// Where the access log goes.
         ROOT_TELEMETRY = "telemetry": Kind::Table(&TELEMETRY);
         /// Every bound a client can run into.
@@ -126,19 +129,22 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     let (listen, tls, cache) = (section(&ROOT_LISTEN, &LISTEN), section(&ROOT_TLS, &TLS), section(&ROOT_CACHE, &CACHE));
     let (admin, telemetry, limits) =
         (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
+    let purge = section(&ROOT_PURGE, &PURGE);
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
     let cache = Cache::read(cache, &mut reader);
     let admin = admin::read(admin, &mut reader);
+    let purge = Purge::read(purge, &mut reader);
     let access_log = AccessLog::read(telemetry, &mut reader);
     let limits = Limits::read(limits, &mut reader);
     let mut sites = SiteList::default();
     sites.read(&root, &SITES, &mut reader);
     if is_toml {
-        check_listeners(&listen, &tls, admin.as_ref(), &root, &mut reader);
+        check_listeners(&listen, &tls, admin.listen.as_ref(), &root, &mut reader);
     }
     root.finish(&mut reader);
     problems.append(&mut reader.problems);
+    let source = reader.source.clone();
     for (file, text) in site_files {
         let mut reader = Reader::new(file.clone(), text);
         let document = self::document(&mut reader, text);
@@ -152,10 +158,19 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
         let help = "add one: [site.NAME] with `hosts` and `origins`";
         problems.push(reader.source.problem(0..0, "there is no site".into(), "no [site.NAME]".into(), help.into()));
     }
+    for named in admin.sites {
+        if problems.is_empty() && !sites.sites.iter().any(|site| site.site.name == named.value) {
+            let message = format!("no site is called {}", named.value);
+            let help = "name one of the sites, or \"*\" for all of them";
+            problems.push(source.problem(named.span, message, "in a token".into(), help.into()));
+        }
+    }
     Config {
         listen: (&listen).into(),
         tls,
-        admin: admin.map_or_else(default_admin, |admin| admin.value),
+        admin: admin.listen.map_or_else(default_admin, |admin| admin.value),
+        tokens: admin.tokens,
+        purge,
         workers: workers.map_or_else(processors, |workers| workers as usize),
         cache,
         limits,

@@ -7,9 +7,18 @@
 //! | `GET /currentz` | 200 when every purge there is has been applied |
 //! | `GET /metrics` | Prometheus text format |
 //! | `GET /v1/stat` | JSON: what the node does now, in short |
+//! | `POST /v1/purge` | purges what the JSON names: 200 with a receipt; [`purge::PurgeRequest`] |
+//! | `GET /v1/purges/{id}` | the receipt of a purge, and how far each node is |
+//! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
 //! | `POST /test/clock?advance_ms=N` | moves the wall clock; only with `--unsafe-test-clock` |
+//!
+//! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`].
+
+pub mod access;
+pub mod openapi;
+pub mod purge;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,20 +26,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use edge_config::section::admin::Verb;
 use http::{Method, Response, StatusCode, header};
+use parking_lot::Mutex;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde_json::{Value, json};
+use ulid::Ulid;
 
+use self::access::{Access, Caller, Denied};
+use self::purge::{BODY_BYTES_MAX, LogPlace, NodePlace, PurgeRequest, Receipt, Refused, Wrong, cost, read_wait};
 use crate::clock;
 use crate::pipeline::Pipeline;
+use crate::purge::limit::Limits;
+use crate::purge::local::{LocalLog, LogError};
+use crate::purge::position::LogPosition;
+use crate::purge::record::{EVERY_SITE, PurgeRecord};
+use crate::routing::Snapshot;
 use crate::telemetry::metrics::Levels;
 
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-const PATHS: [&str; 8] =
-    ["/livez", "/readyz", "/currentz", "/metrics", "/v1/stat", "/v1/config/reload", "/v1/drain", "/test/clock"];
+const PATHS: [&str; 11] = [
+    "/livez",
+    "/readyz",
+    "/currentz",
+    "/metrics",
+    "/v1/stat",
+    "/v1/purge",
+    "/v1/purges/{id}",
+    "/v1/openapi.json",
+    "/v1/config/reload",
+    "/v1/drain",
+    "/test/clock",
+];
 
 /// What the operator may have the node do.
 pub trait Operate: Send + Sync {
@@ -45,6 +75,15 @@ pub trait Operate: Send + Sync {
 
     fn is_draining(&self) -> bool;
 
+    /// Who may do what.
+    fn access(&self) -> Arc<Access>;
+
+    /// The sites there are.
+    fn snapshot(&self) -> Arc<Snapshot>;
+
+    /// How many selectors a site may purge in a second.
+    fn purge_rate(&self) -> u32;
+
     /// What the node is and does.
     fn describe(&self) -> Value;
 
@@ -56,15 +95,66 @@ pub trait Operate: Send + Sync {
 pub struct Admin {
     pipeline: Arc<Pipeline>,
     node: Arc<dyn Operate>,
+    log: Arc<LocalLog>,
+    limits: Mutex<Limits>,
+    ids: Mutex<ulid::Generator>,
+    /// What the node is called in receipts.
+    name: String,
     /// Where clients connect: ready means that somebody listens there.
     listen: Vec<SocketAddr>,
     test_clock: bool,
     listening: AtomicBool,
 }
 
+/// An answer of the API.
+struct Reply {
+    status: StatusCode,
+    kind: &'static str,
+    body: String,
+    /// Seconds, for `Retry-After`.
+    retry_after: Option<u64>,
+}
+
+impl Reply {
+    fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        Self { status, kind: "text/plain; charset=utf-8", body: body.into(), retry_after: None }
+    }
+
+    fn json(status: StatusCode, value: &impl serde::Serialize) -> Self {
+        let body = serde_json::to_string(value).unwrap_or_default() + "\n";
+        Self { status, kind: "application/json", body, retry_after: None }
+    }
+
+    /// Errors, in the one form they all have.
+    fn errors(status: StatusCode, errors: &[Wrong]) -> Self {
+        Self::json(status, &json!({ "errors": errors }))
+    }
+
+    fn error(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::errors(status, &[Wrong { key: String::new(), message: message.into() }])
+    }
+}
+
 impl Admin {
-    pub fn new(pipeline: Arc<Pipeline>, node: Arc<dyn Operate>, listen: Vec<SocketAddr>, test_clock: bool) -> Self {
-        Self { pipeline, node, listen, test_clock, listening: AtomicBool::new(false) }
+    pub fn new(
+        pipeline: Arc<Pipeline>,
+        node: Arc<dyn Operate>,
+        log: Arc<LocalLog>,
+        name: String,
+        listen: Vec<SocketAddr>,
+        test_clock: bool,
+    ) -> Self {
+        Self {
+            pipeline,
+            limits: Mutex::new(Limits::new(node.purge_rate())),
+            node,
+            log,
+            ids: Mutex::new(ulid::Generator::new()),
+            name,
+            listen,
+            test_clock,
+            listening: AtomicBool::new(false),
+        }
     }
 
     /// Files are read for it: a slow disk must not hold up who asks for something else.
@@ -99,7 +189,7 @@ impl Admin {
             store_bytes: store.memory.bytes() as u64,
             store_objects: store.memory.objects() as u64,
             fill_bytes: store.budget.fills.used(),
-            purge_applied_seq: store.ledger.applied().as_u64(),
+            purge_applied_seq: store.ledger.applied().log.seq(),
         })
     }
 
@@ -110,7 +200,7 @@ impl Admin {
             "requests": self.pipeline.metrics.requests_by_outcome().into_iter().collect::<serde_json::Map<_, _>>(),
             "store": { "memory": { "bytes": store.memory.bytes(), "objects": store.memory.objects() } },
             "fill_bytes": store.budget.fills.used(),
-            "purge_position": store.ledger.applied().as_u64(),
+            "purge": { "position": place(store.ledger.applied().log), "entries": store.ledger.len() },
         });
         if let (Value::Object(stat), Value::Object(more)) = (&mut stat, more) {
             stat.extend(more);
@@ -142,47 +232,182 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     reachable
 }
 
+fn place(position: LogPosition) -> LogPlace {
+    LogPlace { generation: position.generation(), seq: position.seq() }
+}
+
+impl Admin {
+    fn caller(&self, session: &ServerSession, verb: Verb) -> Result<Caller, Reply> {
+        let authorization = session.req_header().headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        self.node.access().caller(authorization, verb).map_err(|denied| match denied {
+            Denied::Unknown => {
+                Reply::error(StatusCode::UNAUTHORIZED, "expected Authorization: Bearer and a known token")
+            }
+            Denied::Verb => Reply::error(StatusCode::FORBIDDEN, "the token is not for this"),
+        })
+    }
+
+    async fn purge(&self, session: &mut ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
+        let caller = self.caller(session, Verb::Purge)?;
+        read_wait(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+        let body = read_body(session).await?;
+        let request: PurgeRequest =
+            serde_json::from_slice(&body).map_err(|error| Reply::error(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let selectors = request.selectors(&self.node.snapshot(), &caller).map_err(|refused| match refused {
+            Refused::Wrong(wrong) => Reply::errors(StatusCode::BAD_REQUEST, &wrong),
+            Refused::NotAllowed(denied) => Reply::errors(StatusCode::FORBIDDEN, &denied),
+        })?;
+        let (id, at) = (self.next_id(), clock::wall());
+        self.within_limits(&cost(&selectors))?;
+        let started = clock::monotonic();
+        let record = PurgeRecord::new(id, at, selectors, request.mode, &caller.name);
+        let position = self.log.append(record.clone()).await.map_err(|error| log_error(&error))?;
+        self.pipeline.metrics.purge_applied(clock::monotonic().duration_since(started).as_secs_f64());
+        for selector in &record.selectors {
+            self.pipeline.metrics.purged(selector.kind.as_str(), request.mode.as_str());
+        }
+        Ok(Reply::json(StatusCode::OK, &self.receipt(position, record)))
+    }
+
+    fn within_limits(&self, cost: &std::collections::BTreeMap<&str, u32>) -> Result<(), Reply> {
+        let now = clock::monotonic();
+        let mut limits = self.limits.lock();
+        limits.set_rate(self.node.purge_rate());
+        for (site, cost) in cost {
+            if let Err(wait) = limits.take(site, *cost, now) {
+                let message = format!("{site} purges faster than {} selectors a second", self.node.purge_rate());
+                let retry_after = Some(wait.as_secs() + 1);
+                return Err(Reply { retry_after, ..Reply::error(StatusCode::TOO_MANY_REQUESTS, message) });
+            }
+        }
+        Ok(())
+    }
+
+    fn next_id(&self) -> Ulid {
+        let mut ids = self.ids.lock();
+        // Within one millisecond ids count up, and only after 2^80 of them there is none.
+        ids.generate().unwrap_or_else(|_| Ulid::generate())
+    }
+
+    fn receipt(&self, position: LogPosition, record: PurgeRecord) -> Receipt {
+        let applied = self.pipeline.store.ledger.applied().log;
+        let node = NodePlace { node: self.name.clone(), position: place(applied), applied: applied >= position };
+        Receipt {
+            id: record.id.to_string(),
+            position: place(position),
+            at: record.at,
+            mode: record.mode,
+            selectors: record.selectors,
+            by: record.by,
+            applied: node.applied,
+            nodes: vec![node],
+        }
+    }
+
+    fn find(&self, session: &ServerSession, id: &str) -> Result<Reply, Reply> {
+        let caller = self.caller(session, Verb::Purge)?;
+        let unknown = || Reply::error(StatusCode::NOT_FOUND, "no purge of that id is known");
+        let id = id.parse::<Ulid>().map_err(|_| unknown())?;
+        let found = self.log.find(id).map_err(|error| log_error(&error))?;
+        let (position, record) = found.ok_or_else(unknown)?;
+        let mut sites = record.sites().into_iter();
+        let may = sites.all(|site| if site == EVERY_SITE { caller.may_everything() } else { caller.may(site) });
+        if !may {
+            return Err(unknown());
+        }
+        Ok(Reply::json(StatusCode::OK, &self.receipt(position, record)))
+    }
+
+    async fn v1(&self, session: &mut ServerSession, method: &Method, path: &str, query: Option<&str>) -> Option<Reply> {
+        let replied = match (path, method) {
+            ("/v1/openapi.json", &Method::GET) => {
+                Ok(Reply { body: openapi::document(), ..Reply::json(StatusCode::OK, &()) })
+            }
+            ("/v1/stat", &Method::GET) => {
+                self.caller(session, Verb::Operate).map(|_| Reply::json(StatusCode::OK, &self.stat()))
+            }
+            ("/v1/purge", &Method::POST) => self.purge(session, query).await,
+            (path, &Method::GET) if path.starts_with("/v1/purges/") => {
+                self.find(session, path.trim_start_matches("/v1/purges/"))
+            }
+            ("/v1/config/reload", &Method::POST) => match self.caller(session, Verb::Operate) {
+                Ok(_) => Ok(match self.reload().await {
+                    Ok(done) => Reply::json(StatusCode::OK, &done),
+                    Err(errors) => Reply::json(StatusCode::UNPROCESSABLE_ENTITY, &errors),
+                }),
+                Err(denied) => Err(denied),
+            },
+            ("/v1/drain", &Method::POST) => self.caller(session, Verb::Operate).map(|_| {
+                self.node.drain();
+                Reply::json(StatusCode::ACCEPTED, &json!({ "draining": true }))
+            }),
+            _ => return None,
+        };
+        Some(replied.unwrap_or_else(|refused| refused))
+    }
+}
+
+fn log_error(error: &LogError) -> Reply {
+    let status = match error {
+        LogError::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        LogError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        LogError::Storage(_) | LogError::Record(_) => StatusCode::INSUFFICIENT_STORAGE,
+    };
+    Reply { retry_after: Some(1), ..Reply::error(status, format!("nothing is purged: {error}")) }
+}
+
+async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
+    let mut body = Vec::new();
+    let broken = |error: pingora::BError| Reply::error(StatusCode::BAD_REQUEST, error.to_string());
+    while let Some(piece) = session.read_request_body().await.map_err(broken)? {
+        if body.len() + piece.len() > BODY_BYTES_MAX {
+            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+            return Err(Reply::error(StatusCode::PAYLOAD_TOO_LARGE, message));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let query = head.uri.query().map(str::to_owned);
-        let json = |status, value: Value| (status, format!("{value}\n"));
-        let (status, body) = match (path.as_str(), &method) {
-            ("/livez", &Method::GET) => (StatusCode::OK, "ok\n".to_owned()),
+        let reply = match (path.as_str(), &method) {
+            ("/livez", &Method::GET) => Reply::text(StatusCode::OK, "ok\n"),
             ("/readyz", &Method::GET) => match self.ready().await {
-                Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                Ok(()) => Reply::text(StatusCode::OK, "ready\n"),
+                Err(why) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
             // The log is the node's own: what is in it has been applied.
-            ("/currentz", &Method::GET) => (StatusCode::OK, "current\n".to_owned()),
-            ("/metrics", &Method::GET) => (StatusCode::OK, self.metrics()),
-            ("/v1/stat", &Method::GET) => json(StatusCode::OK, self.stat()),
-            ("/v1/config/reload", &Method::POST) => match self.reload().await {
-                Ok(done) => json(StatusCode::OK, done),
-                Err(errors) => json(StatusCode::UNPROCESSABLE_ENTITY, errors),
+            ("/currentz", &Method::GET) => Reply::text(StatusCode::OK, "current\n"),
+            ("/metrics", &Method::GET) => {
+                Reply { kind: "text/plain; version=0.0.4", ..Reply::text(StatusCode::OK, self.metrics()) }
+            }
+            ("/test/clock", &Method::POST) => {
+                let (status, body) = self.advance_clock(query.as_deref());
+                Reply::text(status, body)
+            }
+            (path, method) => match self.v1(session, method, path, query.as_deref()).await {
+                Some(reply) => reply,
+                None if PATHS.contains(&path) || path.starts_with("/v1/purges/") => {
+                    Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this path knows another method\n")
+                }
+                None => Reply::text(StatusCode::NOT_FOUND, format!("paths: {}\n", PATHS.join(" "))),
             },
-            ("/v1/drain", &Method::POST) => {
-                self.node.drain();
-                json(StatusCode::ACCEPTED, json!({ "draining": true }))
-            }
-            ("/test/clock", &Method::POST) => self.advance_clock(query.as_deref()),
-            (path, _) if PATHS.contains(&path) => {
-                (StatusCode::METHOD_NOT_ALLOWED, "this path knows another method\n".to_owned())
-            }
-            _ => (StatusCode::NOT_FOUND, format!("paths: {}\n", PATHS.join(" "))),
         };
-        let kind = match path.as_str() {
-            "/metrics" => "text/plain; version=0.0.4",
-            path if path.starts_with("/v1/") && status != StatusCode::METHOD_NOT_ALLOWED => "application/json",
-            _ => "text/plain; charset=utf-8",
-        };
-        let response = Response::builder()
-            .status(status)
-            .header(header::CONTENT_TYPE, kind)
-            .header(header::CONTENT_LENGTH, body.len())
-            .body(body.into_bytes());
-        response.unwrap_or_default()
+        let mut response = Response::builder()
+            .status(reply.status)
+            .header(header::CONTENT_TYPE, reply.kind)
+            .header(header::CONTENT_LENGTH, reply.body.len());
+        if reply.status == StatusCode::UNAUTHORIZED {
+            response = response.header(header::WWW_AUTHENTICATE, "Bearer");
+        }
+        if let Some(seconds) = reply.retry_after {
+            response = response.header(header::RETRY_AFTER, seconds);
+        }
+        response.body(reply.body.into_bytes()).unwrap_or_default()
     }
 }

@@ -1,7 +1,7 @@
 //! What the operator can do with a running node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use edge_config::change::{SiteChanges, needs_restart, site_changes};
@@ -14,11 +14,12 @@ use super::StartError;
 use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::Source;
 use crate::admin::Operate;
+use crate::admin::access::Access;
 use crate::clock;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
 use crate::origin::group::{Member, Origins};
-use crate::routing::{Site, Snapshots};
+use crate::routing::{Site, Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
 pub struct Control {
@@ -30,6 +31,9 @@ pub struct Control {
     tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
     origins: Arc<Origins>,
+    /// Who may do what on the admin API.
+    access: Mutex<Arc<Access>>,
+    purge_rate: AtomicU32,
     started: Instant,
     /// Not ready any more: clients are to go elsewhere.
     draining: AtomicBool,
@@ -54,7 +58,10 @@ impl Control {
         tickets: TicketKeys,
         origins: Arc<Origins>,
     ) -> Self {
+        let access = Mutex::new(Arc::new(Access::new(config.tokens.clone())));
         let control = Self {
+            access,
+            purge_rate: AtomicU32::new(config.purge.rate),
             source,
             current: Mutex::new(config),
             snapshots,
@@ -118,6 +125,8 @@ impl Control {
             tls.replace(settings);
         }
         self.registry.allow(config.limits.connections_per_client);
+        self.purge_rate.store(config.purge.rate, Ordering::Relaxed);
+        *self.access.lock() = Arc::new(Access::new(config.tokens.clone()));
         *current = config;
         Ok(version)
     }
@@ -210,6 +219,18 @@ impl Operate for Control {
 
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    fn access(&self) -> Arc<Access> {
+        self.access.lock().clone()
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.load()
+    }
+
+    fn purge_rate(&self) -> u32 {
+        self.purge_rate.load(Ordering::Relaxed)
     }
 
     fn tell(&self) {

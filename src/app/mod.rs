@@ -3,11 +3,13 @@
 //! - [`source`]: where a configuration comes from, and comes from again when it is reloaded.
 //! - [`node`]: a configuration made into the parts of a node.
 //! - [`control`]: what the operator can do with a running node.
+//! - [`reclaimer`]: the memory of what was purged.
 //! - [`life`]: from the first listener to the last answer.
 
 pub mod control;
 pub mod life;
 pub mod node;
+pub mod reclaimer;
 pub mod source;
 
 use std::io::IsTerminal;
@@ -31,6 +33,7 @@ use crate::front::Doors;
 use crate::front::tls::certificates::CertificateError;
 use crate::origin::demo::DemoOrigin;
 use crate::origin::peer::AuthorityError;
+use crate::purge::local::OpenError;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -52,6 +55,9 @@ pub enum StartError {
     #[error(transparent)]
     #[diagnostic(help("`ca` names a PEM file of the authorities that may vouch for an origin"))]
     Authority(#[from] AuthorityError),
+    #[error("the purge log cannot be opened: {0}")]
+    #[diagnostic(help("give each node a directory of its own that it may write: --data DIR, or data in [purge]"))]
+    PurgeLog(#[from] OpenError),
     #[error("no thread can be started: {0}")]
     Runtime(std::io::Error),
     #[error("the system gives no random numbers: {0}")]
@@ -116,6 +122,8 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     banner(&config, demo.is_some(), options.config.as_deref());
     let life = Life { control: node.control, access_log: node.access_log };
     server.run(RunArgs { shutdown_signal: Box::new(life) });
+    node.log.close();
+    drop(node.reclaimer);
     drop(node.checks);
     Ok(())
 }
@@ -209,7 +217,8 @@ fn banner(config: &Config, demo: bool, file: Option<&Path>) {
             eprintln!("  origin   {origins}");
         }
     }
-    eprintln!("  admin    http://{}/metrics  /livez  /readyz", config.admin);
+    eprintln!("  admin    http://{}/metrics  /livez  /readyz  /v1/purge", config.admin);
+    eprintln!("  data     {}", node::data_directory(config).display());
     eprintln!("  memory   {}, {} workers", config.cache.memory, config.workers);
     if file.is_some() {
         return;

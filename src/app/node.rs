@@ -1,5 +1,6 @@
 //! A configuration made into the parts of a node, and a new one put in the place of an old.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use edge_config::Config;
@@ -10,8 +11,10 @@ use tokio::runtime::Runtime;
 
 use super::StartError;
 use super::control::Control;
+use super::reclaimer::Reclaimer;
 use super::source::Source;
 use crate::admin::Admin;
+use crate::clock;
 use crate::front::Front;
 use crate::front::log::Log;
 use crate::front::pass::Pass;
@@ -23,8 +26,11 @@ use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
 use crate::origin::peer::{AuthorityError, OriginPeer};
 use crate::pipeline::Pipeline;
+use crate::purge::ledger::Ledger;
+use crate::purge::local::LocalLog;
 use crate::routing::{Site, Snapshot, Snapshots};
 use crate::store::Store;
+use crate::store::key::Keyer;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -35,6 +41,8 @@ pub struct Node {
     pub admin: Admin,
     pub control: Arc<Control>,
     pub access_log: Arc<AccessLog>,
+    pub log: Arc<LocalLog>,
+    pub reclaimer: Reclaimer,
     /// Where active checks run, as long as the node does.
     pub checks: Runtime,
 }
@@ -51,7 +59,13 @@ impl Node {
 
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
-        let store = Store::new(config.cache.memory.bytes(), secret, metrics.clone());
+        let keyer = Keyer::new(secret);
+        let memory = config.cache.memory.bytes();
+        let ledger = Arc::new(Ledger::new(usize::try_from(memory / LEDGER_SHARE).unwrap_or(usize::MAX)));
+        let data = data_directory(&config);
+        let log = LocalLog::open(Some(&data), ledger.clone(), keyer.clone(), clock::wall())?;
+        let log = Arc::new(log);
+        let store = Store::new(memory, ledger, keyer, metrics.clone());
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
         });
@@ -82,10 +96,21 @@ impl Node {
         };
         let control =
             Arc::new(Control::new(source, config.clone(), snapshots, registry, tls.clone(), tickets, origins));
-        let admin =
-            Admin::new(pipeline, control.clone(), config.listen.addresses().copied().collect(), config.test_clock);
-        Ok(Self { front, tls, admin, control, access_log, checks })
+        let reclaimer = Reclaimer::start(pipeline.clone()).map_err(StartError::Runtime)?;
+        let listen = config.listen.addresses().copied().collect();
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let admin = Admin::new(pipeline, control.clone(), log.clone(), name, listen, config.test_clock);
+        Ok(Self { front, tls, admin, control, access_log, log, reclaimer, checks })
     }
+}
+
+/// The part of the memory budget that entries of purges may take at most: 32 MiB of the default.
+const LEDGER_SHARE: u64 = 16;
+
+/// Where the node keeps what must outlive it.
+pub(super) fn data_directory(config: &Config) -> PathBuf {
+    let state = || std::env::var_os("STATE_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from);
+    config.purge.data.clone().or_else(state).unwrap_or_else(|| ".littoral".into())
 }
 
 /// The version of the configuration a node starts with.

@@ -3,7 +3,9 @@
 //! The proxy reads the gate's own serialisation of the head, never the client's bytes, so that both see one request.
 //! What this request is, and what became of it, travels beside it in the task.
 
+mod kept;
 mod passed;
+mod response;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,9 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType};
 
+use self::kept::Kept;
 use self::passed::{Passed, request_header};
+use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
 use crate::front::gate::{Forwarding, serialise};
 use crate::front::h2;
 use crate::front::log::Seen;
@@ -31,13 +35,18 @@ use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
 use crate::pipeline::Pipeline;
 use crate::pipeline::failure::page;
+use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
+use crate::purge::ledger::Invalidated;
+use crate::purge::record::host_number;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::fields::Fields;
 use crate::semantics::invalidation::targets;
+use crate::semantics::surrogate::{self, invalidated_groups};
+use crate::store::key::CacheKey;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 tokio::task_local! {
@@ -47,13 +56,15 @@ tokio::task_local! {
 /// The pass path.
 pub struct Pass {
     proxy: Arc<HttpProxy<App>>,
+    pipeline: Arc<Pipeline>,
     metrics: Arc<Metrics>,
 }
 
 impl Pass {
     pub fn new(conf: &Arc<ServerConf>, pipeline: Arc<Pipeline>) -> Self {
         let metrics = pipeline.metrics.clone();
-        Self { proxy: Arc::new(http_proxy(conf, App { pipeline })), metrics }
+        let app = App { pipeline: pipeline.clone() };
+        Self { proxy: Arc::new(http_proxy(conf, app)), pipeline, metrics }
     }
 
     /// Has the origin answer a request on a connection. Gives the stream back if the client may go on using it.
@@ -76,7 +87,7 @@ impl Pass {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
-        let passed = Passed::new(seen, site, matched, limits);
+        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied());
         let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
@@ -94,7 +105,7 @@ impl Pass {
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> Outcome {
-        let passed = Passed::new(seen, site, matched, limits);
+        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied());
         let Some(request) = request_header(seen, forwarding) else {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
@@ -226,12 +237,35 @@ impl ProxyHttp for App {
                 false => member.succeeded(&self.pipeline.metrics),
             }
         }
-        self.invalidate(passed, response);
+        let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
+            if let Some((primary, invalidated)) = invalidated {
+                *passed.kept.lock() = self.keep(passed, primary, invalidated, response);
+            }
             apply_rules(passed, response)?;
+            if !passed.site.keep_surrogate_keys {
+                surrogate::FIELDS.iter().for_each(|name| _ = response.remove_header(*name));
+            }
         }
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        ends: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>, BError> {
+        let passed = context.passed()?;
+        let mut kept = passed.kept.lock();
+        let fits = kept.as_mut().zip(body.as_ref()).is_none_or(|(kept, piece)| kept.push(&self.pipeline, piece));
+        let kept = if fits && !ends { None } else { kept.take() };
+        if let Some(kept) = kept.filter(|_| fits) {
+            kept.commit(&self.pipeline);
+        }
+        Ok(None)
     }
 
     async fn response_filter(
@@ -343,73 +377,57 @@ impl ProxyHttp for App {
 }
 
 impl App {
-    /// RFC 9111 section 4.4: an unsafe request that succeeded makes what was stored of its targets gone.
-    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) {
+    /// RFC 9111 section 4.4: an unsafe request that succeeded makes what was stored of its targets gone, and the groups
+    /// that the answer names (RFC 9875 section 3). Gives the key of the target, and what became of it.
+    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) -> Option<(CacheKey, Invalidated)> {
         let status = response.status.as_u16();
         let mut fields = Vec::new();
-        for name in ["location", "content-location"] {
+        for name in ["location", "content-location", "cache-group-invalidation"] {
             for value in response.headers.get_all(name) {
                 fields.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
             }
         }
         let fields = Fields::new(&fields);
         let host = canonical_host(&passed.host, passed.scheme);
-        let mut scratch = Vec::new();
+        let (mut scratch, mut own) = (Vec::new(), None);
         for path in targets(passed.method.as_bytes(), status, &passed.target, passed.scheme, &passed.host, fields) {
             let parts = KeyParts { site: &passed.site.name, scheme: passed.scheme, host: &host, path_and_query: &path };
             let key = self.pipeline.store.keyer.primary(&parts, &mut scratch);
-            self.pipeline.store.invalidate(&key);
+            let invalidated = self.pipeline.store.invalidate(&key);
+            // The target comes first.
+            own.get_or_insert((key, invalidated));
         }
+        if own.is_some() {
+            let ledger = &self.pipeline.store.ledger;
+            let host = host_number(ledger, &passed.host);
+            for group in invalidated_groups(fields) {
+                ledger.invalidate_group(group_number(ledger, host, &group));
+            }
+        }
+        own
     }
-}
 
-/// RFC 9110 section 7.6.1: neither the hop-by-hop fields nor what `Connection` names crosses.
-fn strip_hop_by_hop(response: &mut ResponseHeader) {
-    use crate::semantics::hop_by_hop::is_hop_by_hop;
-    let named: Vec<String> = response
-        .headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
-        .filter(|name| !matches!(name.as_str(), "close" | "keep-alive" | "content-length" | "transfer-encoding" | ""))
-        .collect();
-    for name in named {
-        response.remove_header(name.as_str());
+    fn keep(
+        &self,
+        passed: &Passed,
+        primary: CacheKey,
+        invalidated: Invalidated,
+        response: &ResponseHeader,
+    ) -> Option<Kept> {
+        if passed.method != "POST" || !response.headers.contains_key("content-location") {
+            return None;
+        }
+        let mut fields = Vec::with_capacity(512);
+        let headers = response.headers.iter();
+        let of_body =
+            |name: &http::HeaderName| *name == http::header::CONTENT_LENGTH || *name == http::header::TRANSFER_ENCODING;
+        for (name, value) in headers.filter(|(name, _)| !of_body(name)) {
+            fields.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        let length = response.headers.get(http::header::CONTENT_LENGTH);
+        let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+        Kept::new(&self.pipeline, passed, primary, invalidated, response.status.as_u16(), fields, length)
     }
-    let hop_by_hop: Vec<http::HeaderName> = response
-        .headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name.as_str().as_bytes()) && *name != http::header::TRANSFER_ENCODING)
-        .cloned()
-        .collect();
-    for name in hop_by_hop {
-        response.remove_header(&name);
-    }
-}
-
-/// What the rules of the site do to a response that is not for the store: fields that go, and fields that are set.
-fn apply_rules(passed: &Passed, response: &mut ResponseHeader) -> Result<(), BError> {
-    let Some(matched) = &passed.matched else { return Ok(()) };
-    let mut fields = Vec::with_capacity(512);
-    for (name, value) in &response.headers {
-        fields.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    let settings = passed.site.rules.response(matched, response.status.as_u16(), Fields::new(&fields));
-    for name in &settings.strip {
-        response.remove_header(*name);
-    }
-    for (name, value) in &settings.set {
-        response.insert_header((*name).to_owned(), *value)?;
-    }
-    Ok(())
-}
-
-fn append_cache_status(response: &mut ResponseHeader, status: &CacheStatus) -> Result<(), BError> {
-    let mut value = Vec::with_capacity(64);
-    status.write(&mut value);
-    let value = http::HeaderValue::from_bytes(&value).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
-    response.append_header("cache-status", value).map(|_| ())
 }
 
 async fn respond(

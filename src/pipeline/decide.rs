@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::request::{Method, Request};
+use crate::purge::ledger::{Gone, Verdict};
+use crate::purge::record::host_number;
+use crate::purge::selector::{OwnedSelectors, url_of};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::range::{RangePlan, plan};
 use crate::semantics::reuse::{Reuse, Why, reuse};
 use crate::semantics::validation::{Precondition, precondition};
 use crate::store::key::CacheKey;
+use crate::store::marks::Mark;
 use crate::store::record::StoredResponse;
 use crate::store::tiers::Lookup;
 
@@ -58,17 +62,19 @@ impl Pipeline {
             let (sharing, forward, detail) = (FillSharing::AsIs, Forward::Bypass, Some(Reason::Rule));
             return Decision::Fetch(Plan { fill_key: request.key, stale: None, sharing, forward, detail });
         }
-        let (fill_key, found, forward) = match self.store.lookup(&request.key, request.fields) {
-            Lookup::Found { stored, key } => (key, Some(stored), Forward::Stale),
-            Lookup::UriMiss => (request.key, None, Forward::UriMiss),
-            Lookup::VaryMiss { key } => (key, None, Forward::VaryMiss),
+        let (fill_key, found, forward, gone) = match self.store.lookup(&request.key, request.fields) {
+            Lookup::Found { stored, key, freshness } => (key, Some((stored, freshness)), Forward::Stale, None),
+            Lookup::UriMiss { gone } => (request.key, None, Forward::UriMiss, gone),
+            Lookup::VaryMiss { key, gone } => (key, None, Forward::VaryMiss, gone),
         };
         let own = |sharing, forward, detail| Plan { fill_key, stale: None, sharing, forward, detail };
-        let Some(stored) = found else {
+        let Some((stored, freshness)) = found else {
             if request.directives.only_if_cached {
                 return Decision::NothingStored;
             }
-            return Decision::Fetch(self.plan_miss(request, &own, forward));
+            let mut plan = self.plan_miss(request, &own, forward);
+            plan.detail = plan.detail.or(gone.map(reason_of));
+            return Decision::Fetch(plan);
         };
         if request.directives.no_store {
             return Decision::Fetch(own(FillSharing::AsIs, Forward::Request, Some(Reason::RequestNoStore)));
@@ -80,15 +86,18 @@ impl Pipeline {
                 return Decision::Fetch(own(FillSharing::AsIs, Forward::Request, None));
             }
         }
-        let ttl = stored.freshness().ttl_seconds(request.now);
+        let ttl = freshness.ttl_seconds(request.now);
         let hit = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
-        let why = match reuse(&request.directives, stored.freshness(), request.now) {
+        // A soft purge is why it is stale, where it would be fresh without.
+        let purged = freshness != *stored.freshness() && stored.freshness().is_fresh(request.now);
+        let stale = if purged { Reason::Purged } else { Reason::Stale };
+        let why = match reuse(&request.directives, &freshness, request.now) {
             Reuse::Fresh => return Decision::Hit { stored, status: hit },
             Reuse::StaleByRequest => {
-                return Decision::Hit { stored, status: CacheStatus { detail: Some(Reason::Stale), ..hit } };
+                return Decision::Hit { stored, status: CacheStatus { detail: Some(stale), ..hit } };
             }
             Reuse::StaleWhileRevalidate => {
-                let status = CacheStatus { detail: Some(Reason::Stale), ..hit };
+                let status = CacheStatus { detail: Some(stale), ..hit };
                 let refresh = self.plan_renewal(request, fill_key, &stored, Why::Stale);
                 return Decision::HitThenRefresh { stored, status, refresh };
             }
@@ -97,7 +106,11 @@ impl Pipeline {
         if request.directives.only_if_cached {
             return Decision::NothingStored;
         }
-        Decision::Fetch(self.plan_renewal(request, fill_key, &stored, why))
+        let mut plan = self.plan_renewal(request, fill_key, &stored, why);
+        if why == Why::Stale {
+            plan.detail = Some(stale);
+        }
+        Decision::Fetch(plan)
     }
 
     fn plan_miss(
@@ -115,10 +128,29 @@ impl Pipeline {
         if request.method == Method::Head {
             return own(FillSharing::AsIs, forward, None);
         }
-        if self.store.marks.holds(&request.key, &self.store.ledger) {
+        if self.mark(request).is_some() {
             return own(FillSharing::Alone, forward, Some(Reason::HitForMiss));
         }
         own(FillSharing::Shared, forward, None)
+    }
+
+    /// What is known of the last answer, if that could not be stored and nothing was purged since.
+    pub fn mark(&self, request: &Request<'_>) -> Option<Mark> {
+        let mark = self.store.marks.get(&request.key)?;
+        let judged = self.store.ledger.judge(&self.selectors(request).get(), mark.fill_pos);
+        (!matches!(judged.verdict, Verdict::Gone(_))).then_some(mark)
+    }
+
+    /// What a response to a request will be purged by, its surrogate keys apart.
+    pub fn selectors(&self, request: &Request<'_>) -> OwnedSelectors {
+        let end = memchr::memchr(b'?', request.target).unwrap_or(request.target.len());
+        OwnedSelectors {
+            site: request.site.id,
+            host: host_number(&self.store.ledger, request.host),
+            url: url_of(&request.key),
+            path: request.target.get(..end).unwrap_or_default().into(),
+            ..OwnedSelectors::default()
+        }
     }
 
     fn plan_renewal(&self, request: &Request<'_>, fill_key: CacheKey, stored: &Arc<StoredResponse>, why: Why) -> Plan {
@@ -131,6 +163,14 @@ impl Pipeline {
         let never_fresh = stored.freshness().no_cache() || stored.freshness().lifetime().0 == 0;
         let sharing = if from_request || never_fresh { FillSharing::Alone } else { FillSharing::Shared };
         Plan { fill_key, stale: Some(stored.clone()), sharing, forward, detail: Some(why.reason()) }
+    }
+}
+
+/// Why nothing is left of what was stored.
+fn reason_of(gone: Gone) -> Reason {
+    match gone {
+        Gone::Purged => Reason::Purged,
+        Gone::Invalidated => Reason::Invalidated,
     }
 }
 

@@ -21,6 +21,11 @@ pub fn remove(fields: &mut Vec<u8>, name: &str) {
     }
 }
 
+/// The lines without some fields; names in lower case.
+pub fn without(fields: &[u8], names: &[&str]) -> Vec<u8> {
+    kept(Fields::new(fields), |line| !names.iter().any(|name| line.is(name)))
+}
+
 /// Removes a list field and gives its value, lines joined.
 pub fn take(fields: &mut Vec<u8>, name: &str) -> Option<Box<[u8]>> {
     let values: Vec<&[u8]> = Fields::new(fields).values(name).collect();

@@ -138,7 +138,7 @@ impl Pipeline {
     fn take_seat(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) -> Option<Seat> {
         // The position is read before anything is asked: a purge from here on makes the answer gone.
         let fill_pos = self.store.ledger.applied();
-        if !self.may_renew(request, plan) {
+        if !self.may_renew(plan) {
             return None;
         }
         if plan.sharing != FillSharing::Shared {
@@ -164,12 +164,12 @@ impl Pipeline {
 
     /// Whether what a plan is to renew is still live once the position of the fill is read. Otherwise a purge came
     /// since the decision: a 304 to the validators of what is gone would bring it back under a position after it.
-    fn may_renew(&self, request: &Request<'_>, plan: &Plan) -> bool {
+    fn may_renew(&self, plan: &Plan) -> bool {
         #[cfg(test)]
         if planted(Planted::GoneValidated) {
             return true;
         }
-        plan.stale.as_ref().is_none_or(|stale| stale.is_live(&request.key, &self.store.ledger))
+        plan.stale.as_ref().is_none_or(|stale| stale.is_live(&self.store.ledger))
     }
 
     fn start(self: &Arc<Self>, request: &Request<'_>, plan: &Plan, fill: Arc<Fill>) {
@@ -180,7 +180,7 @@ impl Pipeline {
     /// Renews a stored response for the next request; this one does not wait.
     fn refresh(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) {
         let fill_pos = self.store.ledger.applied();
-        if !self.may_renew(request, plan) {
+        if !self.may_renew(plan) {
             return;
         }
         let started = self.coalesce.start_background(&plan.fill_key, || Fill::background(plan.fill_key, fill_pos));
@@ -200,6 +200,7 @@ impl Pipeline {
         Job {
             fill,
             primary: request.key,
+            selectors: self.selectors(request),
             site: request.site.clone(),
             selecting: request.fields.as_bytes().into(),
             authorization: request.authorization,
@@ -247,10 +248,12 @@ impl Pipeline {
         if planted(Planted::FollowerNotJudged) {
             return Suits::Yes;
         }
-        let Sharing::Stored { freshness, selecting } = &head.sharing else { return Suits::AskAlone };
-        if self.store.ledger.judge(&request.key, fill.fill_pos) == Verdict::Gone {
-            return Suits::LookAgain;
-        }
+        let Sharing::Stored { freshness, selecting, selectors } = &head.sharing else { return Suits::AskAlone };
+        let freshness = match self.store.ledger.judge(&selectors.get(), fill.fill_pos).verdict {
+            Verdict::Live => *freshness,
+            Verdict::StaleSince(at) => freshness.stale_since(at),
+            Verdict::Gone(_) => return Suits::LookAgain,
+        };
         if let Some(selecting) = selecting {
             let mut values = Vec::with_capacity(selecting.values.len());
             selecting_key(selecting.names.iter().map(AsRef::as_ref), request.fields, &mut values);
@@ -258,17 +261,15 @@ impl Pipeline {
                 return Suits::LookAgain;
             }
         }
-        match reuse(&request.directives, freshness, clock::wall()) {
+        match reuse(&request.directives, &freshness, clock::wall()) {
             Reuse::Fresh | Reuse::StaleByRequest => Suits::Yes,
             Reuse::StaleWhileRevalidate | Reuse::Revalidate(_) => Suits::AskAlone,
         }
     }
 
     fn may_stand_in(&self, request: &Request<'_>, plan: &Plan, failure: reuse::Failure) -> bool {
-        plan.stale.as_ref().is_some_and(|stale| {
-            stale.is_live(&request.key, &self.store.ledger)
-                && may_serve_on_error(&request.directives, stale.freshness(), clock::wall(), failure)
-        })
+        let left = plan.stale.as_ref().and_then(|stale| stale.judge(&self.store.ledger).ok());
+        left.is_some_and(|freshness| may_serve_on_error(&request.directives, &freshness, clock::wall(), failure))
     }
 
     async fn stand_in<E: Exchange>(
@@ -280,7 +281,8 @@ impl Pipeline {
     ) -> io::Result<Outcome> {
         let Some(stale) = &plan.stale else { return Err(io::ErrorKind::NotFound.into()) };
         let request = Request { now: clock::wall(), ..*request };
-        let ttl = Some(stale.freshness().ttl_seconds(request.now));
+        let freshness = stale.judge(&self.store.ledger).unwrap_or(*stale.freshness());
+        let ttl = Some(freshness.ttl_seconds(request.now));
         let status = CacheStatus { hit: true, ttl, detail: Some(reason), ..CacheStatus::default() };
         let mut outcome = deliver(&request, stale, status, CacheOutcome::Stale, exchange).await?;
         outcome.origin = request.site.only_origin();

@@ -45,6 +45,11 @@ impl<'s> Ruled<'s> {
         self.settings.ttl.is_some()
     }
 
+    /// The surrogate keys that rules add.
+    pub fn surrogate_keys(&self) -> impl Iterator<Item = &'s str> {
+        self.settings.surrogate_keys.iter().copied()
+    }
+
     /// The directives as the rules have them. What forbids to store is the origin's word, and stays; so does what lets a
     /// response with a cookie be shared.
     pub fn directives(&self, mut directives: ResponseDirectives) -> ResponseDirectives {
@@ -55,6 +60,7 @@ impl<'s> Ruled<'s> {
             }
             directives.no_cache = false;
         }
+        directives.lifetime_max = self.settings.ttl_max;
         let windows = [self.settings.stale_while_revalidate, self.settings.stale_if_error];
         directives.stale_by_rule = windows.iter().any(Option::is_some);
         directives.stale_while_revalidate = windows[0].or(directives.stale_while_revalidate);

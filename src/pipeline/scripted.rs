@@ -26,6 +26,7 @@ use crate::semantics::cache_key::KeyParts;
 use crate::semantics::directives::RequestDirectives;
 use crate::semantics::fields::Fields;
 use crate::store::Store;
+use crate::store::key::Keyer;
 use crate::store::record::StoredResponse;
 use crate::telemetry::metrics::Metrics;
 
@@ -165,7 +166,7 @@ impl Node {
         let mut site = Site::new(&config, 0, Group::idle("s", address), origin.clone());
         change(&mut site);
         let metrics = Metrics::new("scripted");
-        let store = Store::new(64 << 20, [7; 32], metrics.clone());
+        let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone());
         let pipeline = Pipeline::new(store, metrics, |work| SPAWNED.with_borrow_mut(|spawned| spawned.push(work)));
         Self { pipeline, site: Arc::new(site), origin }
     }

@@ -5,8 +5,10 @@
 //! piece, so that whatever a client or the store ends up with can be judged by itself. Bugs planted by [`Planted`] show
 //! that the judges see.
 
+mod origin;
+
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -14,27 +16,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use edge_config::section::site::GetBody;
 use parking_lot::Mutex;
 
+use self::origin::{Mark, SimulatedOrigin};
+
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
-use crate::origin::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream, group::Group};
+use crate::origin::group::Group;
 use crate::pipeline::{Pipeline, request::Method, request::Request};
+use crate::purge::ledger::{HARD_HIDDEN_BY_SOFT, Mode, Target};
+use crate::purge::position::LogPosition;
+use crate::purge::selector::{Named, SiteId, url_of};
 use crate::routing::{Site, rule::Rules};
 use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
 use crate::store::record::StoredResponse;
-use crate::store::{Store, key::CacheKey, tiers::Lookup};
-use crate::telemetry::metrics::Metrics;
+use crate::store::{Store, key::CacheKey, key::Keyer, tiers::Lookup};
+use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 const URLS: usize = 2;
 const CLIENTS: usize = 20;
 /// Moves after which a run counts as one that never ends; a usual one takes some hundreds.
 const MOVES_MAX: usize = 100_000;
-/// Enough for six pieces to fill chunks and to outrun `READ_AHEAD_MAX`.
-const LARGE_PAD: usize = 300_000;
 
 /// A bug that hooks in the real code bring back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub(super) enum Planted {
     EndNotTold,
     /// What was invalidated since the decision is validated as if it had not been.
     GoneValidated,
+    /// A purge is said to be applied before its entries are written.
+    AppliedPublishedFirst,
+    /// A soft purge makes the ledger forget an earlier hard one.
+    HardHiddenBySoft,
 }
 
 thread_local! {
@@ -82,12 +89,16 @@ caught! {
     a_failure_that_looks_complete_is_caught: FailedFillEndsCleanly,
     an_end_that_nobody_hears_of_is_caught: EndNotTold,
     validators_of_what_is_gone_are_caught: GoneValidated,
+    a_purge_published_before_it_is_written_is_caught: AppliedPublishedFirst,
+    a_hard_purge_hidden_by_a_soft_one_is_caught: HardHiddenBySoft,
 }
 
 fn assert_caught(bug: Planted) {
     PLANTED.set(Some(bug));
+    HARD_HIDDEN_BY_SOFT.set(bug == Planted::HardHiddenBySoft);
     let caught = (0..1000).find_map(|seed| Some((seed, simulate(seed).err()?)));
     PLANTED.set(None);
+    HARD_HIDDEN_BY_SOFT.set(false);
     let (seed, wrong) = caught.unwrap_or_else(|| panic!("no schedule shows {bug:?}"));
     println!("{bug:?}: seed {seed}: {wrong}");
 }
@@ -118,6 +129,10 @@ struct World {
     versions: [u64; URLS],
     /// What the origin had when the last acknowledged invalidation began: older must not be served any more.
     promised: [u64; URLS],
+    /// What the origin had when the last acknowledged soft purge began: older must be neither a hit nor called fresh.
+    softly: [u64; URLS],
+    /// The log has a purge in hand: it applies one after the other.
+    log_is_busy: bool,
     seen: BTreeSet<String>,
     wrong: Option<String>,
 }
@@ -140,135 +155,6 @@ async fn pause(world: &Shared) {
 
 fn url_key(url: usize) -> CacheKey {
     CacheKey::from_bytes([url as u8 + 1; 16])
-}
-
-/// What every piece of a body says of the whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mark {
-    url: usize,
-    version: u64,
-    /// `*`: for every language.
-    language: String,
-    /// The one client it is for, or `*`.
-    only: String,
-    pieces: usize,
-    pad: usize,
-}
-
-impl Mark {
-    fn piece(&self, at: usize) -> Vec<u8> {
-        let Self { url, version, language, only, pieces, pad } = self;
-        let mut piece = format!("{url} {version} {language} {only} {pieces} {pad} {at};").into_bytes();
-        piece.resize(piece.len() + pad, b'.');
-        piece
-    }
-
-    /// Reads the first piece and wants the rest to be exactly what that announces.
-    fn of(body: &[u8]) -> Result<Self, String> {
-        let start = body.split(|byte| *byte == b';').next().unwrap_or_default();
-        let words = String::from_utf8_lossy(start).into_owned();
-        let words: Vec<&str> = words.split(' ').collect();
-        let [url, version, language, only, pieces, pad, "0"] = words[..] else {
-            return Err(format!("no beginning of a body: {words:?}"));
-        };
-        let number = |word: &str| word.parse::<usize>().map_err(|error| format!("{word}: {error}"));
-        let (url, version, pieces, pad) = (number(url)?, number(version)? as u64, number(pieces)?, number(pad)?);
-        let mark = Self { url, version, language: language.into(), only: only.into(), pieces, pad };
-        let whole: Vec<Vec<u8>> = (0..pieces).map(|at| mark.piece(at)).collect();
-        let short = format!("{} bytes that are not all of {mark:?}", body.len());
-        if whole.concat() == body { Ok(mark) } else { Err(short) }
-    }
-
-    /// Judges a whole body that `client` got, or that is stored for everybody.
-    fn check(body: &[u8], url: usize, language: &str, client: &str, promised: u64) -> Result<(), String> {
-        let mark = Self::of(body)?;
-        let rules = [
-            (mark.url == url, "another URL"),
-            (["*", language].contains(&&*mark.language), "another variant"),
-            (["*", client].contains(&&*mark.only), "somebody else's"),
-            (mark.version >= promised, "older than an acknowledged invalidation"),
-        ];
-        let broken = rules.iter().find(|(kept, _)| !kept);
-        broken.map_or(Ok(()), |(_, rule)| Err(format!("{rule}: {mark:?}, promised {promised}")))
-    }
-}
-
-struct SimulatedOrigin(Shared);
-
-struct SimulatedBody {
-    world: Shared,
-    pieces: VecDeque<Vec<u8>>,
-    fails: bool,
-    at_once: bool,
-}
-
-#[async_trait]
-impl Upstream for SimulatedOrigin {
-    async fn open(&self, request: &OriginRequest, _: Interims<'_>) -> Result<OriginResponse, Failure> {
-        pause(&self.0).await;
-        let answer = self.answer(request);
-        pause(&self.0).await;
-        answer
-    }
-}
-
-#[async_trait]
-impl OriginBody for SimulatedBody {
-    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        if !self.at_once {
-            pause(&self.world).await;
-        }
-        let piece = self.pieces.pop_front().map(Bytes::from);
-        if piece.is_none() && self.fails { Err(Failure::Closed) } else { Ok(piece) }
-    }
-}
-
-impl SimulatedOrigin {
-    /// Fixes the version, and everything else about the answer.
-    fn answer(&self, request: &OriginRequest) -> Result<OriginResponse, Failure> {
-        let mut world = self.0.lock();
-        let asked = Fields::new(&request.fields);
-        let text = |name| String::from_utf8_lossy(asked.first(name).unwrap_or(b"*")).into_owned();
-        let url = usize::from(request.target[1] - b'0');
-        let version = world.versions[url];
-        let rng = &mut world.rng;
-        if rng.one_in(12) {
-            return Err(Failure::Unreachable);
-        }
-        let no_store = rng.one_in(3);
-        let public = rng.one_in(2);
-        let varies = rng.one_in(6);
-        let language = if varies { text("accept-language") } else { "*".into() };
-        // A careless origin: eight versions share a validator. Only an invalidation tells them apart.
-        let tag = |language: &str| format!("\"{}-{language}\"", version / 8);
-        let held = text("if-none-match");
-        let unchanged = (held == tag("*") || held == tag(&text("accept-language"))) && !rng.one_in(8);
-        let etag = if unchanged { held } else { tag(&language) };
-        let mut fields = format!("etag: {etag}\r\ncache-control: ");
-        fields += match (no_store, rng.below(4)) {
-            (true, _) => "no-store",
-            (false, 0) => "max-age=50, stale-while-revalidate=600",
-            (false, 1) => "max-age=6000",
-            (false, _) => "max-age=50, stale-if-error=600",
-        };
-        fields += if public { ", public\r\n" } else { "\r\n" };
-        // With this some are stale from the first moment on.
-        fields += if rng.below(4) > 0 { "age: 100\r\n" } else { "" };
-        fields += if varies && !unchanged { "vary: accept-language\r\n" } else { "" };
-        let only = if no_store || (asked.contains("authorization") && !public) { text("x-client") } else { "*".into() };
-        let pieces = if unchanged { 0 } else { 1 + rng.below(6) };
-        let mark = Mark { url, version, language, only, pieces, pad: if rng.one_in(40) { LARGE_PAD } else { 0 } };
-        let mut pieces: VecDeque<_> = (0..pieces).map(|at| mark.piece(at)).collect();
-        let length = rng.one_in(2).then(|| pieces.iter().map(|piece| piece.len() as u64).sum());
-        let fails = !unchanged && rng.one_in(5);
-        if fails {
-            pieces.truncate(rng.below(pieces.len()));
-        }
-        let at_once = rng.one_in(4);
-        let status = if unchanged { 304 } else { 200 };
-        let body = Box::new(SimulatedBody { world: self.0.clone(), pieces, fails, at_once });
-        Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0, origin: 0 })
-    }
 }
 
 /// What a client has of its answer.
@@ -350,7 +236,10 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
         forward: &forward,
     };
     let mut got = Recorder { world: world.clone(), status: 0, length: BodyLength::None, body: vec![], clean: false };
-    let promised = world.lock().promised[url];
+    let (promised, softly) = {
+        let world = world.lock();
+        (world.promised[url], world.softly[url])
+    };
     let decision = pipeline.decide(&request);
     // On a node with many threads anything may happen here.
     pause(&world).await;
@@ -362,7 +251,11 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
         Ok(_) if matches!(got.length, BodyLength::Known(length) if length != got.body.len() as u64) => {
             Err(format!("{} bytes where {:?} were announced", got.body.len(), got.length))
         }
-        Ok(_) => Mark::check(&got.body, url, language, &id, promised),
+        // Stale answers may be older than a soft purge; hits, and what was fetched for this request, may not.
+        Ok(outcome) => {
+            let old = matches!(outcome.cache, CacheOutcome::Stale);
+            Mark::check(&got.body, url, language, &id, if old { promised } else { promised.max(softly) })
+        }
     };
     let mut world = world.lock();
     if let Ok(outcome) = answered {
@@ -387,14 +280,69 @@ async fn upheaval(pipeline: Arc<Pipeline>, world: Shared) {
             }
             continue;
         }
-        world.lock().versions[url] += 1;
+        let how = world.lock().rng.below(8);
+        // After a soft purge nothing old may be validated by what a careless origin calls the same.
+        let step = |version: u64| if how < 3 { (version / 8 + 1) * 8 } else { version + 1 };
+        let version = {
+            let mut world = world.lock();
+            world.versions[url] = step(world.versions[url]);
+            world.versions[url]
+        };
         pause(&world).await;
-        let mut world = world.lock();
-        if !world.rng.one_in(8) {
-            pipeline.store.invalidate(&key);
-            world.promised[url] = world.versions[url];
+        match how {
+            0..3 => purge(&pipeline, &world, (url, version), Mode::Invalidate).await,
+            3..6 => purge(&pipeline, &world, (url, version), Mode::Delete).await,
+            6 => {
+                pipeline.store.invalidate(&key);
+                let mut world = world.lock();
+                world.promised[url] = world.versions[url];
+            }
+            _ => {}
         }
     }
+}
+
+/// Purges a URL by one of the things it can be purged by, as a log does: entries first, then the position, with whatever
+/// others do in between.
+async fn purge(pipeline: &Pipeline, world: &Shared, (url, version): (usize, u64), mode: Mode) {
+    while std::mem::replace(&mut world.lock().log_is_busy, true) {
+        yield_once().await;
+    }
+    let ledger = &pipeline.store.ledger;
+    let site = SiteId::of("simulated");
+    let target = match world.lock().rng.below(4) {
+        0 => Target::Url(site, url_of(&url_key(url))),
+        1 => Target::Prefix { site, host: None, path: format!("/{url}").into_bytes().into() },
+        _ => Target::Key(site, ledger.name(Named::Key, format!("u{url}").as_bytes())),
+    };
+    let position = ledger.applied().log.next();
+    if planted(Planted::AppliedPublishedFirst) {
+        ledger.publish(position);
+        pause(world).await;
+        ledger.enter(position, clock::wall(), mode, &[target]);
+    } else {
+        ledger.enter(position, clock::wall(), mode, &[target]);
+        pause(world).await;
+        ledger.publish(position);
+    }
+    let mut world = world.lock();
+    world.log_is_busy = false;
+    match mode {
+        Mode::Delete => world.promised[url] = world.promised[url].max(version),
+        Mode::Invalidate => world.softly[url] = world.softly[url].max(version),
+    }
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -459,9 +407,18 @@ fn stored_is_right(pipeline: &Pipeline, world: &Shared) -> Result<(), String> {
 fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     SPAWNED.take();
     let (rng, seen) = (Rng((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)), BTreeSet::new());
-    let world = Arc::new(Mutex::new(World { rng, versions: [8; URLS], promised: [0; URLS], seen, wrong: None }));
+    let world = Arc::new(Mutex::new(World {
+        rng,
+        versions: [8; URLS],
+        promised: [0; URLS],
+        softly: [0; URLS],
+        log_is_busy: false,
+        seen,
+        wrong: None,
+    }));
     let metrics = Metrics::new("simulated");
-    let store = Store::new(64 << 20, [7; 32], metrics.clone());
+    let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone());
+    store.ledger.restore(LogPosition::new(1, 0), LogPosition::default());
     let pipeline = Pipeline::new(store, metrics.clone(), |work| SPAWNED.with_borrow_mut(|spawned| spawned.push(work)));
     let site = Arc::new(Site {
         name: "simulated".into(),
@@ -470,6 +427,9 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
         get_body: GetBody::default(),
         trusted_clients: Vec::new(),
         rules: Rules::default(),
+        id: SiteId::of("simulated"),
+        keep_surrogate_keys: false,
+        deception_armour: true,
         cache_status: true,
         https_only: false,
         error_pages: Vec::new(),

@@ -1,6 +1,17 @@
-//! What was invalidated: the ledger that every lookup is judged by.
+//! What was purged and what was invalidated, and in which order.
 //!
-//! An invalidation changes no stored response. It advances a position in the [`ledger`]; a stored response carries the
-//! position at which its fill began, and whatever began before an invalidation that concerns it is gone.
+//! - [`position`]: points in that order.
+//! - [`selector`]: what a purge names, and what a stored response is found by.
+//! - [`ledger`]: judges stored responses. Pure.
+//! - [`prefixes`]: the path prefixes of a site that were ever purged. Pure.
+//! - [`record`]: one purge, as it is kept and told.
+//! - [`limit`]: how fast a site may purge. Pure.
+//! - [`local`]: the log on this node's own disk.
 
 pub mod ledger;
+pub mod limit;
+pub mod local;
+pub mod position;
+pub mod prefixes;
+pub mod record;
+pub mod selector;

@@ -52,6 +52,10 @@ pub struct Matched {
 pub struct ResponseSettings<'r> {
     pub cache: Option<bool>,
     pub ttl: Option<DeltaSeconds>,
+    /// The longest lifetime.
+    pub ttl_max: Option<DeltaSeconds>,
+    /// Surrogate keys besides those of the response.
+    pub surrogate_keys: Vec<&'r str>,
     pub browser_ttl: Option<DeltaSeconds>,
     pub stale_while_revalidate: Option<DeltaSeconds>,
     pub stale_if_error: Option<DeltaSeconds>,
@@ -119,6 +123,8 @@ impl Rules {
             let seconds =
                 |time: Option<edge_config::Duration>| time.map(|time| DeltaSeconds::saturating(time.get().as_secs()));
             settings.ttl = seconds(then.ttl).or(settings.ttl);
+            settings.ttl_max = seconds(then.ttl_max).or(settings.ttl_max);
+            settings.surrogate_keys.extend(then.surrogate_key.iter().map(String::as_str));
             settings.browser_ttl = seconds(then.browser_ttl).or(settings.browser_ttl);
             settings.stale_while_revalidate = seconds(then.stale_while_revalidate).or(settings.stale_while_revalidate);
             settings.stale_if_error = seconds(then.stale_if_error).or(settings.stale_if_error);

@@ -8,6 +8,7 @@ use edge_config::section::site::{ErrorPage, GetBody, Network, SetCookie as SetCo
 use super::rule::Rules;
 use crate::origin::Upstream;
 use crate::origin::group::Group;
+use crate::purge::selector::SiteId;
 use crate::semantics::storable::SetCookie;
 
 /// One site: its policies and who answers for it. Immutable; a new configuration makes new ones.
@@ -15,12 +16,18 @@ pub struct Site {
     pub name: String,
     /// The label index of the site in the metrics.
     pub index: usize,
+    /// What purges know the site by.
+    pub id: SiteId,
     pub set_cookie: SetCookie,
     pub get_body: GetBody,
     pub trusted_clients: Vec<Network>,
     pub rules: Rules,
     /// Whether clients are told what the cache did.
     pub cache_status: bool,
+    /// Whether clients see the fields that carry surrogate keys.
+    pub keep_surrogate_keys: bool,
+    /// Whether what contradicts its path's extension is kept out of the store.
+    pub deception_armour: bool,
     /// Whether requests in the clear are redirected.
     pub https_only: bool,
     /// Bodies for answers of our own, the most particular first.
@@ -44,6 +51,9 @@ impl Site {
         Self {
             name: config.name.clone(),
             index,
+            id: SiteId::of(&config.name),
+            keep_surrogate_keys: config.keep_surrogate_keys,
+            deception_armour: config.deception_armour,
             set_cookie,
             get_body: config.get_body,
             trusted_clients: config.trusted_clients.clone(),

@@ -59,6 +59,13 @@ pub fn canonical_host<'a>(host: &'a [u8], scheme: &str) -> Cow<'a, [u8]> {
     if kept.iter().any(u8::is_ascii_uppercase) { Cow::Owned(kept.to_ascii_lowercase()) } else { Cow::Borrowed(kept) }
 }
 
+/// The name in an authority: lower case, without the port and without the dot that ends a fully qualified name.
+pub fn host_name(host: &[u8]) -> Cow<'_, [u8]> {
+    let (name, _) = split_port(host);
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    if name.iter().any(u8::is_ascii_uppercase) { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
+}
+
 /// The colons of an IPv6 address, inside its brackets, begin no port.
 fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
     let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();

@@ -38,6 +38,7 @@ reasons! {
     NoFreshness, "no-freshness", "Nothing gives the response freshness, and nothing could validate it.";
     TooLarge, "too-large", "The body is larger than the largest that is stored.";
     TagsOverLimit, "tags-over-limit", "The response carries more surrogate keys than are stored with one response.";
+    ContentTypeMismatch, "content-type-mismatch", "The path names a stylesheet, script, image or font, and the response is something else.";
     RangeNotStored, "range-not-stored", "The response is part of a representation, and the store has no place for parts of it.";
     // The request asks for something else.
     RequestNoCache, "request-no-cache", "The request carries no-cache and wants the origin asked.";

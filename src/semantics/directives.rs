@@ -118,6 +118,8 @@ pub struct ResponseDirectives {
     pub stale_while_revalidate: Option<DeltaSeconds>,
     /// `stale-if-error` (RFC 5861 section 4).
     pub stale_if_error: Option<DeltaSeconds>,
+    /// A rule of the site caps the freshness lifetime, whatever gives it.
+    pub lifetime_max: Option<DeltaSeconds>,
     /// A rule of the site gives one of the two windows: `s-maxage` does not forbid stale service then.
     pub stale_by_rule: bool,
 }

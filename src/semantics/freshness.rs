@@ -35,10 +35,22 @@ pub const fn is_heuristically_cacheable(status: u16) -> bool {
     matches!(status, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
+/// The freshness lifetime of a response that arrived at `response_time`, no longer than a rule of the site allows, and
+/// where it comes from.
+pub fn lifetime(
+    status: u16,
+    response: Fields<'_>,
+    directives: &ResponseDirectives,
+    response_time: UnixMs,
+) -> (DeltaSeconds, LifetimeSource) {
+    let (lifetime, source) = stated_lifetime(status, response, directives, response_time);
+    (directives.lifetime_max.map_or(lifetime, |max| lifetime.min(max)), source)
+}
+
 /// The freshness lifetime of a response that arrived at `response_time`, and where it comes from.
 ///
 /// A targeted field speaks for `Expires` too (RFC 9213 section 2.2), but not for the heuristic.
-pub fn lifetime(
+fn stated_lifetime(
     status: u16,
     response: Fields<'_>,
     directives: &ResponseDirectives,

@@ -32,6 +32,13 @@ pub fn targets(
     targets
 }
 
+/// Whether `Content-Location` says that an answer holds what a GET of the target would get (RFC 9110 section 8.7).
+pub fn is_content_of_target(target: &[u8], scheme: &str, host: &[u8], response: Fields<'_>) -> bool {
+    let named = base(target, scheme, host).zip(response.only("content-location"));
+    let own = base(target, scheme, host).and_then(|base| resolve(&base, target));
+    own.is_some() && named.and_then(|(base, value)| resolve(&base, value)) == own
+}
+
 fn base(target: &[u8], scheme: &str, host: &[u8]) -> Option<Url> {
     // Anything else could move the end of the host.
     target.starts_with(b"/").then_some(())?;
@@ -97,6 +104,25 @@ mod tests {
     fn a_host_that_is_none_leaves_the_target() {
         let fields = Fields::new(b"location: /x\r\n");
         assert_eq!(targets(b"POST", 200, b"/a", "https", b"\xff", fields), [b"/a".to_vec()]);
+    }
+
+    #[test]
+    fn the_content_of_the_target() {
+        for (value, expected) in [
+            ("/a/b?c", true),
+            ("b?c", true),
+            ("https://example.com/a/b?c", true),
+            ("https://example.com:443/a/b?c", true),
+            ("", true),
+            ("/a/b", false),
+            ("https://other.example/a/b?c", false),
+            ("http://example.com/a/b?c", false),
+        ] {
+            let block = format!("content-location: {value}\r\n");
+            let fields = Fields::new(block.as_bytes());
+            assert_eq!(is_content_of_target(b"/a/b?c", "https", b"example.com", fields), expected, "{value}");
+        }
+        assert!(!is_content_of_target(b"/a", "https", b"example.com", Fields::new(b"")));
     }
 
     proptest! {

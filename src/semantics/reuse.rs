@@ -112,6 +112,12 @@ impl Freshness {
         }
     }
 
+    /// The same, but stale since `at` at the latest: what a soft purge makes of a response. Whole seconds, rounded down.
+    pub const fn stale_since(self, at: UnixMs) -> Self {
+        let age = DeltaSeconds::saturating(self.age_ms(at) / 1000);
+        Self { lifetime: if age.0 < self.lifetime.0 { age } else { self.lifetime }, ..self }
+    }
+
     /// When the response arrived, or was last validated.
     pub const fn response_time(&self) -> UnixMs {
         self.response_time

@@ -99,6 +99,14 @@ pub fn precondition(request: Fields<'_>, status: u16, stored: Fields<'_>, respon
     Precondition::Proceed
 }
 
+/// Whether an answer to HEAD is about the representation that is stored (RFC 9111 section 4.3.5): each validator that
+/// it has is the one that is stored.
+pub fn same_representation(stored: Fields<'_>, newer: Fields<'_>) -> bool {
+    let (known, said) = (validators(stored), validators(newer));
+    let etag = said.etag.is_none_or(|etag| known.etag.is_some_and(|known| weak_eq(known, etag)));
+    etag && said.last_modified.is_none_or(|modified| known.last_modified == Some(modified))
+}
+
 /// Appends the conditions with which we validate a stored response ourselves (RFC 9111 section 4.3.1).
 pub fn write_conditionals(stored: Fields<'_>, out: &mut Vec<u8>) {
     let Validators { etag, last_modified } = validators(stored);

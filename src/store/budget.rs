@@ -65,6 +65,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// What is reserved.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes `bytes` more, or nothing.
     #[must_use]
     pub fn grow(&mut self, bytes: u64) -> bool {

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::origin::Failure;
-use crate::purge::ledger::Position;
+use crate::purge::position::Position;
+use crate::purge::selector::OwnedSelectors;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::time::DeltaSeconds;
@@ -48,7 +49,7 @@ pub struct FillHead {
 /// Whether a response may be given to anybody but the request it answers.
 pub enum Sharing {
     /// It is being stored: others may share it if these values select it for them too.
-    Stored { freshness: Freshness, selecting: Option<Selecting> },
+    Stored { freshness: Freshness, selecting: Option<Selecting>, selectors: Arc<OwnedSelectors> },
     /// It answers the request that started the fill and no other.
     NotStored(Reason),
 }

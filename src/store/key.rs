@@ -60,6 +60,7 @@ impl Hasher for KeyHasher {
 }
 
 /// Makes keys. The secret keeps clients from choosing URLs that collide in a shard or a bucket.
+#[derive(Clone)]
 pub struct Keyer {
     secret: [u8; 32],
 }

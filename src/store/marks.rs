@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::purge::ledger::{Ledger, Position, Verdict};
+use crate::purge::position::Position;
+use crate::semantics::cache_status::Reason;
 use crate::store::key::CacheKey;
 
 /// Marks kept at most: about 8 MiB. One too few costs one queue, nothing else.
@@ -12,8 +13,17 @@ const MARKS_MAX: u64 = 1 << 16;
 /// How long a mark holds. As long as Varnish's default; a stored answer lifts it at once.
 const MARK_FOR: Duration = Duration::from_secs(120);
 
-/// Bounded, expiring marks. Each carries the position its answer was asked at, so that an invalidation lifts it.
-pub struct Marks(Cache<CacheKey, Position>);
+/// What is known of an answer that was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The position it was asked at: a purge since then lifts it.
+    pub fill_pos: Position,
+    /// Why it was not stored.
+    pub reason: Reason,
+}
+
+/// Bounded, expiring marks.
+pub struct Marks(Cache<CacheKey, Mark>);
 
 impl Default for Marks {
     fn default() -> Self {
@@ -22,8 +32,8 @@ impl Default for Marks {
 }
 
 impl Marks {
-    pub fn set(&self, key: CacheKey, fill_pos: Position) {
-        self.0.insert(key, fill_pos);
+    pub fn set(&self, key: CacheKey, mark: Mark) {
+        self.0.insert(key, mark);
     }
 
     pub fn lift(&self, key: &CacheKey) {
@@ -32,8 +42,8 @@ impl Marks {
         }
     }
 
-    pub fn holds(&self, key: &CacheKey, ledger: &Ledger) -> bool {
-        self.0.get(key).is_some_and(|fill_pos| ledger.judge(key, fill_pos) != Verdict::Gone)
+    pub fn get(&self, key: &CacheKey) -> Option<Mark> {
+        self.0.get(key)
     }
 }
 
@@ -42,16 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_holds_until_lifted_or_invalidated() {
-        let (marks, ledger) = (Marks::default(), Ledger::default());
+    fn a_mark_stands_until_it_is_lifted() {
+        let marks = Marks::default();
         let key = CacheKey::from_bytes([3; 16]);
-        assert!(!marks.holds(&key, &ledger));
-        marks.set(key, ledger.applied());
-        assert!(marks.holds(&key, &ledger));
-        ledger.invalidate(&key);
-        assert!(!marks.holds(&key, &ledger));
-        marks.set(key, ledger.applied());
+        assert_eq!(marks.get(&key), None);
+        let mark = Mark { fill_pos: Position::default(), reason: Reason::Private };
+        marks.set(key, mark);
+        assert_eq!(marks.get(&key), Some(mark));
         marks.lift(&key);
-        assert!(!marks.holds(&key, &ledger));
+        assert_eq!(marks.get(&key), None);
     }
 }

@@ -3,9 +3,11 @@
 //! S3-FIFO resists scans and takes only a shard's read lock on a hit. Entries are reference-counted, so a hit copies
 //! nothing, and one that is evicted while it is being sent stays alive until the last reader is done.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use foyer::{Cache, CacheBuilder, Event, EventListener, S3FifoConfig};
+use parking_lot::Mutex;
+use slab::Slab;
 
 use crate::store::budget::Budget;
 use crate::store::key::{CacheKey, KeyHasher};
@@ -20,6 +22,9 @@ pub enum Entry {
     /// The response depends on request fields: which ones, and so under which key to look next.
     Variants(Arc<Variants>),
 }
+
+/// A stored response and the key it stands under.
+pub type Listed = (CacheKey, Arc<StoredResponse>);
 
 /// The sets of request fields that have selected responses under one primary key, latest first.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,21 +57,59 @@ const VARIANTS_OVERHEAD: usize = 300;
 const SHARD_BYTES: u64 = 128 << 20;
 const SHARDS_MAX: u64 = 64;
 
+/// Lists of what is stored that are locked apart.
+const LISTS: usize = 64;
+
+/// What is stored, to be gone through without disturbing the order of eviction.
+struct Roll([Mutex<List>; LISTS]);
+
+type List = Slab<(CacheKey, Weak<StoredResponse>)>;
+
+impl Default for Roll {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Roll {
+    fn list(&self, key: &CacheKey) -> &Mutex<List> {
+        &self.0[(key.low_u64() >> 32) as usize % LISTS]
+    }
+
+    fn enter(&self, key: &CacheKey, stored: &Arc<StoredResponse>) {
+        let mut list = self.list(key).lock();
+        stored.set_slot(list.insert((*key, Arc::downgrade(stored))));
+    }
+
+    fn leave(&self, key: &CacheKey, stored: &StoredResponse) {
+        if let Some(slot) = stored.slot() {
+            self.list(key).lock().try_remove(slot);
+        }
+    }
+}
+
 /// The memory tier.
 pub struct MemoryTier {
     cache: Cache<CacheKey, Entry, KeyHasher>,
+    roll: Arc<Roll>,
     object_bytes_max: u64,
 }
 
-struct CountEvictions(Arc<Metrics>);
+struct Leaving {
+    metrics: Arc<Metrics>,
+    roll: Arc<Roll>,
+}
 
-impl EventListener for CountEvictions {
+impl EventListener for Leaving {
     type Key = CacheKey;
     type Value = Entry;
 
-    fn on_leave(&self, reason: Event, _: &CacheKey, _: &Entry) {
+    fn on_leave(&self, reason: Event, key: &CacheKey, entry: &Entry) {
         if reason == Event::Evict {
-            self.0.store_evictions.inc();
+            self.metrics.store_evictions.inc();
+        }
+        if let Entry::Response(stored) = entry {
+            self.roll.leave(key, stored);
         }
     }
 }
@@ -76,6 +119,7 @@ impl MemoryTier {
         let shards = (memory / SHARD_BYTES).clamp(1, SHARDS_MAX);
         // Half a shard, so that a large object cannot empty it; and it has to fit the fills' share while it arrives.
         let object_bytes_max = (budget.objects / shards / 2).min(budget.fills.limit());
+        let roll = Arc::new(Roll::default());
         let cache = CacheBuilder::new(usize::try_from(budget.objects).unwrap_or(usize::MAX))
             .with_name("memory")
             .with_shards(usize::try_from(shards).unwrap_or(1))
@@ -85,9 +129,9 @@ impl MemoryTier {
                 Entry::Response(stored) => stored.weight(),
                 Entry::Variants(variants) => variants.weight(),
             })
-            .with_event_listener(Arc::new(CountEvictions(metrics)))
+            .with_event_listener(Arc::new(Leaving { metrics, roll: roll.clone() }))
             .build();
-        Self { cache, object_bytes_max }
+        Self { cache, roll, object_bytes_max }
     }
 
     /// The largest body that is stored.
@@ -100,7 +144,31 @@ impl MemoryTier {
     }
 
     pub fn insert(&self, key: CacheKey, entry: Entry) {
+        if let Entry::Response(stored) = &entry {
+            self.roll.enter(&key, stored);
+        }
         self.cache.insert(key, entry);
+    }
+
+    /// Some of what is stored, from a place on; and the place to go on from, if that was not all.
+    pub fn some(&self, from: (usize, usize), count: usize) -> (Vec<Listed>, Option<(usize, usize)>) {
+        let (mut list_at, mut slot_at) = from;
+        let mut found = Vec::with_capacity(count);
+        while let Some(list) = self.roll.0.get(list_at) {
+            let list = list.lock();
+            let end = list.capacity();
+            while slot_at < end {
+                if found.len() == count {
+                    return (found, Some((list_at, slot_at)));
+                }
+                if let Some((key, stored)) = list.get(slot_at) {
+                    found.extend(stored.upgrade().map(|stored| (*key, stored)));
+                }
+                slot_at += 1;
+            }
+            (list_at, slot_at) = (list_at + 1, 0);
+        }
+        (found, None)
     }
 
     pub fn remove(&self, key: &CacheKey) {

@@ -3,34 +3,52 @@
 //! The block holds the field lines (end-to-end fields only, without `Age`), then `content-length`, the blank line and,
 //! for a body of at most one chunk, the body. A hit on a small object is therefore one status line, the fields that
 //! change with time, and this block: nothing is assembled, nothing is copied twice. It is our own copy: no network
-//! buffer stays pinned by it.
+//! buffer stays pinned by it. Behind what is sent the block has what the response can be purged by.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use edge_config::section::limits::CHUNK_BYTES;
 
-use crate::purge::ledger::{Ledger, Position, Verdict};
+use crate::purge::ledger::{Gone, Judged, Ledger, Verdict};
+use crate::purge::position::Position;
+use crate::purge::selector::{Selectors, SiteId};
 use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::time::DeltaSeconds;
-use crate::store::key::CacheKey;
 
 /// A response as it is kept. Immutable but for the memory of its last judgement.
 pub struct StoredResponse {
     block: Box<[u8]>,
     fields_len: u32,
     body_at: u32,
+    /// Where what is sent ends and the selectors begin: keys, groups, path.
+    selectors_at: u32,
+    site: SiteId,
+    host: u32,
+    url: u32,
     status: u16,
+    keys: u16,
+    groups: u16,
+    /// Where the memory tier keeps track of it.
+    slot: AtomicU32,
     freshness: Freshness,
     fill_pos: Position,
-    /// The ledger position this record was last found live at; saves the look-up while nothing is invalidated.
+    /// The version of the ledger at which this record was last found live; saves the look-up while nothing is purged.
     judged: AtomicU64,
-    chunks: Option<Box<Chunks>>,
+    rest: Option<Box<Rest>>,
+}
+
+/// What few records have.
+#[derive(Default)]
+struct Rest {
+    /// A body of more than one chunk, and its length.
+    chunks: Box<[Bytes]>,
+    length: u64,
     /// What caches behind us said in `Cache-Status`; ours is appended to it (RFC 9211 section 2).
     upstream_status: Option<Box<[u8]>>,
     /// What a rule of the site has browsers told.
-    browser: Option<Box<Browser>>,
+    browser: Option<Browser>,
 }
 
 /// What browsers are told in place of what the origin said.
@@ -40,12 +58,6 @@ pub struct Browser {
     pub ttl: DeltaSeconds,
     /// The field lines of the origin that said otherwise, for when the response is renewed.
     pub replaced: Box<[u8]>,
-}
-
-/// A body of more than one chunk.
-struct Chunks {
-    length: u64,
-    list: Box<[Bytes]>,
 }
 
 /// The parts a record is made of.
@@ -58,6 +70,8 @@ pub struct Parts<'a> {
     /// The `Cache-Status` of caches behind us.
     pub upstream_status: Option<&'a [u8]>,
     pub browser: Option<&'a Browser>,
+    /// What it is purged by.
+    pub selectors: Selectors<'a>,
 }
 
 impl StoredResponse {
@@ -65,20 +79,16 @@ impl StoredResponse {
     pub fn new(parts: &Parts<'_>, body: &[Bytes]) -> Self {
         let length: u64 = body.iter().map(|piece| piece.len() as u64).sum();
         if length <= CHUNK_BYTES as u64 {
-            return Self::assemble(parts, length, body.iter().map(Bytes::as_ref), None);
+            return Self::assemble(parts, length, body.iter().map(Bytes::as_ref), Box::default());
         }
-        let chunks = Chunks { length, list: body.into() };
-        Self::assemble(parts, length, std::iter::empty(), Some(Box::new(chunks)))
+        Self::assemble(parts, length, std::iter::empty(), body.into())
     }
 
     /// The same body under freshened fields (RFC 9111 section 4.3.4).
     pub fn freshened(&self, parts: &Parts<'_>) -> Self {
-        match &self.chunks {
-            Some(chunks) => {
-                let chunks = Chunks { length: chunks.length, list: chunks.list.clone() };
-                Self::assemble(parts, chunks.length, std::iter::empty(), Some(Box::new(chunks)))
-            }
-            None => Self::assemble(parts, self.body_len(), std::iter::once(self.inline_body()), None),
+        match self.chunks() {
+            [] => Self::assemble(parts, self.body_len(), std::iter::once(self.inline_body()), Box::default()),
+            chunks => Self::assemble(parts, self.body_len(), std::iter::empty(), chunks.into()),
         }
     }
 
@@ -86,10 +96,13 @@ impl StoredResponse {
         parts: &Parts<'_>,
         length: u64,
         inline: impl Iterator<Item = &'b [u8]>,
-        chunks: Option<Box<Chunks>>,
+        chunks: Box<[Bytes]>,
     ) -> Self {
-        let inline_len = if chunks.is_some() { 0 } else { usize::try_from(length).unwrap_or(0) };
-        let mut block = Vec::with_capacity(parts.fields.len() + CONTENT_LENGTH_LINE_MAX + inline_len);
+        let selectors = &parts.selectors;
+        let inline_len = if chunks.is_empty() { usize::try_from(length).unwrap_or(0) } else { 0 };
+        let selectors_len = selectors.keys.len() + selectors.groups.len() + selectors.path.len();
+        let capacity = parts.fields.len() + CONTENT_LENGTH_LINE_MAX + inline_len + selectors_len;
+        let mut block = Vec::with_capacity(capacity);
         block.extend_from_slice(parts.fields);
         if has_content_length(parts.status) {
             write_content_length(length, &mut block);
@@ -98,17 +111,33 @@ impl StoredResponse {
         block.extend_from_slice(b"\r\n");
         let body_at = block.len();
         inline.for_each(|piece| block.extend_from_slice(piece));
+        let selectors_at = block.len();
+        [selectors.keys, selectors.groups, selectors.path].into_iter().for_each(|part| block.extend_from_slice(part));
+        let rest = Rest {
+            chunks,
+            length,
+            upstream_status: parts.upstream_status.map(Into::into),
+            browser: parts.browser.cloned(),
+        };
+        let needs_rest = !rest.chunks.is_empty() || rest.upstream_status.is_some() || rest.browser.is_some();
+        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let count = |numbers: &[u8]| u16::try_from(numbers.len() / 4).unwrap_or(u16::MAX);
         Self {
             block: block.into_boxed_slice(),
-            fields_len: u32::try_from(fields_len).unwrap_or(u32::MAX),
-            body_at: u32::try_from(body_at).unwrap_or(u32::MAX),
+            fields_len: offset(fields_len),
+            body_at: offset(body_at),
+            selectors_at: offset(selectors_at),
+            site: selectors.site,
+            host: selectors.host,
+            url: selectors.url,
             status: parts.status,
+            keys: count(selectors.keys),
+            groups: count(selectors.groups),
+            slot: AtomicU32::new(NO_SLOT),
             freshness: parts.freshness,
             fill_pos: parts.fill_pos,
             judged: AtomicU64::new(0),
-            chunks,
-            upstream_status: parts.upstream_status.map(Into::into),
-            browser: parts.browser.cloned().map(Box::new),
+            rest: needs_rest.then(|| Box::new(rest)),
         }
     }
 
@@ -123,7 +152,24 @@ impl StoredResponse {
 
     /// Field lines, blank line and inline body in one piece, as they go to a client that gets the whole response.
     pub fn wire_block(&self) -> &[u8] {
-        &self.block
+        self.block.get(..self.selectors_at as usize).unwrap_or_default()
+    }
+
+    /// What it is purged by.
+    pub fn selectors(&self) -> Selectors<'_> {
+        let block = self.block.get(self.selectors_at as usize..).unwrap_or_default();
+        let (keys, block) = block.split_at_checked(usize::from(self.keys) * 4).unwrap_or_default();
+        let (groups, path) = block.split_at_checked(usize::from(self.groups) * 4).unwrap_or_default();
+        Selectors { site: self.site, host: self.host, url: self.url, path, keys, groups }
+    }
+
+    /// Where the memory tier keeps track of it; none before it is there.
+    pub fn slot(&self) -> Option<usize> {
+        Some(self.slot.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT).map(|slot| slot as usize)
+    }
+
+    pub fn set_slot(&self, slot: usize) {
+        self.slot.store(u32::try_from(slot).unwrap_or(NO_SLOT), Ordering::Relaxed);
     }
 
     /// Field lines and blank line, for a response to HEAD.
@@ -133,14 +179,15 @@ impl StoredResponse {
 
     /// The `Cache-Status` of caches behind us.
     pub fn upstream_status(&self) -> Option<&[u8]> {
-        self.upstream_status.as_deref()
+        self.rest.as_ref()?.upstream_status.as_deref()
     }
 
     /// What browsers are told in place of what the origin said.
     pub fn browser(&self) -> Option<&Browser> {
-        self.browser.as_deref()
+        self.rest.as_ref()?.browser.as_ref()
     }
 
+    /// As it was when it came; [`Self::judge`] says what purges have left of it.
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
     }
@@ -150,24 +197,24 @@ impl StoredResponse {
     }
 
     pub fn body_len(&self) -> u64 {
-        match &self.chunks {
-            Some(chunks) => chunks.length,
+        match &self.rest {
+            Some(rest) => rest.length,
             None => self.inline_body().len() as u64,
         }
     }
 
     fn inline_body(&self) -> &[u8] {
-        self.block.get(self.body_at as usize..).unwrap_or_default()
+        self.block.get(self.body_at as usize..self.selectors_at as usize).unwrap_or_default()
     }
 
     /// The chunks of a body that is not in the block.
     pub fn chunks(&self) -> &[Bytes] {
-        self.chunks.as_ref().map_or(&[], |chunks| &chunks.list)
+        self.rest.as_ref().map_or(&[], |rest| &rest.chunks)
     }
 
     /// The bytes of the body in `range`, piece by piece, without a copy.
     pub fn slices(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = &[u8]> {
-        let inline = if self.chunks.is_none() { Some(self.inline_body()) } else { None };
+        let inline = if self.chunks().is_empty() { Some(self.inline_body()) } else { None };
         let mut at = 0u64;
         inline.into_iter().chain(self.chunks().iter().map(Bytes::as_ref)).filter_map(move |piece| {
             let from = at;
@@ -178,30 +225,46 @@ impl StoredResponse {
         })
     }
 
-    /// Whether the ledger lets this record be used under `key`. One atomic compare while nothing is invalidated.
-    pub fn is_live(&self, key: &CacheKey, ledger: &Ledger) -> bool {
-        if self.judged.load(Ordering::Relaxed) == ledger.applied().as_u64() {
-            return true;
+    /// What the ledger leaves of this record: its freshness, cut short by soft purges. One atomic compare while nothing
+    /// is purged.
+    ///
+    /// # Errors
+    /// It must not be used any more.
+    pub fn judge(&self, ledger: &Ledger) -> Result<Freshness, Gone> {
+        if self.judged.load(Ordering::Relaxed) == ledger.version() {
+            return Ok(self.freshness);
         }
-        match ledger.judge(key, self.fill_pos) {
-            Verdict::Live(at) => {
-                self.judged.store(at.as_u64(), Ordering::Relaxed);
-                true
+        let Judged { verdict, version } = ledger.judge(&self.selectors(), self.fill_pos);
+        match verdict {
+            Verdict::Live => {
+                self.judged.store(version, Ordering::Relaxed);
+                Ok(self.freshness)
             }
-            Verdict::Gone => false,
+            Verdict::StaleSince(at) => Ok(self.freshness.stale_since(at)),
+            Verdict::Gone(gone) => Err(gone),
         }
+    }
+
+    /// Whether it may be used at all, if only to be validated.
+    pub fn is_live(&self, ledger: &Ledger) -> bool {
+        self.judge(ledger).is_ok()
     }
 
     /// What the record costs in memory, allocator rounding and the cache's own entry included.
     pub fn weight(&self) -> usize {
         let chunks: usize = self.chunks().iter().map(|c| allocation(c.len()) + size_of::<Bytes>() + BYTES_SHARED).sum();
-        let browser = self.browser().map_or(0, |b| allocation(size_of::<Browser>()) + allocation(b.replaced.len()));
-        let upstream_status = self.upstream_status().map_or(0, |status| allocation(status.len()));
+        let rest = self.rest.as_ref().map_or(0, |rest| {
+            let browser = rest.browser.as_ref().map_or(0, |browser| allocation(browser.replaced.len()));
+            let status = rest.upstream_status.as_ref().map_or(0, |status| allocation(status.len()));
+            allocation(size_of::<Rest>()) + browser + status
+        });
         let record = allocation(self.block.len()) + allocation(size_of::<Self>() + 16);
-        record + browser + upstream_status + chunks + ENTRY_OVERHEAD
+        record + rest + chunks + ENTRY_OVERHEAD
     }
 }
 
+/// No slot yet.
+const NO_SLOT: u32 = u32::MAX;
 /// `content-length: ` and 20 digits and CRLF.
 pub const CONTENT_LENGTH_LINE_MAX: usize = 16 + 20 + 2 + 2;
 /// A cache entry beside its value: measured on foyer 0.22.6 (`memory_per_object` in the benchmarks), ghost queue included.
@@ -248,6 +311,7 @@ mod tests {
                 fill_pos,
                 upstream_status: None,
                 browser: None,
+                selectors: Selectors::default(),
             },
             &body,
         )

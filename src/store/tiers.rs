@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::purge::ledger::Ledger;
+use crate::purge::ledger::{Gone, Invalidated, Ledger};
+use crate::purge::selector::url_of;
 use crate::semantics::fields::Fields;
+use crate::semantics::reuse::Freshness;
 use crate::semantics::vary::selecting_key;
 use crate::store::budget::Budget;
 use crate::store::fill::Selecting;
@@ -20,7 +22,7 @@ const COMMIT_LOCKS: usize = 64;
 
 /// Everything stored on this node, and what may be used of it.
 pub struct Store {
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     pub keyer: Keyer,
     pub marks: Marks,
     pub budget: Budget,
@@ -31,12 +33,12 @@ pub struct Store {
 
 /// What a look-up found.
 pub enum Lookup {
-    /// A live response for this request, and the key it stands under.
-    Found { stored: Arc<StoredResponse>, key: CacheKey },
-    /// Nothing for this URL.
-    UriMiss,
+    /// A live response for this request, the key it stands under, and what purges have left of its freshness.
+    Found { stored: Arc<StoredResponse>, key: CacheKey, freshness: Freshness },
+    /// Nothing for this URL; what there was is gone for a reason.
+    UriMiss { gone: Option<Gone> },
     /// Something for this URL, but no variant for this request; the one to fill.
-    VaryMiss { key: CacheKey },
+    VaryMiss { key: CacheKey, gone: Option<Gone> },
 }
 
 /// What became of a finished response.
@@ -48,12 +50,12 @@ pub enum Commit {
 }
 
 impl Store {
-    pub fn new(memory: u64, secret: [u8; 32], metrics: Arc<Metrics>) -> Self {
+    pub fn new(memory: u64, ledger: Arc<Ledger>, keyer: Keyer, metrics: Arc<Metrics>) -> Self {
         let budget = Budget::new(memory);
         let tier = MemoryTier::new(&budget, memory, metrics.clone());
         Self {
-            ledger: Ledger::default(),
-            keyer: Keyer::new(secret),
+            ledger,
+            keyer,
             marks: Marks::default(),
             budget,
             memory: tier,
@@ -66,32 +68,54 @@ impl Store {
     /// judged by the ledger before it is used.
     pub fn lookup(&self, primary: &CacheKey, request: Fields<'_>) -> Lookup {
         match self.memory.lookup(primary) {
-            None => Lookup::UriMiss,
-            Some(Entry::Response(stored)) => {
-                if stored.is_live(primary, &self.ledger) {
-                    return Lookup::Found { stored, key: *primary };
+            None => Lookup::UriMiss { gone: None },
+            Some(Entry::Response(stored)) => match stored.judge(&self.ledger) {
+                Ok(freshness) => Lookup::Found { stored, key: *primary, freshness },
+                Err(gone) => {
+                    self.memory.remove(primary);
+                    Lookup::UriMiss { gone: Some(gone) }
                 }
-                self.memory.remove(primary);
-                Lookup::UriMiss
-            }
+            },
             Some(Entry::Variants(variants)) => self.lookup_variant(primary, &variants, request),
         }
     }
 
     fn lookup_variant(&self, primary: &CacheKey, variants: &Variants, request: Fields<'_>) -> Lookup {
-        let mut latest = None;
+        let (mut latest, mut gone) = (None, None);
         for names in &variants.field_sets {
             let mut values = Vec::with_capacity(128);
             selecting_key(names.iter().map(AsRef::as_ref), request, &mut values);
             let key = self.keyer.variant(primary, &values);
             latest.get_or_insert(key);
-            if let Some(Entry::Response(stored)) = self.memory.lookup(&key)
-                && stored.is_live(primary, &self.ledger)
-            {
-                return Lookup::Found { stored, key };
+            if let Some(Entry::Response(stored)) = self.memory.lookup(&key) {
+                match stored.judge(&self.ledger) {
+                    Ok(freshness) => return Lookup::Found { stored, key, freshness },
+                    Err(why) => gone = Some(why),
+                }
             }
         }
-        latest.map_or(Lookup::UriMiss, |key| Lookup::VaryMiss { key })
+        latest.map_or(Lookup::UriMiss { gone }, |key| Lookup::VaryMiss { key, gone })
+    }
+
+    /// Takes out what is gone, a part at a time: the memory of what was purged comes back although nobody asks for it.
+    /// Gives how many there were, and where to go on.
+    pub fn reclaim(&self, from: (usize, usize), count: usize) -> (usize, Option<(usize, usize)>) {
+        let (some, next) = self.memory.some(from, count);
+        let mut taken = 0;
+        for (key, stored) in some {
+            if stored.is_live(&self.ledger) {
+                continue;
+            }
+            let _step = self.commit_lock(&key);
+            // What has taken its place in the meantime stays.
+            let is_there =
+                matches!(self.memory.lookup(&key), Some(Entry::Response(current)) if Arc::ptr_eq(&current, &stored));
+            if is_there {
+                self.memory.remove(&key);
+                taken += 1;
+            }
+        }
+        (taken, next)
     }
 
     /// Remembers on which fields responses under a primary key vary, as soon as a head says so.
@@ -117,7 +141,7 @@ impl Store {
         let _step = self.commit_lock(&key);
         if let Some(Entry::Response(current)) = self.memory.lookup(&key) {
             let order = |r: &StoredResponse| (r.fill_pos(), r.freshness().response_time());
-            if current.is_live(primary, &self.ledger) && order(&current) > order(stored) {
+            if current.is_live(&self.ledger) && order(&current) > order(stored) {
                 self.metrics.admission("superseded");
                 return Commit::Superseded;
             }
@@ -137,9 +161,10 @@ impl Store {
     }
 
     /// Everything stored under this URL, in all variants, is gone.
-    pub fn invalidate(&self, primary: &CacheKey) {
-        self.ledger.invalidate(primary);
+    pub fn invalidate(&self, primary: &CacheKey) -> Invalidated {
+        let invalidated = self.ledger.invalidate(url_of(primary));
         self.memory.remove(primary);
+        invalidated
     }
 
     fn commit_lock(&self, key: &CacheKey) -> parking_lot::MutexGuard<'_, ()> {

@@ -74,6 +74,12 @@ families! {
     store_admissions: IntCounterVec = "littoral_store_admissions_total" ["tier", "outcome"];
     /// The position in the purge log up to which everything is applied.
     purge_applied_seq: IntGauge = "littoral_purge_applied_seq" [];
+    /// Things that purges named, by kind and by what becomes of what they name.
+    purges: IntCounterVec = "littoral_purges_total" ["kind", "mode"];
+    /// Seconds from the acceptance of a purge until it was on disk and in force.
+    purge_seconds: Histogram = "littoral_purge_apply_seconds" [];
+    /// Stored responses that were taken out because they had been purged.
+    reclaimed: IntCounter = "littoral_store_reclaimed_total" [];
     /// Access-log records that were lost because their target did not take them.
     access_log_dropped: IntCounter = "littoral_access_log_dropped_total" [];
     /// Always 1; the labels say which build this is.
@@ -233,6 +239,21 @@ impl Metrics {
         }
     }
 
+    /// Counts something a purge named.
+    pub fn purged(&self, kind: &str, mode: &str) {
+        self.families.purges.with_label_values(&[kind, mode]).inc();
+    }
+
+    /// Observes the seconds a purge took.
+    pub fn purge_applied(&self, seconds: f64) {
+        self.families.purge_seconds.observe(seconds);
+    }
+
+    /// Counts stored responses that were taken out because they had been purged.
+    pub fn reclaimed(&self, count: u64) {
+        self.families.reclaimed.inc_by(count);
+    }
+
     /// A configuration is in force.
     pub fn configured(&self, version: u64) {
         self.families.config_version.set(i64::try_from(version).unwrap_or(i64::MAX));
@@ -387,6 +408,9 @@ mod tests {
         metrics.fill_waiters.inc();
         metrics.store_evictions.inc();
         metrics.admission("stored");
+        metrics.purged("tag", "delete");
+        metrics.purge_applied(0.002);
+        metrics.reclaimed(3);
         metrics.access_log_dropped.inc();
         metrics.encode(&Levels { store_bytes: 7, store_objects: 3, fill_bytes: 5, purge_applied_seq: 9 })
     }

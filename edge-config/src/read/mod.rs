@@ -273,21 +273,7 @@ impl<'t> Table<'t> {
         let Some(value) = self.value(key) else {
             return choices.iter().find(|(word, _)| Some(*word) == key.default).map(|(_, choice)| *choice);
         };
-        let Some(text) = value.as_str() else {
-            reader.wrong_kind(key, value, "a string");
-            return None;
-        };
-        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
-        if found.is_none() {
-            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            let known = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-            let help = match closest(text, words.into_iter()) {
-                Some(word) => format!("did you mean \"{word}\"? known: {known}"),
-                None => format!("known: {known}"),
-            };
-            reader.wrong(&value.span(), format_args!("`{}` does not know \"{text}\"", key.name), "not known", help);
-        }
-        found
+        reader.choice(key, value, choices)
     }
 
     /// One value or an array of them, each read by `item`.
@@ -376,6 +362,25 @@ impl Table<'_> {
 }
 
 impl Reader {
+    /// One of the words a key knows.
+    pub fn choice<T: Copy>(&mut self, key: &Key, value: Value<'_>, choices: &[(&str, T)]) -> Option<T> {
+        let Some(text) = value.as_str() else {
+            self.wrong_kind(key, value, "a string");
+            return None;
+        };
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
+        if found.is_none() {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            let known = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+            let help = match closest(text, words.into_iter()) {
+                Some(word) => format!("did you mean \"{word}\"? known: {known}"),
+                None => format!("known: {known}"),
+            };
+            self.wrong(&value.span(), format_args!("`{}` does not know \"{text}\"", key.name), "not known", help);
+        }
+        found
+    }
+
     /// A path as the file means it: from its own directory on.
     pub fn beside(&self, path: &Path) -> PathBuf {
         self.source.file.parent().map_or_else(|| path.to_owned(), |directory| directory.join(path))

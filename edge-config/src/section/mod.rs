@@ -6,6 +6,7 @@ pub mod group;
 pub mod limits;
 pub mod listener;
 pub mod origin;
+pub mod purge;
 pub mod rule;
 pub mod site;
 pub mod telemetry;

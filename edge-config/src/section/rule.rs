@@ -108,6 +108,10 @@ pub struct Then {
     pub cache: Option<bool>,
     /// The edge's freshness lifetime, in place of what the response says.
     pub ttl: Option<Duration>,
+    /// The longest lifetime at the edge.
+    pub ttl_max: Option<Duration>,
+    /// Surrogate keys added to those of the response.
+    pub surrogate_key: Vec<String>,
     /// The lifetime that is left for browsers.
     pub browser_ttl: Option<Duration>,
     pub stale_while_revalidate: Option<Duration>,
@@ -176,6 +180,10 @@ section! {
         /// The edge's freshness lifetime, in place of what the response says. It does not override no-store, private and
         /// the safety about Set-Cookie. It is for every status, errors too: `response` in `when` leaves them out.
         TTL = "ttl": Kind::Duration;
+        /// The longest lifetime at the edge, whatever gives it, `ttl` of this or another rule included.
+        TTL_MAX = "ttl_max": Kind::Duration;
+        /// Surrogate keys added to those of the response.
+        SURROGATE_KEY = "surrogate_key": Kind::Many(&Kind::Text("a key without white space and commas"));
         /// The lifetime that is left for browsers, for every status: Cache-Control is replaced, unless it says no-store or
         /// private. "0s" has them ask every time.
         BROWSER_TTL = "browser_ttl": Kind::Duration;
@@ -191,6 +199,9 @@ section! {
         SET_RESPONSE = "set_response": Kind::Map(&Kind::Text("a field value"));
     }
 }
+
+/// The longest surrogate key.
+const SURROGATE_KEY_BYTES_MAX: usize = 1024;
 
 /// Fields whose meaning is the node's or the protocol's own.
 const PROTECTED: [&str; 14] = [
@@ -324,6 +335,7 @@ impl Then {
         let mut time = |key| table.parsed::<Duration>(reader, key).map(|time| time.value);
         let mut then = Self {
             ttl: time(&TTL),
+            ttl_max: time(&TTL_MAX),
             browser_ttl: time(&BROWSER_TTL),
             stale_while_revalidate: time(&STALE_WHILE_REVALIDATE),
             stale_if_error: time(&STALE_IF_ERROR),
@@ -335,6 +347,7 @@ impl Then {
             let name = reader.parse::<String>(&STRIP_RESPONSE, value)?;
             own_field(reader, &STRIP_RESPONSE, &name.value, &name.span)
         });
+        then.surrogate_key = table.many(reader, &SURROGATE_KEY, |reader, value| surrogate_key(reader, value));
         then.set_response = fields_to_set(&table, reader);
         if let Some(value) = table.value(&IGNORE_QUERY).filter(|_| for_responses) {
             let message = "`ignore_query` in a rule for responses: the request has been made by then";
@@ -346,6 +359,18 @@ impl Then {
         table.finish(reader);
         then
     }
+}
+
+fn surrogate_key(reader: &mut Reader, value: Value<'_>) -> Option<String> {
+    let key = reader.parse::<String>(&SURROGATE_KEY, value)?;
+    let separates = |byte: u8| byte.is_ascii_whitespace() || byte.is_ascii_control() || byte == b',';
+    if key.value.is_empty() || key.value.len() > SURROGATE_KEY_BYTES_MAX || key.value.bytes().any(separates) {
+        let message = format!("\"{}\" is not a surrogate key", key.value);
+        let label = "empty, too long, or with what separates keys";
+        reader.wrong(&key.span, message, label, SURROGATE_KEY.summary());
+        return None;
+    }
+    Some(key.value)
 }
 
 fn fields_to_set(table: &Table<'_>, reader: &mut Reader) -> Vec<(String, String)> {

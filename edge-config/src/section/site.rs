@@ -28,6 +28,12 @@ pub struct Site {
     pub trusted_clients: Vec<Network>,
     /// Whether clients are told what the cache did. Default: yes.
     pub cache_status: bool,
+    /// Whether clients see the fields that carry surrogate keys. Default: no.
+    pub keep_surrogate_keys: bool,
+    /// Whether what contradicts its path's extension is kept out of the store. Default: yes.
+    pub deception_armour: bool,
+    /// Whether `No-Vary-Search` of the origin is honoured. Default: no.
+    pub no_vary_search: bool,
     /// Whether requests in the clear are redirected to HTTPS. Default: no.
     pub https_only: bool,
     /// Bodies for answers of the node's own; the first that covers a status.
@@ -70,6 +76,9 @@ impl Site {
             get_body: GetBody::default(),
             trusted_clients: Vec::new(),
             cache_status: true,
+            keep_surrogate_keys: false,
+            deception_armour: true,
+            no_vary_search: false,
             https_only: false,
             error_pages: Vec::new(),
         }
@@ -168,6 +177,14 @@ section! {
         TRUST = "trust": Kind::Many(&Kind::Text("an address range, as in \"10.0.0.0/8\""));
         /// Whether clients are told in Cache-Status what the cache did.
         CACHE_STATUS = "cache_status": Kind::Boolean, "true";
+        /// Surrogate-Key, Cache-Tag, Edge-Cache-Tag and Cache-Groups of the origin: "strip" takes them out of what clients
+        /// get, "keep" leaves them in. What is purged by them is the same.
+        SURROGATE_KEYS = "surrogate_keys": Kind::Choice(&["strip", "keep"]), "strip";
+        /// Whether a response is kept out of the store that is something else than its path's extension says: a page
+        /// under the name of a stylesheet, script, image or font is somebody's own page that a link made look public.
+        DECEPTION_ARMOUR = "deception_armour": Kind::Boolean, "true";
+        /// Whether the origin's No-Vary-Search is honoured: query parameters it names make no difference to what is stored.
+        NO_VARY_SEARCH = "no_vary_search": Kind::Boolean, "false";
         /// Whether requests in the clear are redirected to HTTPS.
         HTTPS_ONLY = "https_only": Kind::Boolean, "false";
         /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
@@ -274,6 +291,11 @@ impl Site {
             get_body: table.choice(reader, &GET_BODY, &get_body).unwrap_or_default(),
             trusted_clients: table.many(reader, &TRUST, network),
             cache_status: table.boolean(reader, &CACHE_STATUS).unwrap_or(true),
+            keep_surrogate_keys: table
+                .choice(reader, &SURROGATE_KEYS, &[("strip", false), ("keep", true)])
+                .unwrap_or(false),
+            deception_armour: table.boolean(reader, &DECEPTION_ARMOUR).unwrap_or(true),
+            no_vary_search: table.boolean(reader, &NO_VARY_SEARCH).unwrap_or(false),
             https_only: table.boolean(reader, &HTTPS_ONLY).unwrap_or(false),
             error_pages: error_pages(&table, reader),
         };

@@ -7,14 +7,18 @@ use edge_config::section::limits::Limits;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
 
+use super::kept::Kept;
+use crate::clock;
 use crate::front::gate::{Forwarding, Framing, Keep, write_forward_fields};
 use crate::front::log::Seen;
 use crate::origin::Failure;
 use crate::origin::group::{Choice, Member};
+use crate::purge::position::Position;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::fields::Fields;
+use crate::semantics::time::UnixMs;
 use crate::telemetry::metrics::Metrics;
 
 /// What the proxy does not see of a request, and what it says about it.
@@ -27,6 +31,13 @@ pub(super) struct Passed {
     pub(super) method: String,
     pub(super) host: Vec<u8>,
     pub(super) target: Vec<u8>,
+    /// The field lines of the request.
+    pub(super) fields: Vec<u8>,
+    /// What the node knew of purges when the request began, and when that was.
+    pub(super) began: Position,
+    pub(super) request_time: UnixMs,
+    /// The answer, where it is kept.
+    pub(super) kept: Mutex<Option<Kept>>,
     pub(super) wants_trailers: bool,
     pub(super) reason: Reason,
     pub(super) result: Mutex<PassResult>,
@@ -52,7 +63,13 @@ pub(super) struct Asked {
 }
 
 impl Passed {
-    pub(super) fn new(seen: &Seen<'_>, site: &Arc<Site>, matched: Option<&Matched>, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(
+        seen: &Seen<'_>,
+        site: &Arc<Site>,
+        matched: Option<&Matched>,
+        limits: Limits,
+        began: Position,
+    ) -> Arc<Self> {
         let head = seen.head;
         Arc::new(Self {
             site: site.clone(),
@@ -63,6 +80,10 @@ impl Passed {
             host: head.host.to_vec(),
             wants_trailers: head.fields.first("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers")),
             target: head.target.to_vec(),
+            fields: head.fields.as_bytes().to_vec(),
+            began,
+            request_time: clock::wall(),
+            kept: Mutex::default(),
             reason: match (head.asks_for_websocket(), head.method.is_safe()) {
                 (true, _) => Reason::PassUpgrade,
                 (false, true) if matches!(head.method.as_str(), "GET" | "HEAD") => Reason::RequestBody,

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NONE: ResponseDirectives = ResponseDirectives {
+    lifetime_max: None,
     stale_by_rule: false,
     targeted: false,
     no_store: false,

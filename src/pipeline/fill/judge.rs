@@ -1,0 +1,165 @@
+//! What becomes of an answer, judged by its head: may it be stored, under which conditions, and is there room.
+
+use std::sync::Arc;
+
+use crate::pipeline::Pipeline;
+use crate::pipeline::edits::{remove, without, without_withheld};
+use crate::pipeline::ruled::Ruled;
+use crate::purge::ledger::Ledger;
+use crate::purge::selector::{Named, OwnedSelectors};
+use crate::routing::Site;
+use crate::routing::rule::Matched;
+use crate::semantics::cache_status::Reason;
+use crate::semantics::deception::contradicts;
+use crate::semantics::directives::{RequestDirectives, ResponseDirectives};
+use crate::semantics::fields::Fields;
+use crate::semantics::reuse::{self, may_serve_on_error};
+use crate::semantics::storable::{NotStored, RequestFacts, storable};
+use crate::semantics::surrogate::{self, Kind, surrogate_keys};
+use crate::semantics::time::UnixMs;
+use crate::semantics::vary::{Vary, selecting_key};
+use crate::store::budget::Reservation;
+use crate::store::fill::{Selecting, Sharing};
+use crate::store::record::{Browser, StoredResponse};
+
+/// What an answer is judged with.
+pub struct Judge<'a> {
+    pub site: &'a Site,
+    /// The rules of the site that match the request.
+    pub matched: Option<&'a Matched>,
+    /// The field lines of the request: what a `Vary` selects by.
+    pub selecting: &'a [u8],
+    /// What the answer will be purged by, its surrogate keys apart.
+    pub selectors: &'a OwnedSelectors,
+    /// The stored response it is to renew or replace.
+    pub stale: Option<&'a Arc<StoredResponse>>,
+}
+
+/// A head that has been judged.
+pub struct Head {
+    pub status: u16,
+    pub fields: Vec<u8>,
+    /// What is stored where `no-cache="field"` withholds fields from everybody but this request's client.
+    pub withheld: Option<Vec<u8>>,
+    pub sharing: Sharing,
+    /// Room for the body while it arrives; none: it is not kept.
+    pub reservation: Option<Reservation>,
+    /// What caches behind us said.
+    pub upstream_status: Option<Box<[u8]>>,
+    pub browser: Option<Browser>,
+}
+
+impl Judge<'_> {
+    /// A rule keeps the request from the store: its answer is neither stored nor says anything about what is.
+    pub fn bypasses(&self) -> bool {
+        self.matched.is_some_and(|matched| matched.bypass)
+    }
+
+    /// Judges a head. `length`: of the body, if it was said.
+    pub fn head(
+        &self,
+        pipeline: &Pipeline,
+        status: u16,
+        mut fields: Vec<u8>,
+        length: Option<u64>,
+        facts: &RequestFacts,
+    ) -> Head {
+        let ruled = Ruled::apply(self.site, self.matched, status, &mut fields);
+        let directives = ruled.directives(ResponseDirectives::parse(Fields::new(&fields)));
+        let selectors = self.with_keys(&pipeline.store.ledger, &ruled, &mut fields);
+        let mut reservation = pipeline.store.budget.fills.reservation();
+        let storable = match self.bypasses() {
+            true => Err(Reason::Rule),
+            false => storable(facts, status, Fields::new(&fields), &directives, self.site.set_cookie)
+                .map_err(NotStored::reason),
+        };
+        let verdict = storable.and_then(|freshness| match length {
+            _ if ruled.forbids() => Err(Reason::Rule),
+            _ if self.is_deceived(Fields::new(&fields)) => Err(Reason::ContentTypeMismatch),
+            _ if ruled.gives_lifetime() && self.has_better_than(pipeline, status, facts.response_time) => {
+                Err(Reason::OriginError)
+            }
+            Some(length) if length > pipeline.store.memory.object_bytes_max() => {
+                pipeline.metrics.admission("too-large");
+                Err(Reason::TooLarge)
+            }
+            Some(length) if !reservation.grow(length) => {
+                pipeline.metrics.admission("memory-full");
+                Err(Reason::MemoryFull)
+            }
+            _ => Ok((freshness, selectors?)),
+        });
+        // Before what names these fields may be taken out.
+        let mut withheld = directives.no_cache_fields.then(|| without_withheld(&fields, &directives));
+        if let Some(withheld) = &mut withheld {
+            ruled.browser(&directives, withheld);
+        }
+        let browser = ruled.browser(&directives, &mut fields);
+        match verdict {
+            Ok((freshness, selectors)) => {
+                let selecting = self.selecting(Fields::new(&fields));
+                remove(&mut fields, "age");
+                let sharing = Sharing::Stored { freshness, selecting, selectors: Arc::new(selectors) };
+                let reservation = Some(reservation);
+                Head { status, fields, withheld, sharing, reservation, upstream_status: None, browser }
+            }
+            Err(reason) => {
+                let sharing = Sharing::NotStored(reason);
+                Head { status, fields, withheld: None, sharing, reservation: None, upstream_status: None, browser }
+            }
+        }
+    }
+
+    /// What the answer is purged by. The fields that say so are for us; a site may want them passed on.
+    ///
+    /// # Errors
+    /// It has more surrogate keys than are stored with one response.
+    pub fn with_keys(
+        &self,
+        ledger: &Ledger,
+        ruled: &Ruled<'_>,
+        fields: &mut Vec<u8>,
+    ) -> Result<OwnedSelectors, Reason> {
+        let mut selectors = self.selectors.clone();
+        let keys = surrogate_keys(Fields::new(fields)).map_err(|_| Reason::TagsOverLimit).map(|keys| {
+            for key in keys {
+                // The operator purges groups as any key; the origin invalidates those of its own host.
+                selectors.add_key(ledger.name(Named::Key, &key.value));
+                if key.kind == Kind::Group {
+                    selectors.add_group(group_number(ledger, selectors.host, &key.value));
+                }
+            }
+            ruled.surrogate_keys().for_each(|key| selectors.add_key(ledger.name(Named::Key, key.as_bytes())));
+        });
+        if !self.site.keep_surrogate_keys {
+            *fields = without(fields, &surrogate::FIELDS);
+        }
+        keys.map(|()| selectors)
+    }
+
+    /// What a `Vary` selects the answer by.
+    pub fn selecting(&self, response: Fields<'_>) -> Option<Selecting> {
+        let Vary::On(names) = Vary::of(response) else { return None };
+        let mut values = Vec::with_capacity(128);
+        selecting_key(names.iter().map(AsRef::as_ref), Fields::new(self.selecting), &mut values);
+        Some(Selecting { names, values })
+    }
+
+    /// Whether the answer is something else than its path makes believe: somebody's page under the name of an image.
+    fn is_deceived(&self, response: Fields<'_>) -> bool {
+        self.site.deception_armour && contradicts(&self.selectors.path, response.first("content-type"))
+    }
+
+    /// Whether this answer is an error that the response to renew may stand in for. A rule's lifetime is for all answers,
+    /// but one bad moment of an origin must not take the place of what `stale-if-error` keeps for it.
+    fn has_better_than(&self, pipeline: &Pipeline, status: u16, now: UnixMs) -> bool {
+        let left = self.stale.and_then(|stale| stale.judge(&pipeline.store.ledger).ok());
+        left.zip(reuse::Failure::of_status(status))
+            .is_some_and(|(freshness, error)| may_serve_on_error(&RequestDirectives::NONE, &freshness, now, error))
+    }
+}
+
+/// The number of a cache group (RFC 9875 section 2.1: groups are of one origin).
+pub fn group_number(ledger: &Ledger, host: u32, group: &[u8]) -> u32 {
+    ledger.name(Named::Group, &[&host.to_le_bytes(), group].concat())
+}

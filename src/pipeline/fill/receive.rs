@@ -1,0 +1,209 @@
+//! An answer between its head and its end: kept for the store, passed on, or both.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use edge_config::section::limits::CHUNK_BYTES;
+
+use super::judge::Head;
+use super::{Job, is_the_requests};
+use crate::origin::{Failure, OriginBody};
+use crate::pipeline::Pipeline;
+use crate::purge::position::Position;
+use crate::purge::selector::OwnedSelectors;
+use crate::semantics::cache_status::Reason;
+use crate::semantics::reuse::Freshness;
+use crate::store::collector::Collector;
+use crate::store::fill::{FillHead, Room, Selecting, Sharing};
+use crate::store::marks::Mark;
+use crate::store::record::{Browser, Parts, StoredResponse, has_content_length};
+
+/// A response between its head and its end.
+pub(super) struct Receiving<'a> {
+    pub(super) job: &'a Job,
+    pub(super) pipeline: &'a Pipeline,
+    /// The head, until it is published: a body that is there at once is published together with it.
+    pub(super) unpublished: Option<Head>,
+    pub(super) held: Vec<Bytes>,
+    /// The body that is being kept, and what it takes to store it.
+    pub(super) body: Option<Keeping>,
+    pub(super) length: Option<u64>,
+    /// The fill's position, and so the record's.
+    pub(super) fill_pos: Position,
+    /// Connections that failed before this answer.
+    pub(super) retries: u32,
+    pub(super) origin: usize,
+}
+
+pub(super) struct Keeping {
+    collector: Collector,
+    status: u16,
+    fields: Vec<u8>,
+    freshness: Freshness,
+    selecting: Option<Selecting>,
+    selectors: Arc<OwnedSelectors>,
+    upstream_status: Option<Box<[u8]>>,
+    browser: Option<Browser>,
+}
+
+impl Receiving<'_> {
+    /// Publishes the head, and what has been held back; with the record if that is finished already.
+    pub(super) fn publish(&mut self, record: Option<Arc<StoredResponse>>) {
+        let Some(head) = self.unpublished.take() else { return };
+        let Head { status, fields, withheld, sharing, reservation, upstream_status, browser } = head;
+        if let Sharing::NotStored(reason) = &sharing {
+            self.not_shared(status, *reason);
+        }
+        if let Sharing::Stored { freshness, selecting, selectors } = &sharing {
+            let selecting = selecting.as_ref().map(|s| Selecting { names: s.names.clone(), values: s.values.clone() });
+            if let Some(selecting) = &selecting {
+                self.pipeline.store.note_variants(&self.job.primary, &selecting.names);
+            }
+            if record.is_none() {
+                let stored_fields = withheld.unwrap_or_else(|| fields.clone());
+                self.body = Some(Keeping {
+                    collector: Collector::default(),
+                    status,
+                    fields: stored_fields,
+                    freshness: *freshness,
+                    selecting,
+                    selectors: selectors.clone(),
+                    upstream_status: upstream_status.clone(),
+                    browser: browser.clone(),
+                });
+            }
+        }
+        let head = FillHead {
+            status,
+            fields: fields.into_boxed_slice(),
+            upstream_status,
+            length: self.length,
+            sharing,
+            origin_status: status,
+            retries: self.retries,
+            origin: self.origin,
+            browser_ttl: browser.map(|browser| browser.ttl),
+            record,
+        };
+        let room = match (reservation, head.record.is_some()) {
+            (_, true) => Room::Nothing,
+            (Some(reservation), false) => Room::Keep(reservation),
+            (None, false) => Room::Pass(self.pipeline.store.budget.fills.reservation()),
+        };
+        self.job.fill.publish_head(head, room);
+        for piece in std::mem::take(&mut self.held) {
+            self.accept(piece);
+        }
+    }
+
+    /// The answer is for one request alone: the others are released, and the next ones do not queue.
+    fn not_shared(&self, status: u16, reason: Reason) {
+        self.pipeline.coalesce.leave(&self.job.fill);
+        if status >= 500 || is_the_requests(reason) || self.job.judge().bypasses() {
+            return;
+        }
+        if self.job.shared {
+            self.pipeline.store.marks.set(self.job.primary, Mark { fill_pos: self.job.fill.fill_pos, reason });
+        }
+        // A whole answer that must not be stored takes the place of one that was.
+        if self.job.origin_request.method == "GET" && !matches!(status, 206 | 304 | 416) {
+            self.pipeline.store.supersede(&self.job.primary);
+        }
+    }
+
+    pub(super) fn accept(&mut self, piece: Bytes) {
+        if self.unpublished.is_some() {
+            self.held.push(piece);
+            let held: usize = self.held.iter().map(Bytes::len).sum();
+            if held > CHUNK_BYTES {
+                self.publish(None);
+            }
+            return;
+        }
+        if let Some(body) = &self.body
+            && self.length.is_none()
+        {
+            let total = body.collector.length() + piece.len() as u64;
+            let fits = total <= self.pipeline.store.memory.object_bytes_max();
+            if !fits || !self.job.fill.reserve(piece.len() as u64) {
+                self.pipeline.metrics.admission(if fits { "memory-full" } else { "too-large" });
+                self.pipeline.coalesce.leave(&self.job.fill);
+                self.job.fill.stop_keeping();
+                self.body = None;
+            }
+        }
+        self.job.fill.push(piece.clone());
+        if let Some((chunk, rest)) = self.body.as_mut().and_then(|body| body.collector.push(piece)) {
+            self.job.fill.seal(chunk, rest);
+        }
+    }
+
+    /// The body is complete: the record is committed before anybody is told.
+    pub(super) fn finish(mut self) {
+        if let Some(head) = &self.unpublished {
+            let record = match &head.sharing {
+                Sharing::Stored { freshness, selecting, selectors } => {
+                    let fields = head.withheld.as_deref().unwrap_or(&head.fields);
+                    let parts = Parts {
+                        status: head.status,
+                        fields,
+                        freshness: *freshness,
+                        fill_pos: self.fill_pos,
+                        upstream_status: head.upstream_status.as_deref(),
+                        browser: head.browser.as_ref(),
+                        selectors: selectors.get(),
+                    };
+                    let record = self.commit(&parts, selecting.as_ref(), &self.held);
+                    // This request's own client gets the fields that are withheld from the others.
+                    head.withheld.is_none().then_some(record)
+                }
+                Sharing::NotStored(_) => None,
+            };
+            let head_status = head.status;
+            // A body that is there completely has a length, said or not; the answer to HEAD keeps what was said.
+            if self.job.origin_request.method == "GET" && has_content_length(head_status) {
+                self.length = Some(self.held.iter().map(|piece| piece.len() as u64).sum());
+            }
+            if record.is_some() {
+                self.held.clear();
+            }
+            self.publish(record);
+            return;
+        }
+        if let Some(body) = self.body.take() {
+            let pieces = body.collector.finish();
+            let parts = Parts {
+                status: body.status,
+                fields: &body.fields,
+                freshness: body.freshness,
+                fill_pos: self.fill_pos,
+                upstream_status: body.upstream_status.as_deref(),
+                browser: body.browser.as_ref(),
+                selectors: body.selectors.get(),
+            };
+            self.commit(&parts, body.selecting.as_ref(), &pieces);
+        }
+    }
+
+    fn commit(&self, parts: &Parts<'_>, selecting: Option<&Selecting>, body: &[Bytes]) -> Arc<StoredResponse> {
+        let record = Arc::new(StoredResponse::new(parts, body));
+        self.pipeline.store.commit(&self.job.primary, selecting, &record);
+        record
+    }
+}
+
+/// The next piece; if it is not there yet, `waiting` runs once before the wait.
+pub(super) async fn next_or_else(body: &mut dyn OriginBody, waiting: impl FnOnce()) -> Result<Option<Bytes>, Failure> {
+    let mut next: Pin<Box<_>> = body.next();
+    let at_once = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+    match at_once {
+        Poll::Ready(piece) => piece,
+        Poll::Pending => {
+            waiting();
+            next.await
+        }
+    }
+}
