@@ -87,6 +87,36 @@ pub fn reload(admin: &AdminAddress) -> Result<Value, AskError> {
     ask(&Method::POST, admin, "/v1/config/reload", None)
 }
 
+/// Asks a node what would become of a request.
+///
+/// # Errors
+/// It does not answer, or it is no request.
+pub fn explain(
+    admin: &AdminAddress,
+    url: &str,
+    method: &str,
+    headers: &[String],
+    client: Option<std::net::IpAddr>,
+) -> Result<Value, AskError> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("url", url).append_pair("method", method);
+    headers.iter().for_each(|header| _ = query.append_pair("header", header));
+    if let Some(client) = client {
+        query.append_pair("client", &client.to_string());
+    }
+    ask(&Method::GET, admin, &format!("/v1/explain?{}", query.finish()), None)
+}
+
+/// What [`explain`] gives, for people.
+pub fn explained_in_words(answer: &Value) -> String {
+    let sentences = answer.get("sentences").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut lines: Vec<&str> = sentences.iter().filter_map(Value::as_str).collect();
+    let status = answer.get("cache_status").and_then(Value::as_str).unwrap_or_default();
+    let status = format!("Cache-Status: {status}");
+    lines.push(&status);
+    lines.join("\n")
+}
+
 /// Has a node purge.
 ///
 /// # Errors

@@ -56,6 +56,26 @@ pub enum Command {
     },
     /// Purge what a node has stored; when it returns, nothing of it is served any more
     Purge(Box<PurgeArgs>),
+    /// Say what would become of a request to a node, and why
+    Explain {
+        /// The URL, as a client would ask for it
+        #[arg(value_name = "URL")]
+        url: String,
+        /// A field of the request, as in curl; may be repeated
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+        headers: Vec<String>,
+        /// The method
+        #[arg(short = 'X', long, value_name = "METHOD", default_value = "GET")]
+        method: String,
+        /// The address of the client, for rules that look at it
+        #[arg(long, value_name = "ADDR")]
+        client: Option<std::net::IpAddr>,
+        #[command(flatten)]
+        admin: AdminAddress,
+        /// JSON, as the admin API gives it
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a token for the admin API: prints it, and the line for the configuration
     Token {
         /// What it is called in receipts

@@ -55,6 +55,11 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             println!("{}", if purge.json { receipt.to_string() } else { ask::purged_in_words(&receipt) });
             Ok(())
         }
+        Command::Explain { url, headers, method, client, admin, json } => {
+            let answer = ask::explain(&admin, &url, &method, &headers, client).map_err(asked)?;
+            println!("{}", if json { answer.to_string() } else { ask::explained_in_words(&answer) });
+            Ok(())
+        }
         Command::Token { name, sites, verbs } => {
             let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
             let told = ask::token(&name, &sites, &verbs);

@@ -9,6 +9,7 @@
 //! | `GET /v1/stat` | JSON: what the node does now, in short |
 //! | `POST /v1/purge` | purges what the JSON names: 200 with a receipt; [`purge::PurgeRequest`] |
 //! | `GET /v1/purges/{id}` | the receipt of a purge, and how far each node is |
+//! | `GET /v1/explain?url=URL` | what would become of a request; `method`, `header` and `client` may be said too |
 //! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
@@ -17,6 +18,7 @@
 //! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`].
 
 pub mod access;
+pub mod explain;
 pub mod openapi;
 pub mod purge;
 
@@ -35,6 +37,7 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use self::access::{Access, Caller, Denied};
+use self::explain::Question;
 use self::purge::{BODY_BYTES_MAX, LogPlace, NodePlace, PurgeRequest, Receipt, Refused, Wrong, cost, read_wait};
 use crate::clock;
 use crate::pipeline::Pipeline;
@@ -48,7 +51,7 @@ use crate::telemetry::metrics::Levels;
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "/livez",
     "/readyz",
     "/currentz",
@@ -56,6 +59,7 @@ const PATHS: [&str; 11] = [
     "/v1/stat",
     "/v1/purge",
     "/v1/purges/{id}",
+    "/v1/explain",
     "/v1/openapi.json",
     "/v1/config/reload",
     "/v1/drain",
@@ -83,6 +87,12 @@ pub trait Operate: Send + Sync {
 
     /// How many selectors a site may purge in a second.
     fn purge_rate(&self) -> u32;
+
+    /// What would become of a request.
+    ///
+    /// # Errors
+    /// It is no request that a client could send.
+    fn explain(&self, question: &Question) -> Result<Value, String>;
 
     /// What the node is and does.
     fn describe(&self) -> Value;
@@ -304,6 +314,20 @@ impl Admin {
         }
     }
 
+    fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
+        let caller = self.caller(session, Verb::Explain)?;
+        let question = Question::read(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+        let snapshot = self.node.snapshot();
+        let site = snapshot.site(question.host.as_bytes());
+        if !site.map_or(caller.may_everything(), |site| caller.may(&site.name)) {
+            return Err(Reply::error(StatusCode::FORBIDDEN, "the token is not for this"));
+        }
+        let explained = self.node.explain(&question);
+        explained
+            .map(|answer| Reply::json(StatusCode::OK, &answer))
+            .map_err(|refusal| Reply::error(StatusCode::BAD_REQUEST, refusal))
+    }
+
     fn find(&self, session: &ServerSession, id: &str) -> Result<Reply, Reply> {
         let caller = self.caller(session, Verb::Purge)?;
         let unknown = || Reply::error(StatusCode::NOT_FOUND, "no purge of that id is known");
@@ -326,6 +350,7 @@ impl Admin {
             ("/v1/stat", &Method::GET) => {
                 self.caller(session, Verb::Operate).map(|_| Reply::json(StatusCode::OK, &self.stat()))
             }
+            ("/v1/explain", &Method::GET) => self.explain(session, query),
             ("/v1/purge", &Method::POST) => self.purge(session, query).await,
             (path, &Method::GET) if path.starts_with("/v1/purges/") => {
                 self.find(session, path.trim_start_matches("/v1/purges/"))

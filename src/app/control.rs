@@ -15,9 +15,11 @@ use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::Source;
 use crate::admin::Operate;
 use crate::admin::access::Access;
+use crate::admin::explain::Question;
 use crate::clock;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
+use crate::front::{self, Front};
 use crate::origin::group::{Member, Origins};
 use crate::routing::{Site, Snapshot, Snapshots};
 
@@ -27,6 +29,7 @@ pub struct Control {
     /// The configuration in force. Held while another is put in its place: reloads come one after the other.
     current: Mutex<Config>,
     snapshots: Arc<Snapshots>,
+    front: Arc<Front>,
     registry: Arc<Registry>,
     tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
@@ -52,8 +55,7 @@ impl Control {
     pub fn new(
         source: Source,
         config: Config,
-        snapshots: Arc<Snapshots>,
-        registry: Arc<Registry>,
+        front: Arc<Front>,
         tls: Option<Arc<Tls>>,
         tickets: TicketKeys,
         origins: Arc<Origins>,
@@ -64,8 +66,9 @@ impl Control {
             purge_rate: AtomicU32::new(config.purge.rate),
             source,
             current: Mutex::new(config),
-            snapshots,
-            registry,
+            snapshots: front.snapshots.clone(),
+            registry: front.registry.clone(),
+            front,
             tls,
             tickets,
             origins,
@@ -231,6 +234,13 @@ impl Operate for Control {
 
     fn purge_rate(&self) -> u32 {
         self.purge_rate.load(Ordering::Relaxed)
+    }
+
+    fn explain(&self, question: &Question) -> Result<Value, String> {
+        let Question { method, scheme, host, target, fields, client } = question.clone();
+        let question = front::explain::Question { method, scheme, host, target, fields, client };
+        let answer = self.front.explain(&question).map_err(|refusal| refusal.sentence().to_owned())?;
+        serde_json::to_value(answer).map_err(|error| error.to_string())
     }
 
     fn tell(&self) {

@@ -84,8 +84,8 @@ impl Node {
         let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
         let front = Arc::new(Front {
             pipeline: pipeline.clone(),
-            snapshots: snapshots.clone(),
-            registry: registry.clone(),
+            snapshots,
+            registry,
             pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics, node),
         });
@@ -94,8 +94,7 @@ impl Node {
             true => None,
             false => Some(Tls::new(tls_settings(&config, &tickets)?)),
         };
-        let control =
-            Arc::new(Control::new(source, config.clone(), snapshots, registry, tls.clone(), tickets, origins));
+        let control = Arc::new(Control::new(source, config.clone(), front.clone(), tls.clone(), tickets, origins));
         let reclaimer = Reclaimer::start(pipeline.clone()).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

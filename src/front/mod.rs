@@ -8,10 +8,12 @@
 //! - [`answer`], [`h1`]: HTTP/1, its answers and its connections.
 //! - [`mod@h2`] is HTTP/2.
 //! - [`pass`]: the pass path, Pingora's `HttpProxy`.
+//! - [`explain`]: what would become of a request.
 //! - [`log`]: a request's log record and metrics.
 
 pub mod answer;
 pub mod connection;
+pub mod explain;
 pub mod gate;
 pub mod h1;
 pub mod h2;

@@ -86,6 +86,15 @@ impl Member {
         }
     }
 
+    /// A lower tier is asked when none of a higher one is up; 1 is the highest.
+    pub fn tier(&self) -> u8 {
+        self.config.tier
+    }
+
+    pub fn weight(&self) -> u32 {
+        self.config.weight
+    }
+
     /// A request was answered.
     pub fn succeeded(&self, metrics: &Metrics) {
         let mut state = self.state.lock();

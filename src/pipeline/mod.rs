@@ -8,12 +8,14 @@
 //! - [`fill`]: the fill machine.
 //! - [`ruled`]: what the rules of a site do to a response.
 //! - [`edits`]: changes to field lines on their way into the store.
+//! - [`explain`]: what would become of a request.
 //! - [`failure`]: answers of our own.
 
 pub mod coalesce;
 pub mod decide;
 pub mod deliver;
 pub mod edits;
+pub mod explain;
 pub mod failure;
 pub mod fetch;
 pub mod fill;

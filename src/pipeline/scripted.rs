@@ -1,5 +1,7 @@
 //! What the rules of a site make of requests and answers, with an origin that does as it is told (test only).
 
+mod agreement;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -25,6 +27,7 @@ use crate::routing::rule::Facts;
 use crate::semantics::cache_key::KeyParts;
 use crate::semantics::directives::RequestDirectives;
 use crate::semantics::fields::Fields;
+use crate::semantics::time::UnixMs;
 use crate::store::Store;
 use crate::store::key::Keyer;
 use crate::store::record::StoredResponse;
@@ -183,6 +186,22 @@ impl Node {
     }
 
     fn ask(&self, method: Method, target: &str, fields: &str) -> Got {
+        self.with_request(method, target, fields, clock::wall(), |request| {
+            let mut got = Got::default();
+            let decision = self.pipeline.decide(request);
+            run(self.pipeline.answer(request, decision, &mut got)).expect("the client takes everything");
+            got
+        })
+    }
+
+    fn with_request<T>(
+        &self,
+        method: Method,
+        target: &str,
+        fields: &str,
+        now: UnixMs,
+        act: impl FnOnce(&Request<'_>) -> T,
+    ) -> T {
         let block: String = fields.split('\n').filter(|line| !line.is_empty()).map(|l| format!("{l}\r\n")).collect();
         let fields = Fields::new(block.as_bytes());
         let name = if method == Method::Get { "GET" } else { "HEAD" };
@@ -197,7 +216,7 @@ impl Node {
                 out.extend_from_slice(block.as_bytes());
             }
         };
-        let conditional = fields.contains("if-none-match") || fields.contains("if-match");
+        let conditional = ["if-none-match", "if-match", "if-modified-since"].iter().any(|name| fields.contains(name));
         let request = Request {
             site: &self.site,
             matched: matched.as_ref(),
@@ -210,13 +229,10 @@ impl Node {
             conditional,
             range: fields.contains("range"),
             authorization: fields.contains("authorization"),
-            now: clock::wall(),
+            now,
             forward: &forward,
         };
-        let mut got = Got::default();
-        let decision = self.pipeline.decide(&request);
-        run(self.pipeline.answer(&request, decision, &mut got)).expect("the client takes everything");
-        got
+        act(&request)
     }
 
     fn asked(&self) -> Vec<String> {

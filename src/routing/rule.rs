@@ -137,6 +137,11 @@ impl Rules {
         settings
     }
 
+    /// The rules that match, in order.
+    pub fn matching<'r>(&'r self, matched: &'r Matched) -> impl Iterator<Item = &'r Rule> {
+        matched.rules.iter().filter_map(|index| self.0.get(*index))
+    }
+
     fn thens(&self, matched: &Matched) -> impl Iterator<Item = &Then> {
         let rules = matched.rules.iter().filter_map(|index| self.0.get(*index));
         rules.map(|rule| &rule.then)

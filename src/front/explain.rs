@@ -1,0 +1,365 @@
+//! `GET /v1/explain`: what would become of a request, in sentences and for programs.
+//!
+//! The request is written as a client would send it and goes through the gate, the rules and the decision that a client's
+//! goes through; only nobody is asked, and nothing is answered.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::front::gate::{Refusal, Verdict, gate};
+use crate::front::log::Seen;
+use crate::front::request::{Routed, is_cached, pipeline_request, refusal};
+use crate::front::{Front, Peer};
+use crate::origin::group::Member;
+use crate::pipeline::explain::{Explanation, Stored};
+use crate::pipeline::request::Forwarded;
+use crate::routing::Site;
+use crate::routing::rule::Matched;
+use crate::semantics::cache_key::canonical_host;
+use crate::semantics::cache_status::{CacheStatus, Reason};
+use crate::semantics::http_date;
+
+/// What is asked about.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub method: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    pub host: String,
+    /// Path and query.
+    pub target: String,
+    /// `Name: value`, as a client would send them.
+    pub fields: Vec<String>,
+    pub client: IpAddr,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    /// `hit`, `hit-then-refresh`, `revalidate`, `fetch`, `nothing-stored`, `pass` or `refused`.
+    pub outcome: &'static str,
+    /// The status of the answer, where it is known before an origin is asked.
+    pub status: Option<u16>,
+    /// What `Cache-Status` would say, as far as it is known now.
+    pub cache_status: String,
+    /// The reason's token.
+    pub reason: Option<&'static str>,
+    pub site: Option<String>,
+    pub key: Option<Key>,
+    /// The rules that match the request, in order.
+    pub rules: Vec<RuleAt>,
+    pub stored: Option<StoredJson>,
+    /// The fields that select among what is stored for the URL, one set an entry.
+    pub vary: Vec<String>,
+    /// Why the last answer was not stored, where that is known.
+    pub last_not_stored: Option<&'static str>,
+    /// Who may be asked, in the order of the configuration.
+    pub origins: Vec<OriginAt>,
+    /// All of it in words.
+    pub sentences: Vec<String>,
+}
+
+/// What the response is stored under, and what that is made of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Key {
+    pub digest: String,
+    pub site: String,
+    pub scheme: &'static str,
+    pub host: String,
+    pub path_and_query: String,
+}
+
+/// A rule, and where it stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleAt {
+    pub file: String,
+    pub line: u32,
+    /// Whether it is looked at again when an origin has answered.
+    pub for_responses: bool,
+}
+
+/// What is stored.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoredJson {
+    pub tier: &'static str,
+    pub status: u16,
+    pub body_bytes: u64,
+    pub memory_bytes: usize,
+    pub age: u64,
+    pub lifetime: u64,
+    pub lifetime_source: &'static str,
+    pub ttl: i64,
+    pub response_time: String,
+    pub stale_while_revalidate: u64,
+    pub stale_if_error: u64,
+    pub must_revalidate: bool,
+    pub no_cache: bool,
+    pub purged_softly: bool,
+    pub etag: Option<String>,
+    pub last_modified: Option<String>,
+    pub surrogate_keys: usize,
+}
+
+/// An origin, and whether it is asked.
+#[derive(Clone, Debug, Serialize)]
+pub struct OriginAt {
+    pub origin: String,
+    pub state: &'static str,
+    pub tier: u8,
+    pub weight: u32,
+}
+
+impl Front {
+    /// Explains what would become of a request.
+    ///
+    /// # Errors
+    /// It is no request that a client could send.
+    pub fn explain(&self, question: &Question) -> Result<Answer, Refusal> {
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", question.method, question.target, question.host);
+        question.fields.iter().for_each(|field| {
+            head += field;
+            head += "\r\n";
+        });
+        head += "\r\n";
+        let head = match gate(head.as_bytes()) {
+            Verdict::Accepted(head) => head,
+            Verdict::Refused(refusal) => return Err(refusal),
+            Verdict::Incomplete => return Err(Refusal::MalformedTarget),
+        };
+        let snapshot = self.snapshots.load();
+        let site = snapshot.site(head.host);
+        let tls = (question.scheme == "https").then_some("TLSv1.3");
+        let peer = Peer { client: question.client, tls };
+        let seen = Seen { peer, site, head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
+        let Some(site) = site else { return Ok(Answer::short("refused", Some(421), Reason::UnknownHost, None)) };
+        if site.https_only && tls.is_none() {
+            return Ok(Answer::short("refused", Some(308), Reason::HttpsOnly, Some(site)));
+        }
+        if let Some((status, reason)) = refusal(&head, site) {
+            return Ok(Answer::short("refused", Some(status), reason, Some(site)));
+        }
+        let routed = Routed::new(&seen, site);
+        let mut answer = if is_cached(&head) {
+            let mut scratch = Vec::new();
+            let key = self.key(&seen, site, &routed, &mut scratch);
+            let forward = |_: Forwarded, _: &mut Vec<u8>| {};
+            let request = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward);
+            let explained = self.pipeline.explain(&request);
+            let mut answer = Answer::of(&explained, site);
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            answer.key = Some(Key {
+                digest: format!("{:032x}", key.as_u128()),
+                site: site.name.clone(),
+                scheme: peer.scheme(),
+                host: text(&canonical_host(head.host, peer.scheme())),
+                path_and_query: text(routed.target(&head)),
+            });
+            answer
+        } else {
+            let reason = match (head.asks_for_websocket(), head.framing.has_body()) {
+                (true, _) => Reason::PassUpgrade,
+                (false, true) if head.method.is_safe() => Reason::RequestBody,
+                _ => Reason::Method,
+            };
+            Answer::short("pass", None, reason, Some(site))
+        };
+        answer.rules = rules_of(site, routed.matched.as_ref());
+        answer.tell();
+        Ok(answer)
+    }
+}
+
+fn rules_of(site: &Site, matched: Option<&Matched>) -> Vec<RuleAt> {
+    let rules = matched.into_iter().flat_map(|matched| site.rules.matching(matched));
+    rules
+        .map(|rule| RuleAt {
+            file: rule.place.file.display().to_string(),
+            line: rule.place.line,
+            for_responses: rule.when.response.is_some(),
+        })
+        .collect()
+}
+
+impl Answer {
+    fn short(outcome: &'static str, status: Option<u16>, reason: Reason, site: Option<&Arc<Site>>) -> Self {
+        let cache_status = CacheStatus { detail: Some(reason), ..CacheStatus::default() };
+        let mut answer = Self {
+            outcome,
+            status,
+            cache_status: text_of(&cache_status),
+            reason: Some(reason.as_str()),
+            site: site.map(|site| site.name.clone()),
+            key: None,
+            rules: Vec::new(),
+            stored: None,
+            vary: Vec::new(),
+            last_not_stored: None,
+            origins: site.map(|site| origins_of(site)).unwrap_or_default(),
+            sentences: Vec::new(),
+        };
+        if outcome == "refused" {
+            answer.tell();
+        }
+        answer
+    }
+
+    fn of(explained: &Explanation, site: &Site) -> Self {
+        Self {
+            outcome: explained.outcome.as_str(),
+            status: explained.status,
+            cache_status: text_of(&explained.cache_status),
+            reason: explained.cache_status.detail.map(Reason::as_str),
+            site: Some(site.name.clone()),
+            key: None,
+            rules: Vec::new(),
+            stored: explained.stored.as_ref().map(StoredJson::from),
+            vary: explained.vary.clone(),
+            last_not_stored: explained.not_stored.map(Reason::as_str),
+            origins: origins_of(site),
+            sentences: Vec::new(),
+        }
+    }
+
+    /// Puts it into words.
+    fn tell(&mut self) {
+        let reason = |token: Option<&str>| {
+            let reason = Reason::ALL.iter().find(|reason| Some(reason.as_str()) == token);
+            reason.map_or(String::new(), |reason| format!(" {}", reason.sentence()))
+        };
+        let why = reason(self.reason);
+        let mut said = vec![match self.outcome {
+            "hit" => {
+                format!("The stored response answers it with {}, and nobody is asked.{why}", self.status.unwrap_or(0))
+            }
+            "hit-then-refresh" => format!(
+                "The stored response answers it with {} although it is stale, and an origin is asked to renew it.{why}",
+                self.status.unwrap_or(0)
+            ),
+            "revalidate" => format!("An origin is asked whether the stored response may still be used.{why}"),
+            "fetch" => format!("An origin is asked.{why}"),
+            "nothing-stored" => format!("It is answered with 504.{why}"),
+            "pass" => format!("The cache has nothing to do with it: an origin answers.{why}"),
+            _ => format!("It is answered with {} by the node itself.{why}", self.status.unwrap_or(0)),
+        }];
+        said.push(match &self.site {
+            Some(site) => format!("The site is {site}."),
+            None => "No site has this host.".into(),
+        });
+        if let Some(key) = &self.key {
+            said.push(format!(
+                "The key is made of the site {}, {}, the host {} and {}.",
+                key.site, key.scheme, key.host, key.path_and_query
+            ));
+        }
+        for rule in &self.rules {
+            let when = if rule.for_responses { ", as far as it is about requests" } else { "" };
+            said.push(format!("The rule at {}:{} matches{when}.", rule.file, rule.line));
+        }
+        match &self.stored {
+            Some(stored) => said.extend(stored.sentences()),
+            None if self.key.is_some() => said.push("Nothing is stored that could answer it.".into()),
+            None => {}
+        }
+        self.vary.iter().for_each(|names| said.push(format!("What is stored for the URL is selected by {names}.")));
+        if let Some(token) = self.last_not_stored {
+            said.push(format!("The last answer was not stored.{}", reason(Some(token))));
+        }
+        if !matches!(self.outcome, "hit" | "refused" | "nothing-stored") {
+            let up: Vec<&OriginAt> = self.origins.iter().filter(|origin| origin.state == "up").collect();
+            let first = up.iter().map(|origin| origin.tier).min();
+            let asked: Vec<&str> =
+                up.iter().filter(|origin| Some(origin.tier) == first).map(|origin| origin.origin.as_str()).collect();
+            said.push(match asked.as_slice() {
+                [] => "No origin is up; one of them is asked all the same.".into(),
+                [only] => format!("{only} is asked."),
+                several => format!("One of {} is asked, in turn by weight.", several.join(", ")),
+            });
+        }
+        self.sentences = said;
+    }
+}
+
+fn text_of(status: &CacheStatus) -> String {
+    let mut text = Vec::new();
+    status.write(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn origins_of(site: &Site) -> Vec<OriginAt> {
+    let now = clock::monotonic();
+    let origin = |member: &Arc<Member>| OriginAt {
+        origin: member.peer.label().to_owned(),
+        state: member.standing(now).as_str(),
+        tier: member.tier(),
+        weight: member.weight(),
+    };
+    site.group.members().iter().map(origin).collect()
+}
+
+impl From<&Stored> for StoredJson {
+    fn from(stored: &Stored) -> Self {
+        let mut response_time = Vec::new();
+        http_date::write(stored.response_time, &mut response_time);
+        Self {
+            tier: "memory",
+            status: stored.status,
+            body_bytes: stored.body_bytes,
+            memory_bytes: stored.memory_bytes,
+            age: stored.age,
+            lifetime: stored.lifetime,
+            lifetime_source: stored.lifetime_source.as_str(),
+            ttl: stored.ttl,
+            response_time: String::from_utf8_lossy(&response_time).into_owned(),
+            stale_while_revalidate: stored.stale_while_revalidate,
+            stale_if_error: stored.stale_if_error,
+            must_revalidate: stored.must_revalidate,
+            no_cache: stored.no_cache,
+            purged_softly: stored.purged_softly,
+            etag: stored.etag.clone(),
+            last_modified: stored.last_modified.clone(),
+            surrogate_keys: stored.surrogate_keys,
+        }
+    }
+}
+
+impl StoredJson {
+    fn sentences(&self) -> Vec<String> {
+        let from = match self.lifetime_source {
+            "heuristic" => "a tenth of the time since it was last modified".to_owned(),
+            "none" => "nothing, so it is stale from the beginning".to_owned(),
+            "rule" => "a rule of the site".to_owned(),
+            field => format!("{field} of the origin"),
+        };
+        let cut = if self.purged_softly { ", cut short by a soft purge" } else { "" };
+        let mut said = vec![
+            format!(
+                "A response {} of {} bytes is stored in memory since {}.",
+                self.status, self.body_bytes, self.response_time
+            ),
+            format!(
+                "Its lifetime is {} s, from {from}{cut}; its age is {} s, so that {} s are left.",
+                self.lifetime, self.age, self.ttl
+            ),
+        ];
+        if self.no_cache {
+            said.push("It carries no-cache: every use needs validation.".into());
+        }
+        if self.must_revalidate {
+            said.push("It must not be served stale.".into());
+        }
+        for (seconds, when) in
+            [(self.stale_while_revalidate, "while it is renewed"), (self.stale_if_error, "when no origin answers well")]
+        {
+            if seconds > 0 {
+                said.push(format!("For {seconds} s after that it may be served stale {when}."));
+            }
+        }
+        if self.etag.is_none() && self.last_modified.is_none() {
+            said.push("It has no validator: it can only be fetched anew.".into());
+        }
+        said
+    }
+}

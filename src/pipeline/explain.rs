@@ -1,0 +1,196 @@
+//! What would become of a request, by the functions that decide it.
+
+use crate::pipeline::Pipeline;
+use crate::pipeline::decide::{Decision, FillSharing, Plan, range_of};
+use crate::pipeline::request::{Method, Request};
+use crate::semantics::cache_status::{CacheStatus, Reason};
+use crate::semantics::directives::ResponseDirectives;
+use crate::semantics::freshness::{LifetimeSource, lifetime};
+use crate::semantics::range::RangePlan;
+use crate::semantics::reuse::Freshness;
+use crate::semantics::time::UnixMs;
+use crate::semantics::validation::{Precondition, precondition, validators};
+use crate::store::memory::Entry;
+use crate::store::record::StoredResponse;
+use crate::store::tiers::Lookup;
+
+/// What a request would get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The stored response, and nobody is asked.
+    Hit,
+    /// The stored response, and an origin is asked to renew it for the next one.
+    HitThenRefresh,
+    /// An origin is asked, with the validators of what is stored.
+    Revalidate,
+    /// An origin is asked.
+    Fetch,
+    /// 504: it wants a stored response or none.
+    NothingStored,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::HitThenRefresh => "hit-then-refresh",
+            Self::Revalidate => "revalidate",
+            Self::Fetch => "fetch",
+            Self::NothingStored => "nothing-stored",
+        }
+    }
+}
+
+/// What would become of a request, and why.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    pub outcome: Outcome,
+    /// The status of the answer, where it is known before anybody is asked.
+    pub status: Option<u16>,
+    /// What `Cache-Status` would say: of a fetch what is known of it now.
+    pub cache_status: CacheStatus,
+    pub sharing: Option<FillSharing>,
+    /// What is stored for this request.
+    pub stored: Option<Stored>,
+    /// The fields that select among what is stored for the URL.
+    pub vary: Vec<String>,
+    /// Why the last answer was not stored, if that is known.
+    pub not_stored: Option<Reason>,
+}
+
+/// What is stored for a request.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub status: u16,
+    pub body_bytes: u64,
+    pub age: u64,
+    pub lifetime: u64,
+    pub lifetime_source: Source,
+    /// Freshness left; negative when stale.
+    pub ttl: i64,
+    /// When it came, or was last validated.
+    pub response_time: UnixMs,
+    pub stale_while_revalidate: u64,
+    pub stale_if_error: u64,
+    pub must_revalidate: bool,
+    pub no_cache: bool,
+    /// A soft purge has cut its freshness short.
+    pub purged_softly: bool,
+    pub etag: Option<String>,
+    pub last_modified: Option<String>,
+    /// Surrogate keys it can be purged by.
+    pub surrogate_keys: usize,
+    /// What it costs in memory.
+    pub memory_bytes: usize,
+}
+
+/// What a lifetime comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Field(LifetimeSource),
+    /// A rule of the site, or a targeted field that clients do not see.
+    Rule,
+}
+
+impl Source {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Field(LifetimeSource::SMaxAge) => "s-maxage",
+            Self::Field(LifetimeSource::MaxAge) => "max-age",
+            Self::Field(LifetimeSource::Expires) => "expires",
+            Self::Field(LifetimeSource::Heuristic) => "heuristic",
+            Self::Field(LifetimeSource::None) => "none",
+            Self::Rule => "rule",
+        }
+    }
+}
+
+impl Pipeline {
+    /// Decides as the data path does, and says why. Nobody is asked, and nothing is counted.
+    pub fn explain(&self, request: &Request<'_>) -> Explanation {
+        let decision = self.decide(request);
+        let stored = match self.store.lookup(&request.key, request.fields) {
+            Lookup::Found { stored, freshness, .. } => Some(describe(&stored, freshness, request.now)),
+            Lookup::UriMiss { .. } | Lookup::VaryMiss { .. } => None,
+        };
+        let vary = match self.store.memory.lookup(&request.key) {
+            Some(Entry::Variants(variants)) => {
+                variants.field_sets.iter().map(|names| names.join(", ")).collect::<Vec<_>>()
+            }
+            _ => Vec::new(),
+        };
+        let known = Explanation {
+            outcome: Outcome::NothingStored,
+            status: Some(504),
+            cache_status: CacheStatus { detail: Some(Reason::OnlyIfCached), ..CacheStatus::default() },
+            sharing: None,
+            stored,
+            vary,
+            not_stored: self.mark(request).map(|mark| mark.reason),
+        };
+        match decision {
+            Decision::Hit { stored, status } => Explanation {
+                outcome: Outcome::Hit,
+                status: Some(status_of(request, &stored)),
+                cache_status: status,
+                ..known
+            },
+            Decision::HitThenRefresh { stored, status, .. } => Explanation {
+                outcome: Outcome::HitThenRefresh,
+                status: Some(status_of(request, &stored)),
+                cache_status: status,
+                ..known
+            },
+            Decision::Fetch(Plan { stale, sharing, forward, detail, .. }) => Explanation {
+                outcome: if stale.is_some() { Outcome::Revalidate } else { Outcome::Fetch },
+                status: None,
+                cache_status: CacheStatus { forward: Some(forward), detail, ..CacheStatus::default() },
+                sharing: Some(sharing),
+                ..known
+            },
+            Decision::NothingStored => known,
+        }
+    }
+}
+
+/// The status a stored response is answered with.
+fn status_of(request: &Request<'_>, stored: &StoredResponse) -> u16 {
+    let response_time = stored.freshness().response_time();
+    let not_modified = request.conditional
+        && precondition(request.fields, stored.status(), stored.fields(), response_time) == Precondition::NotModified;
+    if not_modified {
+        return 304;
+    }
+    match range_of(request, stored) {
+        RangePlan::Whole => stored.status(),
+        RangePlan::One(_) | RangePlan::Many(_) if request.method == Method::Get => 206,
+        RangePlan::One(_) | RangePlan::Many(_) => stored.status(),
+        RangePlan::Unsatisfiable => 416,
+    }
+}
+
+fn describe(stored: &StoredResponse, freshness: Freshness, now: UnixMs) -> Stored {
+    let fields = stored.fields();
+    let kept = stored.freshness();
+    let (stated, source) = lifetime(stored.status(), fields, &ResponseDirectives::parse(fields), kept.response_time());
+    let found = validators(fields);
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    Stored {
+        status: stored.status(),
+        body_bytes: stored.body_len(),
+        age: u64::from(freshness.age_seconds(now).0),
+        lifetime: u64::from(freshness.lifetime().0),
+        lifetime_source: if stated == kept.lifetime() { Source::Field(source) } else { Source::Rule },
+        ttl: freshness.ttl_seconds(now),
+        response_time: kept.response_time(),
+        stale_while_revalidate: u64::from(freshness.stale_while_revalidate().0),
+        stale_if_error: u64::from(freshness.stale_if_error().0),
+        must_revalidate: freshness.must_revalidate(),
+        no_cache: freshness.no_cache(),
+        purged_softly: freshness != *kept,
+        etag: found.etag.map(text),
+        last_modified: found.last_modified.map(text),
+        surrogate_keys: stored.selectors().keys().count(),
+        memory_bytes: stored.weight(),
+    }
+}
