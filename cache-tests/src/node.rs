@@ -248,6 +248,37 @@ impl Node {
         admin_ask(self.admin(), "POST", target).await
     }
 
+    /// A request with JSON on the admin address, with a token if there is one.
+    ///
+    /// # Panics
+    /// When nobody answers there.
+    pub async fn admin_json(&self, method: &str, target: &str, body: &Value, token: Option<&str>) -> Response {
+        let admin = self.admin();
+        let mut client = Client::connect(admin).await;
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: {}\r\n{token}", body.len());
+        let sent = client.send(format!("{head}Connection: close\r\n\r\n{body}")).await;
+        sent.unwrap_or_else(|error| panic!("{target}: {error}"));
+        client.response(method).await.unwrap_or_else(|end| panic!("{target}: no answer: {end:?}"))
+    }
+
+    /// Purges, and gives the receipt.
+    ///
+    /// # Panics
+    /// When the node does not.
+    pub async fn purge(&self, body: &Value) -> Value {
+        let response = self.admin_json("POST", "/v1/purge", body, None).await;
+        assert_eq!(response.status, 200, "{body}: {}", response.text());
+        response.json()
+    }
+
+    /// Ends the node at once, as a power cut would, and gives the directory it had.
+    pub async fn kill(mut self) {
+        self.process.signal("KILL");
+        self.process.end_within(PATIENCE).await;
+    }
+
     /// # Panics
     /// When the metrics cannot be had or read.
     pub async fn metrics(&self) -> Metrics {

@@ -119,6 +119,12 @@ impl Response {
         self.cache_status().is_ok_and(|status| status.hit)
     }
 
+    /// # Panics
+    /// When the body is not JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
     /// The body for a message.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned()

@@ -277,16 +277,26 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> 
     }
 }
 
-/// RFC 9112 section 6.3: `Transfer-Encoding` is `chunked` and nothing else, or the response cannot be delimited safely.
+/// RFC 9112 section 6.3: what `Transfer-Encoding` delimits a response with, if it can be delimited safely.
 fn framing_is_sound(header: &ResponseHeader) -> bool {
     let mut encodings = header.headers.get_all(http::header::TRANSFER_ENCODING).iter();
     match (encodings.next(), encodings.next()) {
         (None, _) => true,
-        (Some(one), None) => {
-            one.as_bytes().eq_ignore_ascii_case(b"chunked") && header.version == http::Version::HTTP_11
+        (Some(coding), None) if header.version == http::Version::HTTP_11 => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") || is_nobodys_coding(coding.as_bytes())
         }
         _ => false,
     }
+}
+
+/// Whether a transfer coding is one that nobody knows: a response under such a name ends with its connection, and what
+/// came is its content. One that somebody may know (RFC 9112 section 7.4) has coded it, and we cannot decode it; one that
+/// looks like `chunked` may be that to others.
+fn is_nobodys_coding(coding: &[u8]) -> bool {
+    let lower = coding.to_ascii_lowercase();
+    let token = !lower.is_empty() && lower.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+    let known: [&[u8]; 7] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity", b"trailers"];
+    token && !known.contains(&&*lower) && !lower.windows(5).any(|part| part == b"chunk")
 }
 
 /// The field lines as we keep them; `None` beyond the limits or with bytes that no field may hold.

@@ -69,6 +69,10 @@ impl Pipeline {
         };
         let own = |sharing, forward, detail| Plan { fill_key, stale: None, sharing, forward, detail };
         let Some((stored, freshness)) = found else {
+            if let Some((stored, ttl)) = self.stored_part(request) {
+                let status = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
+                return Decision::Hit { stored, status };
+            }
             if request.directives.only_if_cached {
                 return Decision::NothingStored;
             }
@@ -132,6 +136,26 @@ impl Pipeline {
             return own(FillSharing::Alone, forward, Some(Reason::HitForMiss));
         }
         own(FillSharing::Shared, forward, None)
+    }
+
+    /// What is stored for exactly this range, if it is fresh, and how long it is that.
+    fn stored_part(&self, request: &Request<'_>) -> Option<(Arc<StoredResponse>, i64)> {
+        let (stored, freshness) = self.store.lookup_part(&self.part_key(request)?)?;
+        let fresh = reuse(&request.directives, &freshness, request.now) == Reuse::Fresh && !request.directives.no_store;
+        fresh.then(|| (stored, freshness.ttl_seconds(request.now)))
+    }
+
+    /// The key of the part a request asks for, if nothing but its `Range` says which.
+    pub fn part_key(&self, request: &Request<'_>) -> Option<CacheKey> {
+        if !request.range
+            || request.conditional
+            || request.method == Method::Head
+            || request.fields.contains("if-range")
+        {
+            return None;
+        }
+        let range = request.fields.only("range")?;
+        Some(self.store.keyer.part(&request.key, range))
     }
 
     /// What is known of the last answer, if that could not be stored and nothing was purged since.

@@ -206,6 +206,7 @@ impl Pipeline {
             authorization: request.authorization,
             no_store: request.directives.no_store,
             matched: request.matched.cloned(),
+            part: self.part_key(request).filter(|_| as_is),
             stale: if as_is { None } else { plan.stale.clone() },
             shared: plan.sharing == FillSharing::Shared,
             origin_request: OriginRequest {

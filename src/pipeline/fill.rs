@@ -48,6 +48,8 @@ pub struct Job {
     pub matched: Option<Matched>,
     /// The stored response to renew, whose validators are sent.
     pub stale: Option<Arc<StoredResponse>>,
+    /// What a part is stored under that answers exactly this request.
+    pub part: Option<CacheKey>,
     /// Others may join.
     pub shared: bool,
     pub origin_request: OriginRequest,
@@ -81,6 +83,7 @@ impl Job {
             selecting: &self.selecting,
             selectors: &self.selectors,
             stale: self.stale.as_ref(),
+            part: self.part.is_some(),
         }
     }
 

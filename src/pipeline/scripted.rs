@@ -1,6 +1,7 @@
 //! What the rules of a site make of requests and answers, with an origin that does as it is told (test only).
 
 mod agreement;
+mod kinds;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -237,40 +238,6 @@ impl Node {
 
     fn asked(&self) -> Vec<String> {
         self.origin.asked.lock().iter().map(|asked| String::from_utf8_lossy(&asked.target).into_owned()).collect()
-    }
-}
-
-/// Two requests for the same, and what the second one is told.
-#[test]
-fn lifetimes_at_the_edge() {
-    const HOUR: &str = "ttl = \"1h\"";
-    for (then, status, answer, expected) in [
-        (HOUR, 200, "", "hit; ttl=3600"),
-        (HOUR, 200, "cache-control: max-age=5", "hit; ttl=3600"),
-        (HOUR, 200, "cache-control: s-maxage=5, max-age=9", "hit; ttl=3600"),
-        (HOUR, 200, "cache-control: no-cache", "hit; ttl=3600"),
-        (HOUR, 200, "cache-control: max-age=5\ncdn-cache-control: max-age=7", "hit; ttl=3600"),
-        (HOUR, 200, "expires: Thu, 01 Jan 1970 00:00:00 GMT", "hit; ttl=3600"),
-        (HOUR, 200, "cache-control: max-age=5\nage: 100", "hit; ttl=3500"),
-        (HOUR, 302, "location: /b", "hit; ttl=3600"),
-        (HOUR, 418, "", "hit; ttl=3600"),
-        ("ttl = \"10s\"", 200, "cache-control: max-age=5000", "hit; ttl=10"),
-        ("browser_ttl = \"1h\"", 200, "cache-control: max-age=5", "hit; ttl=5"),
-        // What no rule overrides.
-        (HOUR, 200, "cache-control: no-store", "fwd=uri-miss; fwd-status=200; detail=no-store"),
-        (HOUR, 200, "cache-control: private", "fwd=uri-miss; fwd-status=200; detail=private"),
-        (HOUR, 200, "vary: *", "fwd=uri-miss; fwd-status=200; detail=vary-star"),
-        (HOUR, 200, "set-cookie: a=b", "fwd=uri-miss; fwd-status=200; detail=set-cookie"),
-        // With the cookie goes the reason.
-        ("ttl = \"1h\", strip_response = [\"set-cookie\"]", 200, "set-cookie: a=b", "hit; ttl=3600"),
-        ("strip_response = [\"cache-control\"], ttl = \"9s\"", 200, "cache-control: no-store", "hit; ttl=9"),
-    ] {
-        let node = Node::new(&[("", then)]);
-        node.script(status, answer).script(status, answer);
-        node.get("/", "");
-        let second = node.get("/", "");
-        assert_eq!((second.status, second.says().as_str()), (status, expected), "{then} {answer}");
-        assert_eq!(second.field("set-cookie").is_empty(), !answer.contains("cookie") || expected.contains("hit"));
     }
 }
 

@@ -77,6 +77,39 @@ pub fn selecting_key<'n>(names: impl IntoIterator<Item = &'n str>, request: Fiel
     }
 }
 
+/// Whether a field that selects is the one about languages.
+pub fn is_language(name: &str) -> bool {
+    name.eq_ignore_ascii_case("accept-language")
+}
+
+/// The one language a client likes best, in lower case; none where it likes several the same, or whatever there is.
+pub fn preferred_language(request: Fields<'_>) -> Option<Vec<u8>> {
+    let (mut best, mut tied) = (None::<(u16, &[u8])>, false);
+    for member in request.members("accept-language") {
+        let mut parts = parameters(member);
+        let range = parts.next()?;
+        let weight = match parts.next() {
+            None => 1000,
+            // What is no weight makes the whole member something nobody knows.
+            Some(parameter) => weight(parameter)?,
+        };
+        match best {
+            Some((most, _)) if weight < most => {}
+            Some((most, _)) if weight == most => tied = true,
+            _ => (best, tied) = (Some((weight, range)), false),
+        }
+    }
+    let (weight, range) = best.filter(|_| !tied)?;
+    (weight > 0 && range != b"*").then(|| range.to_ascii_lowercase())
+}
+
+/// The one language a response is in, in lower case.
+pub fn content_language(response: Fields<'_>) -> Option<Vec<u8>> {
+    let mut members = response.members("content-language");
+    let language = members.next()?;
+    members.next().is_none().then(|| language.to_ascii_lowercase())
+}
+
 /// Writes the members of a list that is a set, sorted and each once. Members are first written as they come, then
 /// copied in order behind that, so that the caller's buffer is all the memory it takes.
 fn write_set(request: Fields<'_>, name: &str, write_member: fn(&[u8], &mut Vec<u8>), out: &mut Vec<u8>) {
@@ -292,6 +325,31 @@ mod tests {
         ];
         for (name, names, one, other, is_same) in rows {
             check(name, names, one, other, *is_same);
+        }
+    }
+
+    #[test]
+    fn languages() {
+        for (name, block, expected) in [
+            ("12.5.4: one", "accept-language: de\r\n", Some("de")),
+            ("case", "accept-language: DE-at\r\n", Some("de-at")),
+            ("12.4.2: the heaviest", "accept-language: fr;q=0.5, de;q=1.0\r\n", Some("de")),
+            ("in any order", "accept-language: de, fr;q=0.5\r\n", Some("de")),
+            ("many lines", "accept-language: fr;q=0.5\r\naccept-language: de\r\n", Some("de")),
+            ("two that weigh the same", "accept-language: en, de\r\n", None),
+            ("whatever there is", "accept-language: *\r\n", None),
+            ("anything but it", "accept-language: de;q=0\r\n", None),
+            ("not a weight", "accept-language: de;x=1\r\n", None),
+            ("none", "", None),
+        ] {
+            let language = preferred_language(Fields::new(block.as_bytes()));
+            assert_eq!(language.as_deref(), expected.map(str::as_bytes), "{name}: {block}");
+        }
+        for (block, expected) in
+            [("content-language: De\r\n", Some("de")), ("content-language: de, en\r\n", None), ("", None)]
+        {
+            let language = content_language(Fields::new(block.as_bytes()));
+            assert_eq!(language.as_deref(), expected.map(str::as_bytes), "{block}");
         }
     }
 

@@ -85,6 +85,21 @@ impl Keyer {
         self.digest(&encoded)
     }
 
+    /// The key of what leads to the variant in a language.
+    pub fn language(&self, primary: &CacheKey, language: &[u8]) -> CacheKey {
+        self.named(primary, b"language ", language)
+    }
+
+    /// The key of a part of a representation, by the `Range` that asked for it.
+    pub fn part(&self, primary: &CacheKey, range: &[u8]) -> CacheKey {
+        self.named(primary, b"range ", range)
+    }
+
+    /// No variant has such a key: the names of fields that select it have a length before them, and none is so long.
+    fn named(&self, primary: &CacheKey, what: &[u8], value: &[u8]) -> CacheKey {
+        self.digest(&[&primary.0[..], &[0xff; 8], what, value].concat())
+    }
+
     fn digest(&self, encoded: &[u8]) -> CacheKey {
         let digest = blake3::keyed_hash(&self.secret, encoded);
         let mut key = [0; 16];
@@ -107,5 +122,7 @@ mod tests {
         assert_ne!(key, two.primary(&parts, &mut scratch));
         assert_ne!(one.variant(&key, b"a"), one.variant(&key, b"b"));
         assert_ne!(one.variant(&key, b""), key);
+        assert_ne!(one.language(&key, b"de"), one.part(&key, b"de"));
+        assert_ne!(one.language(&key, b"de"), one.language(&key, b"en"));
     }
 }

@@ -21,6 +21,8 @@ pub enum Entry {
     Response(Arc<StoredResponse>),
     /// The response depends on request fields: which ones, and so under which key to look next.
     Variants(Arc<Variants>),
+    /// The response stands under another key: that of a variant, found by its language.
+    Alias(CacheKey),
 }
 
 /// A stored response and the key it stands under.
@@ -51,6 +53,9 @@ impl Variants {
 
 /// A `Variants` entry without its names: the cache's own entry, the reference count and the outer vector.
 const VARIANTS_OVERHEAD: usize = 300;
+
+/// An alias: the cache's own entry.
+const ALIAS_WEIGHT: usize = 250;
 
 /// Memory behind one shard's lock. Few large shards, so that a large object fits one; enough of them that locks do not
 /// meet on machines with many cores (which have more memory).
@@ -128,6 +133,7 @@ impl MemoryTier {
             .with_weighter(|_: &CacheKey, entry: &Entry| match entry {
                 Entry::Response(stored) => stored.weight(),
                 Entry::Variants(variants) => variants.weight(),
+                Entry::Alias(_) => ALIAS_WEIGHT,
             })
             .with_event_listener(Arc::new(Leaving { metrics, roll: roll.clone() }))
             .build();

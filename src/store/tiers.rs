@@ -8,7 +8,7 @@ use crate::purge::ledger::{Gone, Invalidated, Ledger};
 use crate::purge::selector::url_of;
 use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
-use crate::semantics::vary::selecting_key;
+use crate::semantics::vary::{content_language, is_language, preferred_language, selecting_key};
 use crate::store::budget::Budget;
 use crate::store::fill::Selecting;
 use crate::store::key::{CacheKey, Keyer};
@@ -77,6 +77,8 @@ impl Store {
                 }
             },
             Some(Entry::Variants(variants)) => self.lookup_variant(primary, &variants, request),
+            // Nothing but a variant's language leads to an alias.
+            Some(Entry::Alias(_)) => Lookup::UriMiss { gone: None },
         }
     }
 
@@ -94,7 +96,21 @@ impl Store {
                 }
             }
         }
+        if let Some(found) = self.lookup_language(primary, variants, request) {
+            return found;
+        }
         latest.map_or(Lookup::UriMiss { gone }, |key| Lookup::VaryMiss { key, gone })
+    }
+
+    /// A response that varies by the language alone is the answer to everybody who likes its own best: that is what the
+    /// field asks an origin for (RFC 9110 section 12.5.4).
+    fn lookup_language(&self, primary: &CacheKey, variants: &Variants, request: Fields<'_>) -> Option<Lookup> {
+        let varies = variants.field_sets.iter().any(|names| matches!(names.as_slice(), [name] if is_language(name)));
+        let language = preferred_language(request).filter(|_| varies)?;
+        let Entry::Alias(key) = self.memory.lookup(&self.keyer.language(primary, &language))? else { return None };
+        let Entry::Response(stored) = self.memory.lookup(&key)? else { return None };
+        let freshness = stored.judge(&self.ledger).ok()?;
+        (content_language(stored.fields()) == Some(language)).then_some(Lookup::Found { stored, key, freshness })
     }
 
     /// Takes out what is gone, a part at a time: the memory of what was purged comes back although nobody asks for it.
@@ -147,6 +163,12 @@ impl Store {
             }
         }
         self.memory.insert(key, Entry::Response(stored.clone()));
+        if let Some(Selecting { names, .. }) = selecting
+            && matches!(names.as_slice(), [name] if is_language(name))
+            && let Some(language) = content_language(stored.fields())
+        {
+            self.memory.insert(self.keyer.language(primary, &language), Entry::Alias(key));
+        }
         self.marks.lift(primary);
         self.metrics.admission("stored");
         Commit::Stored
@@ -165,6 +187,21 @@ impl Store {
         let invalidated = self.ledger.invalidate(url_of(primary));
         self.memory.remove(primary);
         invalidated
+    }
+
+    /// Makes a part of a representation visible to who asks for exactly that part, unless the whole is there by now.
+    pub fn commit_part(&self, primary: &CacheKey, key: &CacheKey, stored: &Arc<StoredResponse>) {
+        if self.memory.lookup(primary).is_none() {
+            self.memory.insert(*key, Entry::Response(stored.clone()));
+            self.metrics.admission("stored");
+        }
+    }
+
+    /// The part stored for exactly this range, if it is live.
+    pub fn lookup_part(&self, key: &CacheKey) -> Option<(Arc<StoredResponse>, Freshness)> {
+        let Some(Entry::Response(stored)) = self.memory.lookup(key) else { return None };
+        let freshness = stored.judge(&self.ledger).ok()?;
+        Some((stored, freshness))
     }
 
     fn commit_lock(&self, key: &CacheKey) -> parking_lot::MutexGuard<'_, ()> {

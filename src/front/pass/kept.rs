@@ -69,6 +69,7 @@ impl Kept {
             selecting: &passed.fields,
             selectors: &selectors,
             stale: None,
+            part: false,
         };
         let facts = RequestFacts {
             method_is_get: true,

@@ -13,6 +13,7 @@ use crate::semantics::cache_status::Reason;
 use crate::semantics::deception::contradicts;
 use crate::semantics::directives::{RequestDirectives, ResponseDirectives};
 use crate::semantics::fields::Fields;
+use crate::semantics::freshness::lifetime;
 use crate::semantics::reuse::{self, may_serve_on_error};
 use crate::semantics::storable::{NotStored, RequestFacts, storable};
 use crate::semantics::surrogate::{self, Kind, surrogate_keys};
@@ -33,6 +34,8 @@ pub struct Judge<'a> {
     pub selectors: &'a OwnedSelectors,
     /// The stored response it is to renew or replace.
     pub stale: Option<&'a Arc<StoredResponse>>,
+    /// A part may be stored, for those who ask for exactly this one.
+    pub part: bool,
 }
 
 /// A head that has been judged.
@@ -70,8 +73,16 @@ impl Judge<'_> {
         let mut reservation = pipeline.store.budget.fills.reservation();
         let storable = match self.bypasses() {
             true => Err(Reason::Rule),
-            false => storable(facts, status, Fields::new(&fields), &directives, self.site.set_cookie)
-                .map_err(NotStored::reason),
+            false => {
+                // RFC 9111 section 3.3: a part is stored as what it is, on the terms of the whole.
+                let judged = if self.part && is_lasting_part(status, Fields::new(&fields), &directives, facts) {
+                    200
+                } else {
+                    status
+                };
+                storable(facts, judged, Fields::new(&fields), &directives, self.site.set_cookie)
+                    .map_err(NotStored::reason)
+            }
         };
         let verdict = storable.and_then(|freshness| match length {
             _ if ruled.forbids() => Err(Reason::Rule),
@@ -157,6 +168,13 @@ impl Judge<'_> {
         left.zip(reuse::Failure::of_status(status))
             .is_some_and(|(freshness, error)| may_serve_on_error(&RequestDirectives::NONE, &freshness, now, error))
     }
+}
+
+/// Whether an answer is one part of a representation, the same for everybody, and says how long it lasts.
+fn is_lasting_part(status: u16, response: Fields<'_>, directives: &ResponseDirectives, facts: &RequestFacts) -> bool {
+    let one = response.only("content-range").is_some_and(|range| range.starts_with(b"bytes "));
+    let explicit = lifetime(status, response, directives, facts.response_time).1.is_explicit();
+    status == 206 && one && explicit && Vary::of(response) == Vary::No
 }
 
 /// The number of a cache group (RFC 9875 section 2.1: groups are of one origin).

@@ -190,7 +190,13 @@ impl Receiving<'_> {
 
     fn commit(&self, parts: &Parts<'_>, selecting: Option<&Selecting>, body: &[Bytes]) -> Arc<StoredResponse> {
         let record = Arc::new(StoredResponse::new(parts, body));
-        self.pipeline.store.commit(&self.job.primary, selecting, &record);
+        let store = &self.pipeline.store;
+        match &self.job.part {
+            Some(part) if parts.status == 206 => store.commit_part(&self.job.primary, part, &record),
+            _ => {
+                store.commit(&self.job.primary, selecting, &record);
+            }
+        }
         record
     }
 }
