@@ -53,6 +53,24 @@ struct Source {
     text: String,
 }
 
+/// The page operators read is this table; `UPDATE=1 cargo test` writes it.
+#[test]
+fn the_page_of_reasons_is_this_table() {
+    let mut page = String::from(
+        "# Reasons\n\nWhat `detail` in `Cache-Status` and `reason` in the access log say, and `littoral explain` in words. \
+         The list is closed. It is\nmade from the table in `src/semantics/cache_status.rs`.\n\n| reason | meaning |\n|---|---|\n",
+    );
+    for reason in crate::semantics::cache_status::Reason::ALL {
+        page += &format!("| `{}` | {} |\n", reason.as_str(), reason.sentence());
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/REASONS.md");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&file, &page).expect("the page can be written");
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(found, page, "deploy/REASONS.md is stale: UPDATE=1 cargo test the_page_of_reasons");
+}
+
 #[test]
 fn files_are_short() {
     let mut long: Vec<_> = sources(&["src", "edge-config/src", "cache-tests"])

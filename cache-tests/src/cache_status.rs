@@ -4,6 +4,14 @@
 pub const FORWARD_REASONS: [&str; 8] =
     ["bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"];
 
+/// The reasons operators can look up.
+const REASONS: &str = include_str!("../../deploy/REASONS.md");
+
+/// Whether a reason is in the list that operators have.
+pub fn is_documented(reason: &str) -> bool {
+    REASONS.lines().any(|line| line.starts_with(&format!("| `{reason}` |")))
+}
+
 /// What Littoral says about one response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheStatus {
@@ -63,6 +71,9 @@ impl CacheStatus {
         }
         if !self.hit && self.fwd.is_none() && self.detail.is_none() {
             return Err("neither hit nor fwd nor a detail".to_owned());
+        }
+        if let Some(detail) = self.detail.as_ref().filter(|detail| !is_documented(detail)) {
+            return Err(format!("the reason {detail} is not documented"));
         }
         match &self.fwd {
             Some(reason) if !FORWARD_REASONS.contains(&reason.as_str()) => Err(format!("fwd={reason}")),

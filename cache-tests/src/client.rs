@@ -120,6 +120,7 @@ impl Client {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 let bytes = self.buffer.split_to(end + 4);
                 let head = Head::parse(&bytes).map_err(End::Malformed)?;
+                head.assert_explained();
                 self.body = BodyFraming::of_response(method, head.status, &head.fields);
                 return Ok(head);
             }

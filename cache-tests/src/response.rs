@@ -104,6 +104,21 @@ impl Head {
     }
 }
 
+impl Head {
+    /// Every response of a node that is not a plain hit says why, in every test.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn assert_explained(&self) {
+        let value = self.field("cache-status").unwrap_or_default();
+        if value.rsplit(',').next().is_some_and(|last| last.trim_start().starts_with("littoral"))
+            && let Err(error) = self.cache_status()
+        {
+            panic!("a response that is not explained: {error}");
+        }
+    }
+}
+
 impl Response {
     pub fn field(&self, name: &str) -> Option<String> {
         self.head.field(name)

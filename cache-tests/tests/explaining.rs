@@ -1,60 +1,13 @@
 //! The node says why: Cache-Status on every response, of RFC 9211's form and from one closed list of reasons.
 
 use cache_tests::answer::Answer;
+use cache_tests::cache_status::is_documented;
 use cache_tests::client::{HOST, request};
 use cache_tests::gate::Gate;
 use cache_tests::node::{Node, NodeOptions};
 use cache_tests::origin::Origin;
 use cache_tests::response::Response;
 use cache_tests::table::{Table, same, that};
-
-/// The reasons operators are promised; a new one comes with its documentation, and here.
-const DETAILS: [&str; 44] = [
-    "malformed-request",
-    "stale",
-    "no-store",
-    "private",
-    "set-cookie",
-    "authorization",
-    "vary-star",
-    "method",
-    "status",
-    "no-freshness",
-    "no-cache",
-    "too-large",
-    "admission",
-    "rule",
-    "purged",
-    "isolated",
-    "request-no-cache",
-    "request-no-store",
-    "request-max-age",
-    "request-min-fresh",
-    "only-if-cached",
-    "hit-for-miss",
-    "fill-failed",
-    "tags-over-limit",
-    "range-not-stored",
-    "pass-upgrade",
-    "disk-error",
-    "bad-request",
-    "head-too-large",
-    "target-too-long",
-    "head-timeout",
-    "too-many-connections",
-    "method-not-allowed",
-    "version",
-    "draining",
-    "connect-refused",
-    "connect-failed",
-    "connect-timeout",
-    "origin-timeout",
-    "first-byte-timeout",
-    "origin-failed",
-    "origin-malformed",
-    "request-body",
-    "must-revalidate",
-];
 
 #[tokio::test]
 async fn every_response_says_what_the_cache_did() {
@@ -160,11 +113,69 @@ async fn advance(node: &Node, origin: &Origin, seconds: u64) {
     origin.advance(by);
 }
 
+/// What `littoral explain` says of what is stored, of what is not, and of what is no request.
+#[tokio::test]
+async fn a_node_explains_what_would_become_of_a_request() {
+    let origin = Origin::start();
+    origin.serve(
+        "/page",
+        Answer::ok("body").field("Cache-Control: max-age=600").field("ETag: \"e\"").field("Surrogate-Key: a b"),
+    );
+    origin.serve("/private", Answer::ok("body").field("Cache-Control: private"));
+    let text = format!(
+        "[site.main]\nhosts = \"{HOST}\"\norigins = \"{}\"\n[[site.main.rule]]\nwhen = {{ path = \"/page\" }}\n\
+         then = {{ stale_if_error = \"1h\" }}\n",
+        origin.url()
+    );
+    let node = NodeOptions::configured(&origin, &text).start().await;
+    let url = |target: &str| format!("url=http://{HOST}{target}");
+    let mut table = Table::new("explanations");
+    let before = origin.heads();
+    for (name, warm, query, outcome, said) in [
+        ("cold", None, url("/page"), "fetch", "Nothing is stored"),
+        ("a hit", Some("/page"), url("/page"), "hit", "Its lifetime is 600 s, from max-age of the origin"),
+        ("where the rule is", None, url("/page"), "hit", "edge.toml:"),
+        ("what the rule does", None, url("/page"), "hit", "may be served stale when no origin answers well"),
+        ("no-cache", None, url("/page") + "&header=Cache-Control:%20no-cache", "revalidate", "wants the origin asked"),
+        (
+            "not stored",
+            Some("/private"),
+            url("/private"),
+            "fetch",
+            "The last answer was not stored. The response carries private.",
+        ),
+        ("POST", None, url("/page") + "&method=POST", "pass", "The cache has nothing to do with it"),
+        (
+            "another host",
+            None,
+            "url=http://elsewhere.test/".into(),
+            "refused",
+            "No site of this node answers for the host.",
+        ),
+    ] {
+        if let Some(target) = warm {
+            node.get(target).await;
+        }
+        let response = node.admin_get(&format!("/v1/explain?{query}")).await.expect("an answer");
+        table.row(name, same("the status", response.status, 200));
+        let answer = response.json();
+        table.row(name, same("the outcome", answer["outcome"].as_str(), Some(outcome)));
+        let sentences = answer["sentences"].to_string();
+        table.row(name, that(sentences.contains(said), || sentences.clone()));
+    }
+    table.row("nobody is asked for an explanation", same("requests", origin.heads() - before, 2));
+    for query in ["", "url=nonsense", &(url("/") + "&method=G%20T"), &(url("/") + "&header=nonsense")] {
+        let response = node.admin_get(&format!("/v1/explain?{query}")).await.expect("an answer");
+        table.row(query, same("the status", response.status, 400));
+    }
+    table.finish();
+}
+
 fn explained(response: &Response) -> Result<(), String> {
     let status = response.cache_status().map_err(|error| format!("{} {error}", response.status))?;
     same("the end", response.end.is_clean(), true)?;
     match &status.detail {
-        Some(detail) => that(DETAILS.contains(&detail.as_str()), || format!("detail={detail} is not promised")),
+        Some(detail) => that(is_documented(detail), || format!("detail={detail} is not promised")),
         None => that(status.hit || status.fwd.is_some(), || "no reason".to_owned()),
     }
 }
