@@ -9,6 +9,7 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 
 import load
@@ -195,6 +196,40 @@ def memory(name, options, objects=100_000):
     return sound
 
 
+def purged_hits(name, options, rate=1000):
+    """Hits of one object with ten surrogate keys, with and without purges of other things meanwhile."""
+    rounds = {"no purges": [], f"{rate:,} purges a second": []}
+    reached = []
+    with rig.origin([LOAD_CPU]) as origin, start("littoral", origin, options) as server:
+        check_body(server, "1k")
+        load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
+        hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
+        for number in range(options.rounds):
+            for what in rounds if number % 2 == 0 else reversed(rounds):
+                if what == "no purges":
+                    rounds[what].append(measured(server, origin, number, hit, lambda _: 0))
+                    continue
+                purger = subprocess.Popen(
+                    ["taskset", "-c", str(LOAD_CPU), sys.executable, os.path.join(rig.HERE, "purger.py"), str(server.admin), str(rate)],
+                    stdout=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                time.sleep(0.3)
+                rounds[what].append(measured(server, origin, number, hit, lambda _: 0))
+                purger.terminate()
+                reached.append(int(purger.communicate()[0]))
+    head(name, f"hits of one 1 KiB object with ten surrogate keys; {options.rounds} rounds of {options.seconds} s")
+    print("| | req per server-CPU-s: median (quartiles) | CPU per hit against no purges: median, upper quartile | purges/s |\n|---|---|---|---|")
+    plain, purged = rounds.values()
+    ratios = [without["per_cpu"] / withal["per_cpu"] for without, withal in zip(plain, purged)]
+    _, middle, high = quartiles(ratios)
+    for what, results in rounds.items():
+        against = "1.00" if results is plain else f"{middle:.2f}, {high:.2f}"
+        rates = 0 if results is plain else statistics.median(reached)
+        print(f"| {what} | {spread([result['per_cpu'] for result in results])} | {against} | {rates:,.0f} |")
+    print()
+    return all(result["sound"] for results in rounds.values() for result in results)
+
+
 def scale(name, options):
     """One worker against two, on hits of 1 KiB."""
     cores = range(os.cpu_count())
@@ -314,5 +349,5 @@ WORKLOADS = {
     "hot1k": hits, "hot32k": hits, "hot1m": hits,
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "scale": scale, "instr1k": instructions, "tlsinstr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "scale": scale, "instr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip

@@ -107,7 +107,6 @@ pub struct Admin {
     node: Arc<dyn Operate>,
     log: Arc<LocalLog>,
     limits: Mutex<Limits>,
-    ids: Mutex<ulid::Generator>,
     /// What the node is called in receipts.
     name: String,
     /// Where clients connect: ready means that somebody listens there.
@@ -159,7 +158,6 @@ impl Admin {
             limits: Mutex::new(Limits::new(node.purge_rate())),
             node,
             log,
-            ids: Mutex::new(ulid::Generator::new()),
             name,
             listen,
             test_clock,
@@ -267,11 +265,10 @@ impl Admin {
             Refused::Wrong(wrong) => Reply::errors(StatusCode::BAD_REQUEST, &wrong),
             Refused::NotAllowed(denied) => Reply::errors(StatusCode::FORBIDDEN, &denied),
         })?;
-        let (id, at) = (self.next_id(), clock::wall());
         self.within_limits(&cost(&selectors))?;
         let started = clock::monotonic();
-        let record = PurgeRecord::new(id, at, selectors, request.mode, &caller.name);
-        let position = self.log.append(record.clone()).await.map_err(|error| log_error(&error))?;
+        let record = PurgeRecord::new(Ulid::nil(), clock::wall(), selectors, request.mode, &caller.name);
+        let (position, record) = self.log.append(record).await.map_err(|error| log_error(&error))?;
         self.pipeline.metrics.purge_applied(clock::monotonic().duration_since(started).as_secs_f64());
         for selector in &record.selectors {
             self.pipeline.metrics.purged(selector.kind.as_str(), request.mode.as_str());
@@ -291,12 +288,6 @@ impl Admin {
             }
         }
         Ok(())
-    }
-
-    fn next_id(&self) -> Ulid {
-        let mut ids = self.ids.lock();
-        // Within one millisecond ids count up, and only after 2^80 of them there is none.
-        ids.generate().unwrap_or_else(|_| Ulid::generate())
     }
 
     fn receipt(&self, position: LogPosition, record: PurgeRecord) -> Receipt {

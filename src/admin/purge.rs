@@ -243,6 +243,11 @@ impl Reading<'_> {
         }
         let Some(site) = self.snapshot.site(host.as_bytes()).cloned() else { return };
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        if site.no_vary_search {
+            // What is stored for a URL of another query may be what this one is answered with.
+            let path = target.split('?').next().unwrap_or_default();
+            self.selectors.push(Selector::new(&site.name, Kind::Prefix, format!("{host}{path}")));
+        }
         let ruled = target_by_rules(&site, host, target);
         for scheme in ["http", "https"] {
             for target in [Some(target), ruled.as_deref()].into_iter().flatten() {

@@ -161,6 +161,7 @@ pub fn pipeline_request<'a>(
         site,
         matched: routed.matched.as_ref(),
         method: answered_method(head),
+        scheme: seen.peer.scheme(),
         target: routed.target(head),
         host: head.host,
         fields: head.fields,

@@ -7,7 +7,9 @@ use crate::pipeline::request::{Method, Request};
 use crate::purge::ledger::{Gone, Verdict};
 use crate::purge::record::host_number;
 use crate::purge::selector::{OwnedSelectors, url_of};
+use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
+use crate::semantics::no_vary_search::NoVarySearch;
 use crate::semantics::range::{RangePlan, plan};
 use crate::semantics::reuse::{Reuse, Why, reuse};
 use crate::semantics::validation::{Precondition, precondition};
@@ -62,7 +64,7 @@ impl Pipeline {
             let (sharing, forward, detail) = (FillSharing::AsIs, Forward::Bypass, Some(Reason::Rule));
             return Decision::Fetch(Plan { fill_key: request.key, stale: None, sharing, forward, detail });
         }
-        let (fill_key, found, forward, gone) = match self.store.lookup(&request.key, request.fields) {
+        let (fill_key, found, forward, gone) = match self.look_up(request) {
             Lookup::Found { stored, key, freshness } => (key, Some((stored, freshness)), Forward::Stale, None),
             Lookup::UriMiss { gone } => (request.key, None, Forward::UriMiss, gone),
             Lookup::VaryMiss { key, gone } => (key, None, Forward::VaryMiss, gone),
@@ -136,6 +138,31 @@ impl Pipeline {
             return own(FillSharing::Alone, forward, Some(Reason::HitForMiss));
         }
         own(FillSharing::Shared, forward, None)
+    }
+
+    /// What is stored for a request: for its URL, or for one that differs in what does not matter.
+    pub fn look_up(&self, request: &Request<'_>) -> Lookup {
+        let found = self.store.lookup(&request.key, request.fields);
+        if !request.site.no_vary_search || matches!(found, Lookup::Found { .. }) {
+            return found;
+        }
+        let Some((key, rule)) = self.store.find_search(&self.path_key(request), request.target) else { return found };
+        match self.store.lookup(&key, request.fields) {
+            // It may have changed its mind since.
+            Lookup::Found { stored, key, freshness } if NoVarySearch::of(stored.fields()) == rule => {
+                Lookup::Found { stored, key, freshness }
+            }
+            _ => found,
+        }
+    }
+
+    /// The key of a request's URL without its query.
+    pub fn path_key(&self, request: &Request<'_>) -> CacheKey {
+        let end = memchr::memchr(b'?', request.target).unwrap_or(request.target.len());
+        let host = canonical_host(request.host, request.scheme);
+        let path_and_query = request.target.get(..end).unwrap_or_default();
+        let parts = KeyParts { site: &request.site.name, scheme: request.scheme, host: &host, path_and_query };
+        self.store.keyer.primary(&parts, &mut Vec::new())
     }
 
     /// What is stored for exactly this range, if it is fresh, and how long it is that.

@@ -109,7 +109,7 @@ impl Pipeline {
     /// Decides as the data path does, and says why. Nobody is asked, and nothing is counted.
     pub fn explain(&self, request: &Request<'_>) -> Explanation {
         let decision = self.decide(request);
-        let stored = match self.store.lookup(&request.key, request.fields) {
+        let stored = match self.look_up(request) {
             Lookup::Found { stored, freshness, .. } => Some(describe(&stored, freshness, request.now)),
             Lookup::UriMiss { .. } | Lookup::VaryMiss { .. } => None,
         };

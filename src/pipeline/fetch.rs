@@ -201,6 +201,7 @@ impl Pipeline {
             fill,
             primary: request.key,
             selectors: self.selectors(request),
+            path: request.site.no_vary_search.then(|| self.path_key(request)),
             site: request.site.clone(),
             selecting: request.fields.as_bytes().into(),
             authorization: request.authorization,

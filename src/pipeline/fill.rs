@@ -24,6 +24,7 @@ use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::directives::ResponseDirectives;
 use crate::semantics::fields::Fields;
+use crate::semantics::no_vary_search::NoVarySearch;
 use crate::semantics::storable::{NotStored, RequestFacts, storable};
 use crate::semantics::surrogate;
 use crate::semantics::time::DeltaSeconds;
@@ -39,6 +40,8 @@ pub struct Job {
     pub primary: CacheKey,
     /// What the answer will be purged by, its surrogate keys apart.
     pub selectors: OwnedSelectors,
+    /// The key of its URL without the query, where a site wants `No-Vary-Search` honoured.
+    pub path: Option<CacheKey>,
     pub site: Arc<Site>,
     /// The field lines of the request that started it: what a `Vary` selects by.
     pub selecting: Box<[u8]>,
@@ -73,6 +76,16 @@ impl Job {
             #[cfg(test)]
             Err(_) if planted(Planted::FailedFillEndsCleanly) => self.fill.complete(),
             Err(failure) => self.fill.fail(failure),
+        }
+    }
+
+    /// Remembers what a response that was stored says about queries.
+    fn note_search(&self, pipeline: &Pipeline, record: &StoredResponse) {
+        if let Some(path) = &self.path {
+            let rule = NoVarySearch::of(record.fields());
+            if rule != NoVarySearch::default() {
+                pipeline.store.note_search(path, &self.origin_request.target, &self.primary, rule);
+            }
         }
     }
 
@@ -119,6 +132,7 @@ impl Job {
         match &sharing {
             Sharing::Stored { selecting, .. } => {
                 pipeline.store.commit(&self.primary, selecting.as_ref(), &record);
+                self.note_search(pipeline, &record);
             }
             Sharing::NotStored(reason) if !is_the_requests(*reason) => pipeline.store.supersede(&self.primary),
             Sharing::NotStored(_) => {}

@@ -25,6 +25,7 @@ pub struct Request<'a> {
     /// The rules of the site that match.
     pub matched: Option<&'a Matched>,
     pub method: Method,
+    pub scheme: &'static str,
     /// Path and query, without parameters that make no difference.
     pub target: &'a [u8],
     pub host: &'a [u8],

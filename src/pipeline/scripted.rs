@@ -222,6 +222,7 @@ impl Node {
             site: &self.site,
             matched: matched.as_ref(),
             method,
+            scheme: "http",
             target,
             host: b"a",
             fields,

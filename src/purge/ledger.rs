@@ -65,6 +65,13 @@ impl Entry {
         }
     }
 
+    /// What two entries of one selector say together.
+    pub fn and(mut self, other: Self) -> Self {
+        self.purge(Mode::Delete, other.hard, UnixMs(0));
+        self.purge(Mode::Invalidate, other.soft, other.soft_at);
+        self
+    }
+
     pub fn latest(&self) -> LogPosition {
         self.hard.max(self.soft)
     }
@@ -210,8 +217,7 @@ impl Ledger {
     pub(crate) fn enter_entry(&self, target: &Target, entry: Entry) {
         let mut entries = self.entries.write();
         let known = entries.of(target);
-        known.purge(Mode::Delete, entry.hard, UnixMs(0));
-        known.purge(Mode::Invalidate, entry.soft, entry.soft_at);
+        *known = known.and(entry);
         entries.fold();
     }
 

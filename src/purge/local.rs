@@ -1,32 +1,34 @@
 //! The purge log on this node's own disk: what a node alone has in place of a log that many share.
 //!
-//! One thread writes. Purges that come while it writes are written together after that: they share one sync. A purge is
-//! acknowledged when its record, what follows from it for the ledger, and the new position are on disk in one
-//! transaction, and when the ledger in memory has it too.
+//! One thread writes. Purges that come while it writes, or shortly after, are written together: they share one transaction
+//! and one sync. A purge is acknowledged when its record is on disk and the ledger in memory has it. What follows from the
+//! records for the ledger is written every few thousand of them; a node that starts reads that and replays the rest.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
 use super::ledger::{Entry, Ledger};
 use super::position::LogPosition;
-use super::record::{PurgeRecord, Selector};
+use super::record::{Kind, PurgeRecord, Selector};
+use crate::clock;
 use crate::semantics::time::UnixMs;
 use crate::store::key::Keyer;
 
-/// What is known of the log: `position`, and `created` in milliseconds of Unix time.
+/// What is known of the log: `compacted`, up to where [`LEDGER`] has everything, and `created`, in milliseconds of Unix
+/// time.
 const STATE: TableDefinition<'_, &str, u64> = TableDefinition::new("state");
-/// Records by position, as JSON.
+/// Records by position, as JSON. The last is where the log is.
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
-/// Positions by id.
-const IDS: TableDefinition<'_, u128, u64> = TableDefinition::new("ids");
 /// The compacted ledger: a selector, and the positions of its latest hard and soft purge and the time of the soft one.
 const LEDGER: TableDefinition<'_, &str, (u64, u64, u64)> = TableDefinition::new("ledger");
 
@@ -34,10 +36,16 @@ const LEDGER: TableDefinition<'_, &str, (u64, u64, u64)> = TableDefinition::new(
 const RECORDS_MAX: u64 = 500_000;
 /// Rows of the ledger on disk; the ledger in memory has bounds of its own.
 const ROWS_MAX: u64 = 1 << 20;
+/// Records after which the ledger on disk follows: a node that starts replays at most so many.
+const COMPACT_EVERY: u64 = 4096;
 /// Purges that wait for the disk. More are refused.
 const WAITING_MAX: usize = 8192;
 /// Purges written together at most.
 const BATCH_MAX: usize = 1024;
+/// How long a purge waits for others to be written with it, when the one before was written no longer ago than
+/// [`BUSY_FOR`]: a purge now and then waits for nothing, and many cost a fraction of a transaction each.
+const GATHER: Duration = Duration::from_millis(2);
+const BUSY_FOR: Duration = Duration::from_millis(10);
 const FIRST_GENERATION: u16 = 1;
 const FILE: &str = "purge.redb";
 
@@ -75,8 +83,11 @@ fn storage(error: impl Into<redb::Error>) -> LogError {
 /// A purge that waits for the disk.
 struct Waiting {
     record: PurgeRecord,
-    done: oneshot::Sender<Result<LogPosition, Arc<LogError>>>,
+    done: oneshot::Sender<Result<Written, Arc<LogError>>>,
 }
+
+/// A purge that is in force, and where it is in the log.
+pub type Written = (LogPosition, PurgeRecord);
 
 /// The file, as writer and readers share it. None: it could not be opened again after it failed.
 type Shared = Arc<Mutex<Option<Arc<Database>>>>;
@@ -96,6 +107,9 @@ struct Writer {
     ledger: Arc<Ledger>,
     keyer: Keyer,
     position: LogPosition,
+    /// What the ledger on disk does not have yet.
+    dirty: HashMap<String, Entry>,
+    compacted: LogPosition,
 }
 
 impl LocalLog {
@@ -118,23 +132,25 @@ impl LocalLog {
             error => OpenError::Unusable(shown.clone(), error),
         })?;
         let unusable = |error| OpenError::Unusable(shown.clone(), error);
-        let position = begin(&database, now).map_err(unusable)?;
-        restore(&database, &ledger, &keyer).map_err(unusable)?;
-        ledger.restore(position, LogPosition::new(position.generation(), 0));
-
+        let compacted = begin(&database, now).map_err(unusable)?;
         let database = Arc::new(Mutex::new(Some(Arc::new(database))));
+        let dirty = HashMap::new();
+        let mut writer =
+            Writer { path, database: database.clone(), ledger, keyer, position: compacted, dirty, compacted };
+        writer.restore().and_then(|()| writer.replay()).map_err(unusable)?;
+        writer.ledger.restore(writer.position, LogPosition::new(compacted.generation(), 0));
+
         let (waiting, asked) = sync_channel(WAITING_MAX);
-        let writer = Writer { path, database: database.clone(), ledger, keyer, position };
         let thread = thread::Builder::new().name("purge-log".into()).spawn(move || writer.run(&asked));
         let writer = Mutex::new(Some(thread.map_err(OpenError::Thread)?));
         Ok(Self { waiting: Mutex::new(Some(waiting)), database, writer })
     }
 
-    /// Writes a purge. When this returns it is on disk and in the ledger.
+    /// Writes a purge, and gives it its id. When this returns it is on disk and in the ledger.
     ///
     /// # Errors
     /// It is neither.
-    pub async fn append(&self, record: PurgeRecord) -> Result<LogPosition, Arc<LogError>> {
+    pub async fn append(&self, record: PurgeRecord) -> Result<Written, Arc<LogError>> {
         let (done, told) = oneshot::channel();
         let sent = match &*self.waiting.lock() {
             Some(waiting) => waiting.try_send(Waiting { record, done }).map_err(|error| match error {
@@ -151,14 +167,14 @@ impl LocalLog {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn find(&self, id: Ulid) -> Result<Option<(LogPosition, PurgeRecord)>, LogError> {
+    pub fn find(&self, id: Ulid) -> Result<Option<Written>, LogError> {
         let database = self.database.lock().clone().ok_or(LogError::Closed)?;
         let read = database.begin_read().map_err(storage)?;
-        let ids = read.open_table(IDS).map_err(storage)?;
-        let Some(position) = ids.get(id.0).map_err(storage)?.map(|position| position.value()) else { return Ok(None) };
         let records = read.open_table(RECORDS).map_err(storage)?;
-        let Some(text) = records.get(position).map_err(storage)? else { return Ok(None) };
-        Ok(Some((LogPosition::from_u64(position), serde_json::from_slice(text.value())?)))
+        let position = position_in(id);
+        let Some(text) = records.get(position.as_u64()).map_err(storage)? else { return Ok(None) };
+        let record: PurgeRecord = serde_json::from_slice(text.value())?;
+        Ok((record.id == id).then_some((position, record)))
     }
 
     /// Takes no more purges and writes those that wait.
@@ -179,71 +195,110 @@ impl Drop for LocalLog {
 
 impl Writer {
     fn run(mut self, asked: &Receiver<Waiting>) {
+        let mut written = None::<Instant>;
         while let Ok(first) = asked.recv() {
-            let batch: Vec<Waiting> = std::iter::once(first).chain(asked.try_iter().take(BATCH_MAX - 1)).collect();
-            let outcome = self.write(&batch);
-            if let Err(error) = &outcome {
-                tracing::error!(%error, purges = batch.len(), "purges are not taken");
+            let mut batch = vec![first];
+            let now = clock::monotonic();
+            if written.is_some_and(|written| now.duration_since(written) < BUSY_FOR) {
+                gather(asked, &mut batch, now + GATHER);
+            }
+            batch.extend(asked.try_iter().take(BATCH_MAX - batch.len()));
+            self.take(batch);
+            written = Some(clock::monotonic());
+        }
+        if let Err(error) = self.compact() {
+            tracing::warn!(%error, "the next start replays what was purged");
+        }
+    }
+
+    fn take(&mut self, batch: Vec<Waiting>) {
+        let mut records = Vec::with_capacity(batch.len());
+        let mut done = Vec::with_capacity(batch.len());
+        let mut position = self.position;
+        for Waiting { mut record, done: sender } in batch {
+            position = position.next();
+            record.id = id_at(record.at, position);
+            records.push((position, record));
+            done.push(sender);
+        }
+        match self.write(&records) {
+            Ok(()) => {
+                for (written, done) in records.into_iter().zip(done) {
+                    // Whoever asked may be gone; the purge holds all the same.
+                    let _ = done.send(Ok(written));
+                }
+                if self.position.as_u64() - self.compacted.as_u64() >= COMPACT_EVERY
+                    && let Err(error) = self.compact()
+                {
+                    tracing::warn!(%error, "the ledger on disk stays behind");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, purges = done.len(), "purges are not taken");
+                let error = Arc::new(error);
+                done.into_iter().for_each(|done| _ = done.send(Err(error.clone())));
                 // A file that failed once refuses everything until it is opened anew.
                 if let Err(error) = self.reopen() {
                     tracing::error!(%error, path = ?self.path, "the purge log cannot be opened again");
                 }
             }
-            let outcome = outcome.map_err(Arc::new);
-            for (waiting, position) in batch.into_iter().zip(self.positions_after(&outcome)) {
-                // Whoever asked may be gone; the purge holds all the same.
-                let _ = waiting.done.send(position);
-            }
         }
     }
 
-    /// The position of each record of a batch that begins behind `first`.
-    fn positions_after(
-        &self,
-        first: &Result<LogPosition, Arc<LogError>>,
-    ) -> impl Iterator<Item = Result<LogPosition, Arc<LogError>>> + use<> {
-        let mut next = first.clone();
-        std::iter::repeat_with(move || {
-            next = next.clone().map(LogPosition::next);
-            next.clone()
-        })
+    /// Writes records in one transaction, then applies them.
+    fn write(&mut self, batch: &[Written]) -> Result<(), LogError> {
+        let transaction = self.database()?.begin_write().map_err(storage)?;
+        {
+            let mut records = transaction.open_table(RECORDS).map_err(storage)?;
+            for (position, record) in batch {
+                records.insert(position.as_u64(), serde_json::to_vec(record)?.as_slice()).map_err(storage)?;
+            }
+        }
+        transaction.commit().map_err(storage)?;
+        for (position, record) in batch {
+            self.apply(*position, record);
+        }
+        Ok(())
     }
 
-    /// Writes a batch in one transaction, then applies it. Gives the position before it.
-    fn write(&mut self, batch: &[Waiting]) -> Result<LogPosition, LogError> {
+    fn apply(&mut self, position: LogPosition, record: &PurgeRecord) {
+        record.apply(position, &self.ledger, &self.keyer);
+        self.position = position;
+        for selector in &record.selectors {
+            // It was made by us, of what can be written.
+            let Ok(name) = serde_json::to_string(selector) else { continue };
+            self.dirty.entry(name).or_default().purge(record.mode.into(), position, UnixMs(record.at));
+        }
+    }
+
+    /// Has the ledger on disk follow, and forgets the oldest records.
+    fn compact(&mut self) -> Result<(), LogError> {
+        let transaction = self.database()?.begin_write().map_err(storage)?;
+        {
+            let mut rows = transaction.open_table(LEDGER).map_err(storage)?;
+            for (name, entry) in &self.dirty {
+                let known = rows.get(name.as_str()).map_err(storage)?.map(|row| entry_of(row.value()));
+                rows.insert(name.as_str(), row_of(known.unwrap_or_default().and(*entry))).map_err(storage)?;
+            }
+            fold(&mut rows)?;
+            let mut records = transaction.open_table(RECORDS).map_err(storage)?;
+            while records.len().map_err(storage)? > RECORDS_MAX {
+                records.pop_first().map_err(storage)?;
+            }
+            let mut state = transaction.open_table(STATE).map_err(storage)?;
+            state.insert("compacted", self.position.as_u64()).map_err(storage)?;
+        }
+        transaction.commit().map_err(storage)?;
+        self.compacted = self.position;
+        self.dirty.clear();
+        Ok(())
+    }
+
+    fn database(&mut self) -> Result<Arc<Database>, LogError> {
         if self.database.lock().is_none() {
             self.reopen()?;
         }
-        let database = self.database.lock().clone().ok_or(LogError::Closed)?;
-        let before = self.position;
-        let transaction = database.begin_write().map_err(storage)?;
-        let mut position = before;
-        {
-            let mut records = transaction.open_table(RECORDS).map_err(storage)?;
-            let mut ids = transaction.open_table(IDS).map_err(storage)?;
-            for Waiting { record, .. } in batch {
-                position = position.next();
-                records.insert(position.as_u64(), serde_json::to_vec(record)?.as_slice()).map_err(storage)?;
-                ids.insert(record.id.0, position.as_u64()).map_err(storage)?;
-                enter(&transaction, position, record)?;
-            }
-            while records.len().map_err(storage)? > RECORDS_MAX {
-                let Some((_, text)) = records.pop_first().map_err(storage)? else { break };
-                let old: PurgeRecord = serde_json::from_slice(text.value())?;
-                ids.remove(old.id.0).map_err(storage)?;
-            }
-            fold(&transaction)?;
-            let mut state = transaction.open_table(STATE).map_err(storage)?;
-            state.insert("position", position.as_u64()).map_err(storage)?;
-        }
-        transaction.commit().map_err(storage)?;
-        self.position = position;
-        let mut position = before;
-        for Waiting { record, .. } in batch {
-            position = position.next();
-            record.apply(position, &self.ledger, &self.keyer);
-        }
-        Ok(before)
+        self.database.lock().clone().ok_or(LogError::Closed)
     }
 
     /// Opens the file anew, and applies what was written although it was said not to be.
@@ -251,19 +306,54 @@ impl Writer {
         let Some(path) = &self.path else { return Ok(()) };
         *self.database.lock() = None;
         let database = Arc::new(open(Some(path))?);
-        *self.database.lock() = Some(database.clone());
+        *self.database.lock() = Some(database);
+        self.replay()
+    }
+
+    /// Applies the records behind the position.
+    fn replay(&mut self) -> Result<(), LogError> {
+        let database = self.database.lock().clone().ok_or(LogError::Closed)?;
         let read = database.begin_read().map_err(storage)?;
-        let state = read.open_table(STATE).map_err(storage)?;
-        let written = state.get("position").map_err(storage)?.map_or(0, |position| position.value());
         let records = read.open_table(RECORDS).map_err(storage)?;
-        for row in records.range(self.position.next().as_u64()..=written).map_err(storage)? {
+        for row in records.range(self.position.next().as_u64()..).map_err(storage)? {
             let (position, text) = row.map_err(storage)?;
             let record: PurgeRecord = serde_json::from_slice(text.value())?;
-            self.position = LogPosition::from_u64(position.value());
-            record.apply(self.position, &self.ledger, &self.keyer);
+            self.apply(LogPosition::from_u64(position.value()), &record);
         }
         Ok(())
     }
+
+    /// Fills the ledger with the rows on disk.
+    fn restore(&mut self) -> Result<(), LogError> {
+        let database = self.database.lock().clone().ok_or(LogError::Closed)?;
+        let read = database.begin_read().map_err(storage)?;
+        let rows = read.open_table(LEDGER).map_err(storage)?;
+        for row in rows.iter().map_err(storage)? {
+            let (selector, entry) = row.map_err(storage)?;
+            let selector: Selector = serde_json::from_str(selector.value())?;
+            self.ledger.enter_entry(&selector.target(&self.ledger, &self.keyer), entry_of(entry.value()));
+        }
+        Ok(())
+    }
+}
+
+/// Takes purges that come until `due`.
+fn gather(asked: &Receiver<Waiting>, batch: &mut Vec<Waiting>, due: Instant) {
+    while batch.len() < BATCH_MAX {
+        match asked.recv_timeout(due.saturating_duration_since(clock::monotonic())) {
+            Ok(more) => batch.push(more),
+            Err(_) => return,
+        }
+    }
+}
+
+/// The id of a record: its time and, in the low half, its position, so that it is found without an index.
+fn id_at(at: u64, position: LogPosition) -> Ulid {
+    Ulid::from_parts(at, u128::from(position.as_u64()))
+}
+
+fn position_in(id: Ulid) -> LogPosition {
+    LogPosition::from_u64(id.random() as u64)
 }
 
 fn open(path: Option<&Path>) -> Result<Database, LogError> {
@@ -273,42 +363,27 @@ fn open(path: Option<&Path>) -> Result<Database, LogError> {
     }
 }
 
-/// Makes the tables, if they are not there, and gives the last position.
+/// Makes the tables, if they are not there, and gives the position up to which the ledger on disk is complete.
 fn begin(database: &Database, now: UnixMs) -> Result<LogPosition, LogError> {
     let transaction = database.begin_write().map_err(storage)?;
-    let position;
+    let compacted;
     {
         transaction.open_table(RECORDS).map_err(storage)?;
-        transaction.open_table(IDS).map_err(storage)?;
         transaction.open_table(LEDGER).map_err(storage)?;
         let mut state = transaction.open_table(STATE).map_err(storage)?;
-        let known = state.get("position").map_err(storage)?.map(|position| position.value());
-        position = match known {
+        let known = state.get("compacted").map_err(storage)?.map(|position| position.value());
+        compacted = match known {
             Some(position) => LogPosition::from_u64(position),
             None => {
                 let first = LogPosition::new(FIRST_GENERATION, 0);
-                state.insert("position", first.as_u64()).map_err(storage)?;
+                state.insert("compacted", first.as_u64()).map_err(storage)?;
                 state.insert("created", now.0).map_err(storage)?;
                 first
             }
         };
     }
     transaction.commit().map_err(storage)?;
-    Ok(position)
-}
-
-/// Fills a ledger with the rows on disk.
-fn restore(database: &Database, ledger: &Ledger, keyer: &Keyer) -> Result<(), LogError> {
-    let read = database.begin_read().map_err(storage)?;
-    let rows = read.open_table(LEDGER).map_err(storage)?;
-    for row in rows.iter().map_err(storage)? {
-        let (selector, entry) = row.map_err(storage)?;
-        let selector: Selector = serde_json::from_str(selector.value())?;
-        let target = selector.target(ledger, keyer);
-        let entry = entry_of(entry.value());
-        ledger.enter_entry(&target, entry);
-    }
-    Ok(())
+    Ok(compacted)
 }
 
 fn entry_of((hard, soft, soft_at): (u64, u64, u64)) -> Entry {
@@ -319,22 +394,8 @@ fn row_of(entry: Entry) -> (u64, u64, u64) {
     (entry.hard.as_u64(), entry.soft.as_u64(), entry.soft_at.0)
 }
 
-/// Writes what follows from a record into the ledger on disk.
-fn enter(transaction: &WriteTransaction, position: LogPosition, record: &PurgeRecord) -> Result<(), LogError> {
-    let mut rows = transaction.open_table(LEDGER).map_err(storage)?;
-    for selector in &record.selectors {
-        let name = serde_json::to_string(selector)?;
-        let mut entry =
-            rows.get(name.as_str()).map_err(storage)?.map_or_else(Entry::default, |row| entry_of(row.value()));
-        entry.purge(record.mode.into(), position, UnixMs(record.at));
-        rows.insert(name.as_str(), row_of(entry)).map_err(storage)?;
-    }
-    Ok(())
-}
-
 /// Keeps the bound of rows: the oldest quarter goes into the rows of their sites.
-fn fold(transaction: &WriteTransaction) -> Result<(), LogError> {
-    let mut rows = transaction.open_table(LEDGER).map_err(storage)?;
+fn fold(rows: &mut Table<'_, &str, (u64, u64, u64)>) -> Result<(), LogError> {
     if rows.len().map_err(storage)? <= ROWS_MAX {
         return Ok(());
     }
@@ -347,15 +408,14 @@ fn fold(transaction: &WriteTransaction) -> Result<(), LogError> {
     all.truncate(all.len() / 4);
     for (latest, name) in all {
         let selector: Selector = serde_json::from_str(&name)?;
-        if matches!(selector.kind, super::record::Kind::Site | super::record::Kind::Everything) {
+        if matches!(selector.kind, Kind::Site | Kind::Everything) {
             continue;
         }
         rows.remove(name.as_str()).map_err(storage)?;
-        let site = serde_json::to_string(&Selector::new(&selector.site, super::record::Kind::Site, ""))?;
-        let mut entry =
-            rows.get(site.as_str()).map_err(storage)?.map_or_else(Entry::default, |row| entry_of(row.value()));
-        entry.hard = entry.hard.max(latest);
-        rows.insert(site.as_str(), row_of(entry)).map_err(storage)?;
+        let site = serde_json::to_string(&Selector::new(&selector.site, Kind::Site, ""))?;
+        let known = rows.get(site.as_str()).map_err(storage)?.map(|row| entry_of(row.value())).unwrap_or_default();
+        let whole = Entry { hard: known.hard.max(latest), ..known };
+        rows.insert(site.as_str(), row_of(whole)).map_err(storage)?;
     }
     Ok(())
 }

@@ -19,6 +19,14 @@ impl SiteId {
         hasher.write(name.as_bytes());
         Self(hasher.finish() as u32)
     }
+
+    pub const fn from_u32(number: u32) -> Self {
+        Self(number)
+    }
+
+    pub const fn as_u32(self) -> u32 {
+        self.0
+    }
 }
 
 /// Something below a site that can be purged: an entry of the ledger.

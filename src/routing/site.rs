@@ -28,6 +28,8 @@ pub struct Site {
     pub keep_surrogate_keys: bool,
     /// Whether what contradicts its path's extension is kept out of the store.
     pub deception_armour: bool,
+    /// Whether the origin's `No-Vary-Search` is honoured.
+    pub no_vary_search: bool,
     /// Whether requests in the clear are redirected.
     pub https_only: bool,
     /// Bodies for answers of our own, the most particular first.
@@ -54,6 +56,7 @@ impl Site {
             id: SiteId::of(&config.name),
             keep_surrogate_keys: config.keep_surrogate_keys,
             deception_armour: config.deception_armour,
+            no_vary_search: config.no_vary_search,
             set_cookie,
             get_body: config.get_body,
             trusted_clients: config.trusted_clients.clone(),

@@ -95,6 +95,16 @@ impl Keyer {
         self.named(primary, b"range ", range)
     }
 
+    /// The key of the rules about queries below a path, by the key of its URL without a query.
+    pub fn searches(&self, path: &CacheKey) -> CacheKey {
+        self.named(path, b"searches ", b"")
+    }
+
+    /// The key of what leads to the response for a query reduced to what matters.
+    pub fn search(&self, path: &CacheKey, reduced: &[u8]) -> CacheKey {
+        self.named(path, b"search ", reduced)
+    }
+
     /// No variant has such a key: the names of fields that select it have a length before them, and none is so long.
     fn named(&self, primary: &CacheKey, what: &[u8], value: &[u8]) -> CacheKey {
         self.digest(&[&primary.0[..], &[0xff; 8], what, value].concat())

@@ -9,6 +9,7 @@ use foyer::{Cache, CacheBuilder, Event, EventListener, S3FifoConfig};
 use parking_lot::Mutex;
 use slab::Slab;
 
+use crate::semantics::no_vary_search::NoVarySearch;
 use crate::store::budget::Budget;
 use crate::store::key::{CacheKey, KeyHasher};
 use crate::store::record::StoredResponse;
@@ -21,8 +22,10 @@ pub enum Entry {
     Response(Arc<StoredResponse>),
     /// The response depends on request fields: which ones, and so under which key to look next.
     Variants(Arc<Variants>),
-    /// The response stands under another key: that of a variant, found by its language.
+    /// What is looked for stands under another key: a variant found by its language, or a URL by what matters of its query.
     Alias(CacheKey),
+    /// Which parts of the query do not matter below a path, as responses have said lately.
+    Searches(Arc<[NoVarySearch]>),
 }
 
 /// A stored response and the key it stands under.
@@ -56,6 +59,9 @@ const VARIANTS_OVERHEAD: usize = 300;
 
 /// An alias: the cache's own entry.
 const ALIAS_WEIGHT: usize = 250;
+
+/// One rule about queries: its list of names, as it is bounded by the size of a head.
+const SEARCH_WEIGHT: usize = 2 << 10;
 
 /// Memory behind one shard's lock. Few large shards, so that a large object fits one; enough of them that locks do not
 /// meet on machines with many cores (which have more memory).
@@ -134,6 +140,7 @@ impl MemoryTier {
                 Entry::Response(stored) => stored.weight(),
                 Entry::Variants(variants) => variants.weight(),
                 Entry::Alias(_) => ALIAS_WEIGHT,
+                Entry::Searches(rules) => ALIAS_WEIGHT + rules.len() * SEARCH_WEIGHT,
             })
             .with_event_listener(Arc::new(Leaving { metrics, roll: roll.clone() }))
             .build();

@@ -7,6 +7,7 @@
 //! - [`fill`]: a response that is arriving: one writer, any number of readers.
 //! - [`collector`]: its pieces, gathered into chunks.
 //! - [`marks`]: keys whose last answer could not be shared.
+//! - [`searches`]: URLs that differ in what does not matter.
 //! - [`tiers`]: the one lookup and the one commit.
 
 pub mod budget;
@@ -16,6 +17,7 @@ pub mod key;
 pub mod marks;
 pub mod memory;
 pub mod record;
+pub mod searches;
 pub mod tiers;
 
 pub use tiers::Store;

@@ -3,7 +3,7 @@
 //! The block holds the field lines (end-to-end fields only, without `Age`), then `content-length`, the blank line and,
 //! for a body of at most one chunk, the body. A hit on a small object is therefore one status line, the fields that
 //! change with time, and this block: nothing is assembled, nothing is copied twice. It is our own copy: no network
-//! buffer stays pinned by it. Behind what is sent the block has what the response can be purged by.
+//! buffer stays pinned by it. What the response can be purged by is packed beside it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -20,16 +20,10 @@ use crate::semantics::time::DeltaSeconds;
 /// A response as it is kept. Immutable but for the memory of its last judgement.
 pub struct StoredResponse {
     block: Box<[u8]>,
+    /// What it is purged by: see [`pack`].
+    selectors: Box<[u8]>,
     fields_len: u32,
-    body_at: u32,
-    /// Where what is sent ends and the selectors begin: keys, groups, path.
-    selectors_at: u32,
-    site: SiteId,
-    host: u32,
-    url: u32,
     status: u16,
-    keys: u16,
-    groups: u16,
     /// Where the memory tier keeps track of it.
     slot: AtomicU32,
     freshness: Freshness,
@@ -98,21 +92,15 @@ impl StoredResponse {
         inline: impl Iterator<Item = &'b [u8]>,
         chunks: Box<[Bytes]>,
     ) -> Self {
-        let selectors = &parts.selectors;
         let inline_len = if chunks.is_empty() { usize::try_from(length).unwrap_or(0) } else { 0 };
-        let selectors_len = selectors.keys.len() + selectors.groups.len() + selectors.path.len();
-        let capacity = parts.fields.len() + CONTENT_LENGTH_LINE_MAX + inline_len + selectors_len;
-        let mut block = Vec::with_capacity(capacity);
+        let mut block = Vec::with_capacity(parts.fields.len() + CONTENT_LENGTH_LINE_MAX + inline_len);
         block.extend_from_slice(parts.fields);
         if has_content_length(parts.status) {
             write_content_length(length, &mut block);
         }
         let fields_len = block.len();
         block.extend_from_slice(b"\r\n");
-        let body_at = block.len();
         inline.for_each(|piece| block.extend_from_slice(piece));
-        let selectors_at = block.len();
-        [selectors.keys, selectors.groups, selectors.path].into_iter().for_each(|part| block.extend_from_slice(part));
         let rest = Rest {
             chunks,
             length,
@@ -120,19 +108,11 @@ impl StoredResponse {
             browser: parts.browser.cloned(),
         };
         let needs_rest = !rest.chunks.is_empty() || rest.upstream_status.is_some() || rest.browser.is_some();
-        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        let count = |numbers: &[u8]| u16::try_from(numbers.len() / 4).unwrap_or(u16::MAX);
         Self {
             block: block.into_boxed_slice(),
-            fields_len: offset(fields_len),
-            body_at: offset(body_at),
-            selectors_at: offset(selectors_at),
-            site: selectors.site,
-            host: selectors.host,
-            url: selectors.url,
+            selectors: pack(&parts.selectors),
+            fields_len: u32::try_from(fields_len).unwrap_or(u32::MAX),
             status: parts.status,
-            keys: count(selectors.keys),
-            groups: count(selectors.groups),
             slot: AtomicU32::new(NO_SLOT),
             freshness: parts.freshness,
             fill_pos: parts.fill_pos,
@@ -152,15 +132,12 @@ impl StoredResponse {
 
     /// Field lines, blank line and inline body in one piece, as they go to a client that gets the whole response.
     pub fn wire_block(&self) -> &[u8] {
-        self.block.get(..self.selectors_at as usize).unwrap_or_default()
+        &self.block
     }
 
     /// What it is purged by.
     pub fn selectors(&self) -> Selectors<'_> {
-        let block = self.block.get(self.selectors_at as usize..).unwrap_or_default();
-        let (keys, block) = block.split_at_checked(usize::from(self.keys) * 4).unwrap_or_default();
-        let (groups, path) = block.split_at_checked(usize::from(self.groups) * 4).unwrap_or_default();
-        Selectors { site: self.site, host: self.host, url: self.url, path, keys, groups }
+        unpack(&self.selectors).unwrap_or_default()
     }
 
     /// Where the memory tier keeps track of it; none before it is there.
@@ -174,7 +151,7 @@ impl StoredResponse {
 
     /// Field lines and blank line, for a response to HEAD.
     pub fn wire_head(&self) -> &[u8] {
-        self.block.get(..self.body_at as usize).unwrap_or_default()
+        self.block.get(..self.body_at()).unwrap_or_default()
     }
 
     /// The `Cache-Status` of caches behind us.
@@ -203,8 +180,13 @@ impl StoredResponse {
         }
     }
 
+    /// Behind the field lines and the blank line.
+    fn body_at(&self) -> usize {
+        self.fields_len as usize + 2
+    }
+
     fn inline_body(&self) -> &[u8] {
-        self.block.get(self.body_at as usize..self.selectors_at as usize).unwrap_or_default()
+        self.block.get(self.body_at()..).unwrap_or_default()
     }
 
     /// The chunks of a body that is not in the block.
@@ -258,17 +240,55 @@ impl StoredResponse {
             let status = rest.upstream_status.as_ref().map_or(0, |status| allocation(status.len()));
             allocation(size_of::<Rest>()) + browser + status
         });
-        let record = allocation(self.block.len()) + allocation(size_of::<Self>() + 16);
+        let record =
+            allocation(self.block.len()) + allocation(self.selectors.len()) + allocation(size_of::<Self>() + 16);
         record + rest + chunks + ENTRY_OVERHEAD
     }
+}
+
+// With the counts of an `Arc` it has an allocation of 128 bytes: one byte more would cost 32.
+const _: () = assert!(size_of::<StoredResponse>() <= 112);
+
+/// What packed selectors begin with: three numbers of 32 bits and two counts of 16.
+const PACKED: usize = 16;
+
+/// Site, host and URL, how many keys and groups, these, and the path: little-endian, as little memory as they take.
+fn pack(selectors: &Selectors<'_>) -> Box<[u8]> {
+    let count = |numbers: &[u8]| u16::try_from(numbers.len() / 4).unwrap_or(u16::MAX).to_le_bytes();
+    let lists = [selectors.keys, selectors.groups, selectors.path];
+    let mut packed = Vec::with_capacity(PACKED + lists.iter().map(|list| list.len()).sum::<usize>());
+    for number in [selectors.site.as_u32(), selectors.host, selectors.url] {
+        packed.extend_from_slice(&number.to_le_bytes());
+    }
+    packed.extend_from_slice(&count(selectors.keys));
+    packed.extend_from_slice(&count(selectors.groups));
+    lists.into_iter().for_each(|list| packed.extend_from_slice(list));
+    packed.into_boxed_slice()
+}
+
+fn unpack(packed: &[u8]) -> Option<Selectors<'_>> {
+    let (head, lists) = packed.split_first_chunk::<PACKED>()?;
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *head;
+    let (keys, groups) = (usize::from(u16::from_le_bytes([m, n])), usize::from(u16::from_le_bytes([o, p])));
+    let (keys, lists) = lists.split_at_checked(keys * 4)?;
+    let (groups, path) = lists.split_at_checked(groups * 4)?;
+    Some(Selectors {
+        site: SiteId::from_u32(u32::from_le_bytes([a, b, c, d])),
+        host: u32::from_le_bytes([e, f, g, h]),
+        url: u32::from_le_bytes([i, j, k, l]),
+        path,
+        keys,
+        groups,
+    })
 }
 
 /// No slot yet.
 const NO_SLOT: u32 = u32::MAX;
 /// `content-length: ` and 20 digits and CRLF.
 pub const CONTENT_LENGTH_LINE_MAX: usize = 16 + 20 + 2 + 2;
-/// A cache entry beside its value: measured on foyer 0.22.6 (`memory_per_object` in the benchmarks), ghost queue included.
-const ENTRY_OVERHEAD: usize = 200;
+/// A cache entry beside its value: measured on foyer 0.22.6 (`mem1k` in the benchmarks), ghost queue included; and its place
+/// on the roll of what is stored.
+const ENTRY_OVERHEAD: usize = 232;
 /// The reference-counted header of a `Bytes`.
 const BYTES_SHARED: usize = 32;
 
@@ -323,6 +343,26 @@ mod tests {
         assert_eq!(stored.wire_block(), b"etag: \"a\"\r\ncontent-length: 11\r\n\r\nhello world");
         assert_eq!(stored.wire_head(), b"etag: \"a\"\r\ncontent-length: 11\r\n\r\n");
         assert_eq!(stored.fields().first("content-length"), Some(&b"11"[..]));
+    }
+
+    #[test]
+    fn selectors_come_out_as_they_went_in() {
+        let mut owned = crate::purge::selector::OwnedSelectors {
+            site: SiteId::of("shop"),
+            host: 7,
+            url: u32::MAX,
+            path: (*b"/a/b").into(),
+            ..Default::default()
+        };
+        for round in 0..3 {
+            let packed = pack(&owned.get());
+            let unpacked = unpack(&packed).map(|found| crate::purge::selector::OwnedSelectors::of(&found));
+            assert_eq!(unpacked.as_ref(), Some(&owned));
+            owned.add_key(round);
+            owned.add_group(!round);
+        }
+        assert!(unpack(&[0; 15]).is_none());
+        assert!(unpack(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0]).is_none());
     }
 
     #[test]

@@ -77,8 +77,8 @@ impl Store {
                 }
             },
             Some(Entry::Variants(variants)) => self.lookup_variant(primary, &variants, request),
-            // Nothing but a variant's language leads to an alias.
-            Some(Entry::Alias(_)) => Lookup::UriMiss { gone: None },
+            // These stand under keys of their own, which no URL has.
+            Some(Entry::Alias(_) | Entry::Searches(_)) => Lookup::UriMiss { gone: None },
         }
     }
 

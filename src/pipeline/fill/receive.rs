@@ -195,6 +195,7 @@ impl Receiving<'_> {
             Some(part) if parts.status == 206 => store.commit_part(&self.job.primary, part, &record),
             _ => {
                 store.commit(&self.job.primary, selecting, &record);
+                self.job.note_search(self.pipeline, &record);
             }
         }
         record

@@ -144,3 +144,21 @@ fn parts() {
         assert_eq!((got.status, got.says().as_str()), (206, expected), "{answer} {again}");
     }
 }
+
+/// What does not matter of a query, for sites that want to know.
+#[test]
+fn queries_that_do_not_matter() {
+    let answer = "cache-control: max-age=9\nno-vary-search: params=(\"utm\"), key-order";
+    for (honoured, target, expected) in [
+        (true, "/a?utm=2&x=1&y=2", "hit; ttl=9"),
+        (true, "/a?y=2&x=1", "hit; ttl=9"),
+        (true, "/a?x=2&y=2", "fwd=uri-miss; stored; fwd-status=200"),
+        (true, "/b?x=1&y=2", "fwd=uri-miss; stored; fwd-status=200"),
+        (false, "/a?utm=2&x=1&y=2", "fwd=uri-miss; stored; fwd-status=200"),
+    ] {
+        let node = Node::with(&[], |site| site.no_vary_search = honoured);
+        node.script(200, answer).script(200, answer);
+        node.get("/a?x=1&y=2&utm=1", "");
+        assert_eq!(node.get(target, "").says(), expected, "{target}");
+    }
+}

@@ -46,11 +46,13 @@ fn judge(ledger: &Ledger, key: &str, began: LogPosition) -> Verdict {
 async fn everything_is_there_again_in_another_process() {
     let directory = Directory::new();
     let first = LogPosition::new(1, 0);
+    let id;
     {
         let (log, ledger) = open_at(Some(&directory.0));
         assert_eq!(ledger.applied().log, first);
-        let position = log.append(tag(7, "a", PurgeMode::Delete)).await.expect("it is written");
-        assert_eq!(position, LogPosition::new(1, 1));
+        let written = log.append(tag(7, "a", PurgeMode::Delete)).await.expect("it is written");
+        assert_eq!((written.0, written.1.at), (LogPosition::new(1, 1), 7));
+        id = written.1.id;
         assert_eq!(judge(&ledger, "a", first), Verdict::Gone(Gone::Purged));
         log.append(tag(8, "b", PurgeMode::Invalidate)).await.expect("it is written");
     }
@@ -59,9 +61,11 @@ async fn everything_is_there_again_in_another_process() {
     assert_eq!(judge(&ledger, "a", first), Verdict::Gone(Gone::Purged));
     assert_eq!(judge(&ledger, "b", first), Verdict::StaleSince(UnixMs(8)));
     assert_eq!(judge(&ledger, "c", first), Verdict::Live);
-    let (position, record) = log.find(Ulid::from(7_u128)).expect("it can be read").expect("it is known");
-    assert_eq!((position, record), (LogPosition::new(1, 1), tag(7, "a", PurgeMode::Delete)));
-    assert_eq!(log.find(Ulid::from(9_u128)).expect("it can be read"), None);
+    let (position, record) = log.find(id).expect("it can be read").expect("it is known");
+    assert_eq!((position, record), (LogPosition::new(1, 1), PurgeRecord { id, ..tag(7, "a", PurgeMode::Delete) }));
+    for unknown in [Ulid::from(9_u128), Ulid::from(id.0 ^ (1 << 70)), Ulid::from(id.0 ^ (1 << 100))] {
+        assert_eq!(log.find(unknown).expect("it can be read"), None, "{unknown}");
+    }
 }
 
 #[tokio::test]
@@ -69,7 +73,7 @@ async fn purges_at_once_have_positions_of_their_own() {
     let (log, ledger) = open_at(None);
     let all = (0..300_u128).map(|id| log.append(tag(id, &id.to_string(), PurgeMode::Delete)));
     let positions = futures_util::future::join_all(all).await;
-    let mut seen: Vec<u64> = positions.into_iter().map(|position| position.expect("it is written").seq()).collect();
+    let mut seen: Vec<u64> = positions.into_iter().map(|written| written.expect("it is written").0.seq()).collect();
     seen.sort_unstable();
     assert_eq!(seen, (1..=300).collect::<Vec<_>>());
     assert_eq!(ledger.applied().log.seq(), 300);
@@ -79,6 +83,28 @@ async fn purges_at_once_have_positions_of_their_own() {
     log.close();
     let refused = log.append(tag(999, "late", PurgeMode::Delete)).await.expect_err("it is closed");
     assert!(matches!(*refused, LogError::Closed));
+}
+
+#[tokio::test]
+async fn what_is_not_compacted_is_replayed_and_what_is_stays() {
+    let directory = Directory::new();
+    let count = COMPACT_EVERY as u128 + 50;
+    {
+        let (log, _) = open_at(Some(&directory.0));
+        let all = (0..count).map(|id| log.append(tag(id, &format!("{}", id % 3_000), PurgeMode::Delete)));
+        futures_util::future::join_all(all).await.into_iter().for_each(|written| drop(written.expect("it is written")));
+        // As after a kill: nothing is closed.
+        std::mem::forget(log);
+        std::fs::copy(directory.0.join(FILE), directory.0.join("copy")).expect("the file as it is");
+    }
+    let copied = Directory::new();
+    std::fs::rename(directory.0.join("copy"), copied.0.join(FILE)).expect("the copy");
+    let (_log, ledger) = open_at(Some(&copied.0));
+    assert_eq!(ledger.applied().log, LogPosition::new(1, count as u64));
+    assert_eq!(ledger.len(), 3_000);
+    for key in [0, 1, 1_500, 2_999] {
+        assert_eq!(judge(&ledger, &key.to_string(), LogPosition::new(1, 1_000)), Verdict::Gone(Gone::Purged), "{key}");
+    }
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! URLs that differ in what does not matter: `No-Vary-Search`, for sites that want it.
+//!
+//! Below a path stand the rules that responses have given lately, and for each query, reduced by a rule to what matters,
+//! the key of the response that was stored last. Both are hints: what they lead to is judged as any stored response is, and
+//! one more time by the rule it has itself.
+
+use std::sync::Arc;
+
+use crate::semantics::no_vary_search::{NoVarySearch, normalized_query};
+use crate::store::Store;
+use crate::store::key::CacheKey;
+use crate::store::memory::Entry;
+
+/// Different rules remembered below one path. An origin that gives more only misses more.
+const RULES_MAX: usize = 4;
+
+impl Store {
+    /// Remembers what a stored response says about queries. `path`: the key of its URL without the query.
+    pub fn note_search(&self, path: &CacheKey, target: &[u8], primary: &CacheKey, rule: NoVarySearch) {
+        let reduced = normalized_query(&rule, target);
+        let at = self.keyer.searches(path);
+        let known = match self.memory.lookup(&at) {
+            Some(Entry::Searches(rules)) => rules,
+            _ => Arc::default(),
+        };
+        if known.first() != Some(&rule) {
+            let others = known.iter().filter(|other| **other != rule);
+            let rules = std::iter::once(&rule).chain(others).take(RULES_MAX).cloned().collect();
+            self.memory.insert(at, Entry::Searches(rules));
+        }
+        self.memory.insert(self.keyer.search(path, &reduced), Entry::Alias(*primary));
+    }
+
+    /// The key of a response that may answer a URL although it was stored for another, and the rule that says so.
+    pub fn find_search(&self, path: &CacheKey, target: &[u8]) -> Option<(CacheKey, NoVarySearch)> {
+        let Entry::Searches(rules) = self.memory.lookup(&self.keyer.searches(path))? else { return None };
+        rules.iter().find_map(|rule| {
+            let key = self.keyer.search(path, &normalized_query(rule, target));
+            match self.memory.lookup(&key)? {
+                Entry::Alias(primary) => Some((primary, rule.clone())),
+                _ => None,
+            }
+        })
+    }
+}
