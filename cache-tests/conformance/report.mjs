@@ -3,15 +3,20 @@ import { kinds, passedPerRun, total } from './judge.mjs'
 import { asExpectation } from './expectations.mjs'
 
 export function printSuites (suites, results) {
+  console.log(`\n${tableOfSuites(suites, results)}\n`)
+}
+
+/** One row for each suite and one for all of them; a cell is how many tests passed of each kind. */
+export function tableOfSuites (suites, results) {
   const judged = results[0].judged
-  console.log(`\n| suite (required/optimal/check) | ${results.map(r => r.name).join(' | ')} |`)
-  console.log(`|---|${results.map(() => '---|').join('')}`)
-  for (const suite of suites) {
-    const shape = kinds.map(kind => total(judged, kind, suite).all).join('/')
-    const cells = results.map(r => kinds.map(kind => total(r.judged, kind, suite).pass).join('/'))
-    console.log(`| ${suite.id} (${shape}) | ${cells.join(' | ')} |`)
-  }
-  console.log(`| **all** (${kinds.map(kind => total(judged, kind).all).join('/')}) | ${results.map(r => `**${kinds.map(kind => total(r.judged, kind).pass).join('/')}**`).join(' | ')} |\n`)
+  const shape = suite => kinds.map(kind => total(judged, kind, suite).all).join('/')
+  const passed = suite => results.map(r => kinds.map(kind => total(r.judged, kind, suite).pass).join('/'))
+  return [
+    `| suite (required/optimal/check) | ${results.map(r => r.name).join(' | ')} |`,
+    `|---|${results.map(() => '---|').join('')}`,
+    ...suites.map(suite => `| ${suite.id} (${shape(suite)}) | ${passed(suite).join(' | ')} |`),
+    `| **all** (${shape()}) | ${passed().map(cell => `**${cell}**`).join(' | ')} |`
+  ].join('\n')
 }
 
 export function printTotals ({ name, runs, judged }) {

@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util'
 import { readExpectations, compareWithExpectations } from './expectations.mjs'
 import { judge, suites, total, kinds } from './judge.mjs'
 import { startOrigin, startServer, runClient, runOne, stopAll } from './processes.mjs'
+import { compared, describe, readReadme, writeReadme } from './readme.mjs'
 import { printSuites, printTotals, printNotPassed, printUnsteady } from './report.mjs'
 
 const here = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname)
@@ -22,9 +23,16 @@ const usage = `Usage: run.mjs [options] [-- extra arguments for littoral]
   --min-required N      fail below N required tests passed
   --min-optimal N       fail below N optimal tests passed
   --expectations FILE   accepted failures (default: expectations.toml, for littoral alone)
+  --readme              run all four servers and write their table into cache-tests/README.md
   --json FILE           write what the suite returned, per server and run
   --id TEST             run one test alone and print its requests and responses
   --verbose             show what the servers print`
+
+// Debian has servers where only root looks for commands.
+process.env.PATH += ':/usr/sbin'
+
+// What --readme would not be the same table with.
+const notWithReadme = ['server', 'command', 'base', 'id', 'expectations']
 
 const { values: options, positionals } = parse()
 if (options.help) {
@@ -47,6 +55,7 @@ for (const failure of failures) console.error(`conformance: ${failure}`)
 process.exit(failures.length === 0 ? 0 : 1)
 
 async function main () {
+  const readme = options.readme ? readReadme(path.join(here, '../README.md'), describe(littoralPath(), count('runs', 1))) : undefined
   const results = []
   for (const name of servers()) {
     const runs = []
@@ -73,6 +82,7 @@ async function main () {
     if (expectations !== undefined || results.length === 1) printNotPassed(result, expectations)
     problems.push(...compareWithExpectations(result, expectations), ...belowMinima(result))
   }
+  if (readme !== undefined && problems.length === 0) writeReadme(readme, suites, results)
   return problems
 }
 
@@ -105,7 +115,8 @@ async function oneRun (name, run) {
 function servers () {
   if (options.base !== undefined) return ['base']
   if (options.command !== undefined) return ['command']
-  return options.server.split(',').filter(name => name !== '')
+  if (options.readme) return compared
+  return (options.server ?? 'littoral').split(',').filter(name => name !== '')
 }
 
 function littoralPath () {
@@ -134,15 +145,18 @@ function count (option, fallback) {
 function parse () {
   const text = { type: 'string' }
   try {
-    return parseArgs({
+    const parsed = parseArgs({
       allowPositionals: true,
       options: {
-        server: { type: 'string', default: 'littoral' },
-        littoral: text, command: text, base: text, 'origin-port': text, runs: text, 'min-required': text,
+        server: text, littoral: text, command: text, base: text, 'origin-port': text, runs: text, 'min-required': text,
         'min-optimal': text, expectations: text, json: text, id: text,
+        readme: { type: 'boolean', default: false },
         verbose: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false }
       }
     })
+    const contrary = parsed.values.readme ? notWithReadme.find(option => parsed.values[option] !== undefined) : undefined
+    if (contrary !== undefined) throw new Error(`expected --readme or --${contrary}, found both`)
+    return parsed
   } catch (error) {
     console.error(`conformance: ${error.message}\n\n${usage}`)
     process.exit(2)
