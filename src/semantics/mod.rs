@@ -28,3 +28,6 @@ pub mod validation;
 pub mod vary;
 
 pub mod cache_status;
+
+#[cfg(test)]
+mod fuzz;

@@ -1,0 +1,61 @@
+//! What fuzzing begins with: values that are sent, and some that were made to hurt.
+
+/// Blocks of field lines. An empty line, where there is one, stands between a stored response and what updates it.
+pub(super) const BLOCKS: &[&[u8]] = &[
+    b"Host: example.com\r\nAccept: */*\r\nCookie: a=b; c=\"d, e\"\r\n",
+    b"Cache-Control: max-age=60\r\nETag: \"a\"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nAge: 5\r\nContent-Length: 3\r\n\
+      \nDate: Sun, 06 Nov 1994 08:50:37 GMT\r\nETag: \"b\"\r\nContent-Length: 0\r\nX-New: 1\r\n",
+    b"a: 1\r\na: 2\r\nvary: accept\r\n\nConnection: a, keep-alive\r\na: 3\r\nvary: *\r\nset-cookie: x\r\n",
+    b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\nAge: 1\n\nconnection: date, age\ndate: x\nage: 9\n",
+    b": no name\r\nno colon\r\n\tfolded: x\r\nname : y\r\na:\r\nb:\r\r\n",
+    b"list: a=\"1,2\", \"b\\\",c\", , d=\"open\r\n",
+    b"x:\0\r\ny: \xff\xfe\r\n",
+];
+
+pub(super) const DATES: &[&[u8]] = &[
+    b"Sun, 06 Nov 1994 08:49:37 GMT",
+    b"Sunday, 06-Nov-94 08:49:37 GMT",
+    b"Sun Nov  6 08:49:37 1994",
+    b"Sun Nov 16 08:49:37 1994",
+    b"Thu, 29 Feb 2024 23:59:60 GMT",
+    b"Tue, 29 Feb 2000 00:00:00 gmt",
+    b"Fri, 31 Dec 9999 23:59:59 GMT",
+    b"Thu, 01 Jan 1970 00:00:01 GMT",
+    b"Sat, 01 Jan 0000 00:00:00 GMT",
+    b"Wednesday, 31-Dec-69 23:59:59 GMT",
+    b"Thursday, 01-Jan-70 00:00:00 GMT",
+    b"Sun, 06 Nov 1994 08:49:37 +0000",
+    b"Sun, 06-Nov-1994 08:49:37 GMT",
+    b"0",
+    b"-1",
+];
+
+pub(super) const RANGES: &[&[u8]] = &[
+    b"bytes=0-1",
+    b"bytes=0-",
+    b"bytes=-1",
+    b"bytes=0-0,2-3, 5-",
+    b"bytes=4-5,0-1,-1",
+    b"bytes=9-0",
+    b"bytes=-0",
+    b"bytes=0-18446744073709551615",
+    b"bytes=18446744073709551614-18446744073709551615,-18446744073709551616",
+    b"bytes=0-0,2-2,4-4,6-6,8-8,10-10,12-12,14-14,16-16,18-18,20-20,22-22,24-24,26-26,28-28,30-30",
+    b"bytes=0-,0-,0-,0-,0-,0-,0-,0-",
+    b"bytes=0-10\n5-20",
+    b"bytes = 0 - 1",
+    b"bytes=\"0-1\",2-3",
+    b"lines=1-2",
+];
+
+/// `If-Range`, and below it what it is compared with.
+pub(super) const VALIDATORS: &[&[u8]] = &[
+    b"\"a\"\n\"a\"",
+    b"\"a\"\n\"b\"",
+    b"W/\"a\"\nW/\"a\"",
+    b"\"\n\"",
+    b"a\na",
+    b"Sun, 06 Nov 1994 08:49:37 GMT\nSun, 06 Nov 1994 08:49:37 GMT",
+    b"Sunday, 06-Nov-94 08:49:37 GMT\nSun Nov  6 08:49:37 1994",
+    b"Sun, 06 Nov 1994 08:49:38 GMT\nSun, 06 Nov 1994 08:49:38 GMT",
+];
