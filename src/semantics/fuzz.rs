@@ -5,22 +5,40 @@
 
 use crate::fuzz::target;
 
-use super::fields::{Fields, members};
+use super::fields::{Fields, members, trim};
 use super::http_date;
 use super::range::{PARTS_MAX, RangePlan, plan};
 use super::time::UnixMs;
 
 mod corpus;
+mod directives;
 
 /// The input's lines, each as a line of the field `name`.
 fn block(name: &str, input: &[u8]) -> Vec<u8> {
     input.split(|byte| *byte == b'\n').flat_map(|value| [name.as_bytes(), b": ", value, b"\r\n"].concat()).collect()
 }
 
-/// The input's lines joined to one line of the field `name` (RFC 9110 section 5.3).
+/// The input's lines joined to one line of the field `name` (RFC 9110 section 5.3); blanks around them are no part of
+/// them.
 fn joined(name: &str, input: &[u8]) -> Vec<u8> {
-    let lines: Vec<_> = input.split(|byte| *byte == b'\n').collect();
+    let lines: Vec<_> = input.split(|byte| *byte == b'\n').map(trim).collect();
     [name.as_bytes(), b": ", &lines.join(&b", "[..]), b"\r\n"].concat()
+}
+
+/// Whether every line closes the quoted strings it opens: of no other lines does RFC 9110 say that they may be joined.
+fn is_closed(input: &[u8]) -> bool {
+    input.split(|byte| *byte == b'\n').all(|line| {
+        let mut bytes = line.iter();
+        let mut quoted = false;
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'"' => quoted = !quoted,
+                b'\\' if quoted => drop(bytes.next()),
+                _ => {}
+            }
+        }
+        !quoted
+    })
 }
 
 #[test]

@@ -59,3 +59,36 @@ pub(super) const VALIDATORS: &[&[u8]] = &[
     b"Sunday, 06-Nov-94 08:49:37 GMT\nSun Nov  6 08:49:37 1994",
     b"Sun, 06 Nov 1994 08:49:38 GMT\nSun, 06 Nov 1994 08:49:38 GMT",
 ];
+
+pub(super) const DIRECTIVES: &[&[u8]] = &[
+    b"max-age=60",
+    b"public, max-age=31536000, immutable",
+    b"private, no-store, max-age=0, must-revalidate",
+    b"no-cache=\"set-cookie, x-a\", s-maxage=\"5\"",
+    b"s-maxage=600, stale-while-revalidate=30, stale-if-error=86400, proxy-revalidate",
+    b"MAX-AGE=60, No-Store, must-understand",
+    b"max-age=2147483648, s-maxage=-1, stale-if-error=1.5",
+    b"max-age =1, max-age= 2, max-age='3', max-age",
+    b"x=\"max-age=9, no-store\", max-age=\"60",
+    b"no-cache=\"a\nb\", no-cache=\"c\"",
+    b"private=\"a\", no-cache=\"\", no-cache=\" , \"",
+    b"no-store=?0, max-age=60;a=1;b=\"c\", foo=(1 2)",
+    b"max-stale, min-fresh=5, only-if-cached",
+    b"max-stale=10, max-age=0\nno-cache",
+    b",,, ,",
+];
+
+pub(super) const DICTIONARIES: &[&[u8]] = &[
+    b"max-age=60, no-store",
+    b"a=?0, b, c=?1;x;y=2, *d=1.5",
+    b"a=\"x\\\",\\\\\", b=tok/en:*, c=:aGk=:, d=(1 \"2\";q 3);z",
+    b"a=-999999999999999, b=999999999999.999",
+    b"a=1\na=2, b=3",
+    b"a=\"1\nb\", no-cache=\"c\"",
+    b"a=(), b=( 1  2 )",
+    b"a;b;c;d;e=\"f\";g=:aa:",
+    b"A=1",
+    b"a=1,",
+    b"a=1.,b=.1,c=--1",
+    b"key-_.*0=1, a\t,\tb",
+];
