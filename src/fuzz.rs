@@ -29,7 +29,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 /// Well below a second for each target in an unoptimised build.
-const INPUTS: u64 = 10_000;
+const INPUTS: u64 = 8_000;
 
 /// Long enough for lists longer than any bound in the parsers, short enough to be quick.
 const LENGTH_MAX: usize = 2_048;

@@ -12,6 +12,8 @@ use super::time::UnixMs;
 
 mod corpus;
 mod directives;
+mod selecting;
+mod stored;
 
 /// The input's lines, each as a line of the field `name`.
 fn block(name: &str, input: &[u8]) -> Vec<u8> {

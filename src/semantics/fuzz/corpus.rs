@@ -7,6 +7,11 @@ pub(super) const BLOCKS: &[&[u8]] = &[
       \nDate: Sun, 06 Nov 1994 08:50:37 GMT\r\nETag: \"b\"\r\nContent-Length: 0\r\nX-New: 1\r\n",
     b"a: 1\r\na: 2\r\nvary: accept\r\n\nConnection: a, keep-alive\r\na: 3\r\nvary: *\r\nset-cookie: x\r\n",
     b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\nAge: 1\n\nconnection: date, age\ndate: x\nage: 9\n",
+    b"Age: 7200, 0\r\nExpires: Sun, 06 Nov 1994 09:49:37 GMT\r\nLast-Modified: Sat, 05 Nov 1994 08:49:37 GMT\r\n\
+      \nCache-Control: max-stale=60, max-age=99999999999\r\nIf-Match: \"a\"\r\n",
+    b"age: 99999999999999999999\ndate: Fri, 31 Dec 9999 23:59:59 GMT\ncache-control: max-age=60, stale-if-error=9\n\
+      \ncache-control: max-stale\n",
+    b"date: Thu, 01 Jan 1970 00:00:00 GMT\ncache-control: s-maxage=4294967296, stale-while-revalidate=2147483647\n",
     b": no name\r\nno colon\r\n\tfolded: x\r\nname : y\r\na:\r\nb:\r\r\n",
     b"list: a=\"1,2\", \"b\\\",c\", , d=\"open\r\n",
     b"x:\0\r\ny: \xff\xfe\r\n",
@@ -91,4 +96,29 @@ pub(super) const DICTIONARIES: &[&[u8]] = &[
     b"a=1,",
     b"a=1.,b=.1,c=--1",
     b"key-_.*0=1, a\t,\tb",
+];
+
+pub(super) const NAMES: &[&[u8]] = &[
+    b"Accept-Encoding",
+    b"accept-encoding, Accept, ACCEPT-LANGUAGE",
+    b"*",
+    b"origin\ncookie, x-a",
+    b"a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p",
+    b"a, A, a, a, b",
+    b"\"a, b\", c",
+    b"x-\xc3\x84, \xff",
+    b", ,",
+];
+
+pub(super) const PREFERENCES: &[&[u8]] = &[
+    b"gzip, deflate, br, zstd",
+    b"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
+    b"de-CH, de;q=0.9, en;q=0.50\nfr ; Q=1.000",
+    b"a/b;c=\"d, e;q=0.1\";q=0.3;f, A/B;C=D",
+    b"gzip;q=0, identity;q=0.001, *;q=0.0000, br;q=2, x;q=1.5, y;q=.5, z;q=",
+    b"a;q=0.1;q=0.2, ;q=1, ;q=0, ;;",
+    b"a\\\"b, \"c\\\", d\", \"open",
+    b"a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w,x,y,z,0,1,2,3,4,5",
+    b"key=value; other=\"x\"; flag",
+    b"",
 ];
