@@ -164,12 +164,13 @@ fn mutate(input: &mut Vec<u8>, corpus: &[&[u8]], random: &mut Random) {
         1 => drop(input.drain(span)),
         2 => insert(input, at, random.one_of(WORDS)),
         3 => insert(input, at, &[random.one_of(MEANINGFUL)]),
-        // A bit, a byte, a letter's case.
+        // A bit, a byte, a digit, a letter's case.
         4..=6 => {
             if let Some(byte) = input.get_mut(at) {
                 *byte = match random.below(4) {
                     0 => random.byte(),
                     1 => random.one_of(MEANINGFUL),
+                    2 if byte.is_ascii_digit() => random.one_of(b"0123456789"),
                     2 => *byte ^ 0x20,
                     _ => *byte ^ 1 << random.below(8),
                 };

@@ -55,6 +55,23 @@ fn check_names(block: &[u8]) {
 }
 
 #[test]
+fn delta_seconds() {
+    target("delta seconds", corpus::NUMBERS, |input| {
+        let digits = match input {
+            [b'"', inner @ .., b'"'] => inner,
+            bare => bare,
+        };
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        // The standard library refuses what is too large, where we take the greatest.
+        let expected = is_number.then(|| match String::from_utf8_lossy(digits).parse() {
+            Ok(seconds) => DeltaSeconds::saturating(seconds),
+            Err(_) => DeltaSeconds::MAX,
+        });
+        assert_eq!(DeltaSeconds::parse(input), expected);
+    });
+}
+
+#[test]
 fn response_directives() {
     target("response directives", corpus::DIRECTIVES, |input| {
         let lines = block(UNTARGETED, input);
