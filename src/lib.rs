@@ -22,4 +22,6 @@ pub mod ask;
 pub mod cli;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tidy;

@@ -44,9 +44,8 @@ pub fn without_length(fields: Fields<'_>) -> Vec<u8> {
 /// The lines without what `no-cache="field"` keeps from everybody but the client that was answered, and without `age`.
 pub fn without_withheld(fields: &[u8], directives: &ResponseDirectives) -> Vec<u8> {
     let fields = Fields::new(fields);
-    kept(fields, |line| {
-        !line.is("age") && !no_cache_field_names(fields, directives).any(|name| name.eq_ignore_ascii_case(line.name))
-    })
+    let withheld = no_cache_field_names(fields, directives);
+    kept(fields, |line| !line.is("age") && !withheld.iter().any(|name| name.eq_ignore_ascii_case(line.name)))
 }
 
 fn kept(fields: Fields<'_>, keep: impl Fn(&Line<'_>) -> bool) -> Vec<u8> {

@@ -149,14 +149,7 @@ impl ResponseDirectives {
     /// RFC 9213 section 2.1: none when the field is absent, empty or not a dictionary. A known directive of the wrong
     /// type (`max-age="60"`) makes it invalid too, as RFC 8941 section 4.2 has it for fields with such constraints.
     fn parse_targeted(response: Fields<'_>) -> Option<Self> {
-        let mut values = response.values(CDN_CACHE_CONTROL);
-        let mut text = Cow::Borrowed(values.next()?);
-        for value in values {
-            // RFC 8941 section 4.2: lines are joined before they are read.
-            let joined = text.to_mut();
-            joined.extend_from_slice(b", ");
-            joined.extend_from_slice(value);
-        }
+        let text = targeted_text(response)?;
         let members = structured::dictionary(&text)?;
         if members.is_empty() {
             return None;
@@ -212,19 +205,35 @@ impl ResponseDirectives {
 }
 
 /// The fields that `no-cache="..."` names: not to be stored, so that they are never sent without validation
-/// (RFC 9111 section 5.2.2.4).
-pub fn no_cache_field_names<'a>(
-    response: Fields<'a>,
-    directives: &ResponseDirectives,
-) -> impl Iterator<Item = &'a [u8]> + Clone {
-    let field = if directives.targeted { CDN_CACHE_CONTROL } else { CACHE_CONTROL };
-    response
-        .members(field)
-        // Only a dictionary has parameters, but a quoted string is never cut in two, so it does no harm to look.
-        .filter_map(|member| parameters(member).next())
-        .map(split)
-        .filter(|(name, _)| same_name(name, b"no-cache"))
-        .flat_map(|(_, argument)| field_names(argument.unwrap_or_default()))
+/// (RFC 9111 section 5.2.2.4). At least one when the directives say that there are some.
+pub fn no_cache_field_names(response: Fields<'_>, directives: &ResponseDirectives) -> Vec<Box<[u8]>> {
+    fn named<'a>(list: impl Iterator<Item = &'a [u8]>) -> Vec<Box<[u8]>> {
+        list.map(split)
+            .filter(|(name, _)| same_name(name, b"no-cache"))
+            .flat_map(|(_, argument)| field_names(argument.unwrap_or_default()))
+            .map(Box::from)
+            .collect()
+    }
+    if !directives.no_cache_fields {
+        return Vec::new();
+    }
+    if directives.targeted {
+        targeted_text(response).map(|text| named(members(&text))).unwrap_or_default()
+    } else {
+        named(response.members(CACHE_CONTROL))
+    }
+}
+
+/// RFC 8941 section 4.2: the lines of a structured field are joined before they are read.
+fn targeted_text(response: Fields<'_>) -> Option<Cow<'_, [u8]>> {
+    let mut values = response.values(CDN_CACHE_CONTROL);
+    let mut text = Cow::Borrowed(values.next()?);
+    for value in values {
+        let joined = text.to_mut();
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(value);
+    }
+    Some(text)
 }
 
 /// What type a known directive has in a dictionary.
@@ -257,8 +266,10 @@ fn split(member: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The field names in a directive's argument; the token form is accepted (RFC 9111 section 5.2).
+/// The field names in a directive's argument; the token form is accepted (RFC 9111 section 5.2), and what follows a
+/// semicolon is a parameter, which only a dictionary has and which says nothing.
 fn field_names(argument: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    let argument = parameters(argument).next().unwrap_or_default();
     members(argument.strip_prefix(b"\"").map_or(argument, |inner| inner.strip_suffix(b"\"").unwrap_or(inner)))
 }
 

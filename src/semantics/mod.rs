@@ -32,3 +32,6 @@ pub mod validation;
 pub mod vary;
 
 pub mod cache_status;
+
+#[cfg(test)]
+mod fuzz;

@@ -133,7 +133,7 @@ pub fn storable(
         && !may_be_shared
         && !directives.targeted
         // Named there it is not stored with the rest, so that there is no cookie to give away.
-        && !no_cache_field_names(response, directives).any(|name| same_name(name, b"set-cookie"))
+        && !no_cache_field_names(response, directives).iter().any(|name| same_name(name, b"set-cookie"))
     {
         return Err(NotStored::SetCookie);
     }
