@@ -113,3 +113,33 @@ fn waiting() {
         assert_eq!(read_wait(query).is_ok(), good, "{query:?}");
     }
 }
+
+/// Whatever a customer sends is a request or an error, never more than the token allows, and what it names is kept.
+#[test]
+fn fuzzed_requests() {
+    let corpus: [&[u8]; 6] = [
+        br#"{"urls":["https://www.example.com/q?utm_a=1&b"],"mode":"invalidate"}"#,
+        br#"{"site":"shop","tags":["a","b c"],"prefixes":["/x","www.example.com/a/"]}"#,
+        br#"{"hosts":["a.blog.test"],"sites":["blog"],"everything":true}"#,
+        br#"{"tags":[""],"urls":["http://[::1]:8080/"]}"#,
+        br#"{"site":null,"tags":["\u0000\ud83d\ude00"]}"#,
+        b"{",
+    ];
+    let sites = snapshot(&[("shop", "www.example.com"), ("blog", "*.blog.test")]);
+    let (all, shop) = (caller(&["*"]), caller(&["shop"]));
+    let (ledger, keyer) = (crate::purge::ledger::Ledger::default(), crate::store::key::Keyer::new([5; 32]));
+    crate::fuzz::target("purge requests", &corpus, |input| {
+        let Ok(request) = serde_json::from_slice::<PurgeRequest>(input) else { return };
+        if let Ok(selectors) = request.selectors(&sites, &all) {
+            assert!(!selectors.is_empty());
+            for selector in &selectors {
+                selector.target(&ledger, &keyer);
+                let kept = serde_json::to_string(selector).expect("it can be kept");
+                assert_eq!(serde_json::from_str::<Selector>(&kept).expect("it can be read again"), *selector);
+            }
+        }
+        if let Ok(selectors) = request.selectors(&sites, &shop) {
+            assert!(selectors.iter().all(|selector| selector.site == "shop"), "{selectors:?}");
+        }
+    });
+}

@@ -36,6 +36,7 @@ fn both(first: ResponseDirectives, second: ResponseDirectives) -> ResponseDirect
         max_age: first.max_age.or(second.max_age),
         stale_while_revalidate: first.stale_while_revalidate.or(second.stale_while_revalidate),
         stale_if_error: first.stale_if_error.or(second.stale_if_error),
+        lifetime_max: None,
         stale_by_rule: false,
     }
 }
@@ -162,7 +163,7 @@ fn spelt(members: &[(&[u8], Value<'_>)]) -> Vec<u8> {
         .map(|(key, value)| match value {
             Value::Boolean(true) => key.to_vec(),
             Value::Boolean(false) => [key, &b"=?0"[..]].concat(),
-            Value::Integer(text) | Value::String(text) => [key, &b"="[..], text].concat(),
+            Value::Integer(text) | Value::String(text) | Value::InnerList(text) => [key, &b"="[..], text].concat(),
             Value::Other => [key, &b"=token"[..]].concat(),
         })
         .collect();
@@ -190,7 +191,7 @@ fn dictionaries() {
                         assert!(inner.iter().all(|byte| matches!(byte, b' '..=b'~')));
                     }
                     Value::String(text) => panic!("{text:?} is no string"),
-                    Value::Boolean(_) | Value::Other => {}
+                    Value::Boolean(_) | Value::InnerList(_) | Value::Other => {}
                 }
             }
             assert_eq!(
