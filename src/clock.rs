@@ -21,7 +21,7 @@ pub fn wall() -> UnixMs {
 }
 
 /// The wall clock at an instant that was read just now: another reading of a clock is more than a hit can spare. It
-/// follows a step of the wall clock within [`ANCHORED`].
+/// follows a step of the wall clock within 10 ms.
 pub fn wall_at(now: Instant) -> UnixMs {
     thread_local!(static ANCHOR: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) });
     if let Some((at, wall)) = ANCHOR.get()
