@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-CONNECTIONS = 4
+CONNECTIONS = 16
 
 
 def main():

@@ -288,6 +288,19 @@ def stat_fields(path):
     return text[text.rindex(")") + 2 :].split()
 
 
+def thread_cpu_seconds(pids, name):
+    """Of the threads of that name."""
+    ticks = 0
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat") as stat:
+                text = stat.read()
+            fields = text[text.rindex(")") + 2 :].split()
+            if text[text.index("(") + 1 : text.rindex(")")] == name:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def cpu_seconds(pids):
     """CPU time of processes, in two ways of which each can only miss some; the larger is taken.
 

@@ -204,28 +204,37 @@ def purged_hits(name, options, rate=1000):
         check_body(server, "1k")
         load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
         hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
+
+        def one(number):
+            serving = rig.thread_cpu_seconds(server.pids(), "front")
+            result = measured(server, origin, number, hit, lambda _: 0)
+            result["serving"] = (rig.thread_cpu_seconds(server.pids(), "front") - serving) / result["requests"]
+            return result
+
         for number in range(options.rounds):
             for what in rounds if number % 2 == 0 else reversed(rounds):
                 if what == "no purges":
-                    rounds[what].append(measured(server, origin, number, hit, lambda _: 0))
+                    rounds[what].append(one(number))
                     continue
                 purger = subprocess.Popen(
                     ["taskset", "-c", str(LOAD_CPU), sys.executable, os.path.join(rig.HERE, "purger.py"), str(server.admin), str(rate)],
                     stdout=subprocess.PIPE, text=True,
                 )  # fmt: skip
                 time.sleep(0.3)
-                rounds[what].append(measured(server, origin, number, hit, lambda _: 0))
+                rounds[what].append(one(number))
                 purger.terminate()
                 reached.append(int(purger.communicate()[0]))
     head(name, f"hits of one 1 KiB object with ten surrogate keys; {options.rounds} rounds of {options.seconds} s")
-    print("| | req per server-CPU-s: median (quartiles) | CPU per hit against no purges: median, upper quartile | purges/s |\n|---|---|---|---|")
+    print("| | CPU us per hit of the threads that serve: median | against no purges: median, upper quartile | of the whole process, purging included | purges/s |\n|---|---|---|---|---|")
     plain, purged = rounds.values()
-    ratios = [without["per_cpu"] / withal["per_cpu"] for without, withal in zip(plain, purged)]
-    _, middle, high = quartiles(ratios)
+    ratios = lambda cost: quartiles([cost(withal) / cost(without) for without, withal in zip(plain, purged)])[1:]
     for what, results in rounds.items():
-        against = "1.00" if results is plain else f"{middle:.2f}, {high:.2f}"
+        middle = statistics.median(result["serving"] for result in results) * 1e6
+        serving = whole = "1.00"
+        if results is purged:
+            serving, whole = ("{:.2f}, {:.2f}".format(*ratios(cost)) for cost in (lambda r: r["serving"], lambda r: 1 / r["per_cpu"]))
         rates = 0 if results is plain else statistics.median(reached)
-        print(f"| {what} | {spread([result['per_cpu'] for result in results])} | {against} | {rates:,.0f} |")
+        print(f"| {what} | {middle:.2f} | {serving} | {whole} | {rates:,.0f} |")
     print()
     return all(result["sound"] for results in rounds.values() for result in results)
 

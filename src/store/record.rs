@@ -15,6 +15,7 @@ use crate::purge::position::Position;
 use crate::purge::selector::{Selectors, SiteId};
 use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
+use crate::semantics::surrogate::KEYS_MAX;
 use crate::semantics::time::DeltaSeconds;
 
 /// A response as it is kept. Immutable but for the memory of its last judgement.
@@ -249,27 +250,31 @@ impl StoredResponse {
 // With the counts of an `Arc` it has an allocation of 128 bytes: one byte more would cost 32.
 const _: () = assert!(size_of::<StoredResponse>() <= 112);
 
-/// What packed selectors begin with: three numbers of 32 bits and two counts of 16.
-const PACKED: usize = 16;
+/// What packed selectors begin with: three numbers of 32 bits, and counts of 16 and 8.
+const PACKED: usize = 15;
+/// Cache groups of one response at most.
+pub const GROUPS_MAX: usize = 255;
+const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
 
 /// Site, host and URL, how many keys and groups, these, and the path: little-endian, as little memory as they take.
 fn pack(selectors: &Selectors<'_>) -> Box<[u8]> {
-    let count = |numbers: &[u8]| u16::try_from(numbers.len() / 4).unwrap_or(u16::MAX).to_le_bytes();
+    let keys = u16::try_from(selectors.keys.len() / 4).unwrap_or(u16::MAX);
+    let groups = u8::try_from(selectors.groups.len() / 4).unwrap_or(u8::MAX);
     let lists = [selectors.keys, selectors.groups, selectors.path];
     let mut packed = Vec::with_capacity(PACKED + lists.iter().map(|list| list.len()).sum::<usize>());
     for number in [selectors.site.as_u32(), selectors.host, selectors.url] {
         packed.extend_from_slice(&number.to_le_bytes());
     }
-    packed.extend_from_slice(&count(selectors.keys));
-    packed.extend_from_slice(&count(selectors.groups));
+    packed.extend_from_slice(&keys.to_le_bytes());
+    packed.push(groups);
     lists.into_iter().for_each(|list| packed.extend_from_slice(list));
     packed.into_boxed_slice()
 }
 
 fn unpack(packed: &[u8]) -> Option<Selectors<'_>> {
     let (head, lists) = packed.split_first_chunk::<PACKED>()?;
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *head;
-    let (keys, groups) = (usize::from(u16::from_le_bytes([m, n])), usize::from(u16::from_le_bytes([o, p])));
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, groups] = *head;
+    let (keys, groups) = (usize::from(u16::from_le_bytes([m, n])), usize::from(groups));
     let (keys, lists) = lists.split_at_checked(keys * 4)?;
     let (groups, path) = lists.split_at_checked(groups * 4)?;
     Some(Selectors {
@@ -288,7 +293,7 @@ const NO_SLOT: u32 = u32::MAX;
 pub const CONTENT_LENGTH_LINE_MAX: usize = 16 + 20 + 2 + 2;
 /// A cache entry beside its value: measured on foyer 0.22.6 (`mem1k` in the benchmarks), ghost queue included; and its place
 /// on the roll of what is stored.
-const ENTRY_OVERHEAD: usize = 232;
+const ENTRY_OVERHEAD: usize = 228;
 /// The reference-counted header of a `Bytes`.
 const BYTES_SHARED: usize = 32;
 
@@ -361,8 +366,8 @@ mod tests {
             owned.add_key(round);
             owned.add_group(!round);
         }
-        assert!(unpack(&[0; 15]).is_none());
-        assert!(unpack(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0]).is_none());
+        assert!(unpack(&[0; 14]).is_none());
+        assert!(unpack(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]).is_none());
     }
 
     #[test]

@@ -26,9 +26,9 @@ impl Store {
         if known.first() != Some(&rule) {
             let others = known.iter().filter(|other| **other != rule);
             let rules = std::iter::once(&rule).chain(others).take(RULES_MAX).cloned().collect();
-            self.memory.insert(at, Entry::Searches(rules));
+            self.memory.insert(at, Entry::Searches(Arc::new(rules)));
         }
-        self.memory.insert(self.keyer.search(path, &reduced), Entry::Alias(*primary));
+        self.memory.insert(self.keyer.search(path, &reduced), Entry::Alias(Arc::new(*primary)));
     }
 
     /// The key of a response that may answer a URL although it was stored for another, and the rule that says so.
@@ -37,7 +37,7 @@ impl Store {
         rules.iter().find_map(|rule| {
             let key = self.keyer.search(path, &normalized_query(rule, target));
             match self.memory.lookup(&key)? {
-                Entry::Alias(primary) => Some((primary, rule.clone())),
+                Entry::Alias(primary) => Some((*primary, rule.clone())),
                 _ => None,
             }
         })

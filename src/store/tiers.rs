@@ -107,7 +107,9 @@ impl Store {
     fn lookup_language(&self, primary: &CacheKey, variants: &Variants, request: Fields<'_>) -> Option<Lookup> {
         let varies = variants.field_sets.iter().any(|names| matches!(names.as_slice(), [name] if is_language(name)));
         let language = preferred_language(request).filter(|_| varies)?;
-        let Entry::Alias(key) = self.memory.lookup(&self.keyer.language(primary, &language))? else { return None };
+        let alias = self.memory.lookup(&self.keyer.language(primary, &language))?;
+        let Entry::Alias(key) = alias else { return None };
+        let key = *key;
         let Entry::Response(stored) = self.memory.lookup(&key)? else { return None };
         let freshness = stored.judge(&self.ledger).ok()?;
         (content_language(stored.fields()) == Some(language)).then_some(Lookup::Found { stored, key, freshness })
@@ -167,7 +169,7 @@ impl Store {
             && matches!(names.as_slice(), [name] if is_language(name))
             && let Some(language) = content_language(stored.fields())
         {
-            self.memory.insert(self.keyer.language(primary, &language), Entry::Alias(key));
+            self.memory.insert(self.keyer.language(primary, &language), Entry::Alias(Arc::new(key)));
         }
         self.marks.lift(primary);
         self.metrics.admission("stored");

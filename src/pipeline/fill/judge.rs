@@ -21,7 +21,7 @@ use crate::semantics::time::UnixMs;
 use crate::semantics::vary::{Vary, selecting_key};
 use crate::store::budget::Reservation;
 use crate::store::fill::{Selecting, Sharing};
-use crate::store::record::{Browser, StoredResponse};
+use crate::store::record::{Browser, GROUPS_MAX, StoredResponse};
 
 /// What an answer is judged with.
 pub struct Judge<'a> {
@@ -132,7 +132,10 @@ impl Judge<'_> {
         fields: &mut Vec<u8>,
     ) -> Result<OwnedSelectors, Reason> {
         let mut selectors = self.selectors.clone();
-        let keys = surrogate_keys(Fields::new(fields)).map_err(|_| Reason::TagsOverLimit).map(|keys| {
+        let keys = surrogate_keys(Fields::new(fields)).map_err(|_| Reason::TagsOverLimit).and_then(|keys| {
+            if keys.iter().filter(|key| key.kind == Kind::Group).count() > GROUPS_MAX {
+                return Err(Reason::TagsOverLimit);
+            }
             for key in keys {
                 // The operator purges groups as any key; the origin invalidates those of its own host.
                 selectors.add_key(ledger.name(Named::Key, &key.value));
@@ -141,6 +144,7 @@ impl Judge<'_> {
                 }
             }
             ruled.surrogate_keys().for_each(|key| selectors.add_key(ledger.name(Named::Key, key.as_bytes())));
+            Ok(())
         });
         if !self.site.keep_surrogate_keys {
             *fields = without(fields, &surrogate::FIELDS);
