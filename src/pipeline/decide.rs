@@ -95,7 +95,7 @@ impl Pipeline {
         let ttl = freshness.ttl_seconds(request.now);
         let hit = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
         // A soft purge is why it is stale, where it would be fresh without.
-        let purged = freshness != *stored.freshness() && stored.freshness().is_fresh(request.now);
+        let purged = freshness != stored.freshness() && stored.freshness().is_fresh(request.now);
         let stale = if purged { Reason::Purged } else { Reason::Stale };
         let why = match reuse(&request.directives, &freshness, request.now) {
             Reuse::Fresh => return Decision::Hit { stored, status: hit },

@@ -187,7 +187,7 @@ fn describe(stored: &StoredResponse, freshness: Freshness, now: UnixMs) -> Store
         stale_if_error: u64::from(freshness.stale_if_error().0),
         must_revalidate: freshness.must_revalidate(),
         no_cache: freshness.no_cache(),
-        purged_softly: freshness != *kept,
+        purged_softly: freshness != kept,
         etag: found.etag.map(text),
         last_modified: found.last_modified.map(text),
         surrogate_keys: stored.selectors().keys().count(),

@@ -283,7 +283,7 @@ impl Pipeline {
     ) -> io::Result<Outcome> {
         let Some(stale) = &plan.stale else { return Err(io::ErrorKind::NotFound.into()) };
         let request = Request { now: clock::wall(), ..*request };
-        let freshness = stale.judge(&self.store.ledger).unwrap_or(*stale.freshness());
+        let freshness = stale.judge(&self.store.ledger).unwrap_or(stale.freshness());
         let ttl = Some(freshness.ttl_seconds(request.now));
         let status = CacheStatus { hit: true, ttl, detail: Some(reason), ..CacheStatus::default() };
         let mut outcome = deliver(&request, stale, status, CacheOutcome::Stale, exchange).await?;

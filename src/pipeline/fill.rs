@@ -207,7 +207,7 @@ impl Job {
             Ok((freshness, selectors)) => {
                 (freshness, Sharing::Stored { freshness, selecting, selectors: Arc::new(selectors) })
             }
-            Err(reason) => (*stale.freshness(), Sharing::NotStored(reason)),
+            Err(reason) => (stale.freshness(), Sharing::NotStored(reason)),
         };
         let parts = Parts {
             status: stale.status(),

@@ -17,6 +17,9 @@ pub struct Freshness {
 
 const _: () = assert!(size_of::<Freshness>() <= 40);
 
+/// The largest time that is kept.
+const TIME_MAX: u64 = (1 << 48) - 1;
+
 const MUST_REVALIDATE: u8 = 1;
 const NO_CACHE: u8 = 1 << 1;
 const STALE_IF_ERROR_STATED: u8 = 1 << 2;
@@ -81,7 +84,7 @@ impl Failure {
 
 impl Freshness {
     /// The bytes of [`Freshness::encode`].
-    pub const ENCODED_LENGTH: usize = 29;
+    pub const ENCODED_LENGTH: usize = 25;
 
     /// Takes from the directives what bears on reuse.
     ///
@@ -100,8 +103,8 @@ impl Freshness {
         };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         Self {
-            response_time,
-            initial_age_ms,
+            response_time: UnixMs(response_time.0.min(TIME_MAX)),
+            initial_age_ms: initial_age_ms.min(TIME_MAX),
             lifetime,
             stale_while_revalidate: window(directives.stale_while_revalidate),
             stale_if_error: window(directives.stale_if_error),
@@ -178,29 +181,26 @@ impl Freshness {
         self.age_ms(now).saturating_sub(self.lifetime.as_ms())
     }
 
-    /// The bytes to keep in a record, the same on every machine.
+    /// The bytes to keep in a record, the same on every machine. Times have 48 bits: ten millennia.
     pub fn encode(&self) -> [u8; Self::ENCODED_LENGTH] {
-        let mut bytes = [0; Self::ENCODED_LENGTH];
-        let parts = self.response_time.0.to_le_bytes().into_iter().chain(self.initial_age_ms.to_le_bytes());
-        let windows = [self.lifetime, self.stale_while_revalidate, self.stale_if_error];
-        let parts = parts.chain(windows.into_iter().flat_map(|seconds| seconds.0.to_le_bytes())).chain([self.flags]);
-        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
-        bytes
+        let [a, b, c, d, e, f, ..] = self.response_time.0.to_le_bytes();
+        let [g, h, i, j, k, l, ..] = self.initial_age_ms.to_le_bytes();
+        let [m, n, o, p] = self.lifetime.0.to_le_bytes();
+        let [q, r, s, t] = self.stale_while_revalidate.0.to_le_bytes();
+        let [u, v, w, x] = self.stale_if_error.0.to_le_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, self.flags]
     }
 
     /// Reads what [`Freshness::encode`] wrote.
-    pub fn decode(bytes: &[u8; Self::ENCODED_LENGTH]) -> Self {
-        let number = |at: usize, length: usize| {
-            bytes.iter().skip(at).take(length).rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
-        };
-        let seconds = |at| DeltaSeconds::saturating(number(at, 4));
+    pub const fn decode(bytes: &[u8; Self::ENCODED_LENGTH]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, flags] = *bytes;
         Self {
-            response_time: UnixMs(number(0, 8)),
-            initial_age_ms: number(8, 8),
-            lifetime: seconds(16),
-            stale_while_revalidate: seconds(20),
-            stale_if_error: seconds(24),
-            flags: number(28, 1) as u8,
+            response_time: UnixMs(u64::from_le_bytes([a, b, c, d, e, f, 0, 0])),
+            initial_age_ms: u64::from_le_bytes([g, h, i, j, k, l, 0, 0]),
+            lifetime: DeltaSeconds(u32::from_le_bytes([m, n, o, p])),
+            stale_while_revalidate: DeltaSeconds(u32::from_le_bytes([q, r, s, t])),
+            stale_if_error: DeltaSeconds(u32::from_le_bytes([u, v, w, x])),
+            flags,
         }
     }
 }

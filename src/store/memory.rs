@@ -3,8 +3,10 @@
 //! S3-FIFO resists scans and takes only a shard's read lock on a hit. Entries are reference-counted, so a hit copies
 //! nothing, and one that is evicted while it is being sent stays alive until the last reader is done.
 
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
+use equivalent::Equivalent;
 use foyer::{Cache, CacheBuilder, Event, EventListener, S3FifoConfig};
 use parking_lot::Mutex;
 use slab::Slab;
@@ -28,8 +30,8 @@ pub enum Entry {
     Searches(Arc<Vec<NoVarySearch>>),
 }
 
-/// A stored response and the key it stands under.
-pub type Listed = (CacheKey, Arc<StoredResponse>);
+/// A stored response and what finds it.
+pub type Listed = (Half, Arc<StoredResponse>);
 
 // Eight bytes more for each stored response would be 48: the cache keeps it in an allocation with its own bookkeeping.
 const _: () = assert!(size_of::<Entry>() <= 16);
@@ -77,7 +79,30 @@ const LISTS: usize = 64;
 /// What is stored, to be gone through without disturbing the order of eviction.
 struct Roll([Mutex<List>; LISTS]);
 
-type List = Slab<(CacheKey, Weak<StoredResponse>)>;
+type List = Slab<(Half, Weak<StoredResponse>)>;
+
+/// The half of a key that it is placed by, which finds it as well: two keys with one half would be a wonder, and cost a
+/// miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Half(u64);
+
+impl Hash for Half {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
+
+impl Equivalent<CacheKey> for Half {
+    fn equivalent(&self, key: &CacheKey) -> bool {
+        key.low_u64() == self.0
+    }
+}
+
+impl Half {
+    pub fn low_u64(self) -> u64 {
+        self.0
+    }
+}
 
 impl Default for Roll {
     fn default() -> Self {
@@ -97,7 +122,7 @@ impl Roll {
             let more = (list.len() / 8).max(16);
             list.reserve_exact(more);
         }
-        stored.set_slot(list.insert((*key, Arc::downgrade(stored))));
+        stored.set_slot(list.insert((Half(key.low_u64()), Arc::downgrade(stored))));
     }
 
     fn leave(&self, key: &CacheKey, stored: &StoredResponse) {
@@ -194,6 +219,15 @@ impl MemoryTier {
 
     pub fn remove(&self, key: &CacheKey) {
         self.cache.remove(key);
+    }
+
+    /// Takes out a response, unless another has taken its place.
+    pub fn remove_this(&self, key: Half, stored: &Arc<StoredResponse>) -> bool {
+        let is_there = self
+            .cache
+            .get(&key)
+            .is_some_and(|entry| matches!(entry.value(), Entry::Response(current) if Arc::ptr_eq(current, stored)));
+        is_there && self.cache.remove(&key).is_some()
     }
 
     /// Bytes in use, by weight.

@@ -5,7 +5,7 @@
 //! change with time, and this block: nothing is assembled, nothing is copied twice. It is our own copy: no network
 //! buffer stays pinned by it. What the response can be purged by is packed beside it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use edge_config::section::limits::CHUNK_BYTES;
@@ -27,10 +27,12 @@ pub struct StoredResponse {
     status: u16,
     /// Where the memory tier keeps track of it.
     slot: AtomicU32,
-    freshness: Freshness,
+    /// As [`Freshness::encode`] has it: seven bytes less.
+    freshness: [u8; Freshness::ENCODED_LENGTH],
     fill_pos: Position,
-    /// The version of the ledger at which this record was last found live; saves the look-up while nothing is purged.
-    judged: AtomicU64,
+    /// The version of the ledger at which this record was last found live; saves the look-up while nothing is purged. Its
+    /// low half: the reclaimer looks at every record long before as many versions have passed as would make it wrong.
+    judged: AtomicU32,
     rest: Option<Box<Rest>>,
 }
 
@@ -115,9 +117,9 @@ impl StoredResponse {
             fields_len: u32::try_from(fields_len).unwrap_or(u32::MAX),
             status: parts.status,
             slot: AtomicU32::new(NO_SLOT),
-            freshness: parts.freshness,
+            freshness: parts.freshness.encode(),
             fill_pos: parts.fill_pos,
-            judged: AtomicU64::new(0),
+            judged: AtomicU32::new(0),
             rest: needs_rest.then(|| Box::new(rest)),
         }
     }
@@ -166,8 +168,8 @@ impl StoredResponse {
     }
 
     /// As it was when it came; [`Self::judge`] says what purges have left of it.
-    pub fn freshness(&self) -> &Freshness {
-        &self.freshness
+    pub fn freshness(&self) -> Freshness {
+        Freshness::decode(&self.freshness)
     }
 
     pub fn fill_pos(&self) -> Position {
@@ -214,16 +216,18 @@ impl StoredResponse {
     /// # Errors
     /// It must not be used any more.
     pub fn judge(&self, ledger: &Ledger) -> Result<Freshness, Gone> {
-        if self.judged.load(Ordering::Relaxed) == ledger.version() {
-            return Ok(self.freshness);
+        let version = ledger.version() as u32;
+        // Zero is what a record begins with.
+        if version != 0 && self.judged.load(Ordering::Relaxed) == version {
+            return Ok(self.freshness());
         }
         let Judged { verdict, version } = ledger.judge(&self.selectors(), self.fill_pos);
         match verdict {
             Verdict::Live => {
-                self.judged.store(version, Ordering::Relaxed);
-                Ok(self.freshness)
+                self.judged.store(version as u32, Ordering::Relaxed);
+                Ok(self.freshness())
             }
-            Verdict::StaleSince(at) => Ok(self.freshness.stale_since(at)),
+            Verdict::StaleSince(at) => Ok(self.freshness().stale_since(at)),
             Verdict::Gone(gone) => Err(gone),
         }
     }
@@ -247,8 +251,8 @@ impl StoredResponse {
     }
 }
 
-// With the counts of an `Arc` it has an allocation of 128 bytes: one byte more would cost 32.
-const _: () = assert!(size_of::<StoredResponse>() <= 112);
+// With the counts of an `Arc` it has an allocation of 112 bytes: one byte more would cost 16.
+const _: () = assert!(size_of::<StoredResponse>() <= 96);
 
 /// What packed selectors begin with: three numbers of 32 bits, and counts of 16 and 8.
 const PACKED: usize = 15;
@@ -293,7 +297,7 @@ const NO_SLOT: u32 = u32::MAX;
 pub const CONTENT_LENGTH_LINE_MAX: usize = 16 + 20 + 2 + 2;
 /// A cache entry beside its value: measured on foyer 0.22.6 (`mem1k` in the benchmarks), ghost queue included; and its place
 /// on the roll of what is stored.
-const ENTRY_OVERHEAD: usize = 228;
+const ENTRY_OVERHEAD: usize = 220;
 /// The reference-counted header of a `Bytes`.
 const BYTES_SHARED: usize = 32;
 

@@ -124,14 +124,9 @@ impl Store {
             if stored.is_live(&self.ledger) {
                 continue;
             }
-            let _step = self.commit_lock(&key);
             // What has taken its place in the meantime stays.
-            let is_there =
-                matches!(self.memory.lookup(&key), Some(Entry::Response(current)) if Arc::ptr_eq(&current, &stored));
-            if is_there {
-                self.memory.remove(&key);
-                taken += 1;
-            }
+            let _step = self.commits[key.low_u64() as usize % COMMIT_LOCKS].lock();
+            taken += usize::from(self.memory.remove_this(key, &stored));
         }
         (taken, next)
     }
