@@ -313,7 +313,7 @@ def perf_instructions(name, origin, options, certificate, requests=100_000):
         return int(re.search(r"^(\d+),,instructions", counter.communicate()[1], re.MULTILINE)[1]) / requests
 
 
-def callgrind_instructions(name, origin, options, certificate, few=1000, many=5000):
+def callgrind_instructions(name, origin, options, certificate, few=1000, many=21_000):
     """The difference between two runs: start, end, handshakes and the first miss are in both."""
     streams = certificate and TLS_STREAMS["1k"]
     totals = []

@@ -151,9 +151,9 @@ impl Selector {
     }
 }
 
-/// The number of a host, whatever its port.
+/// The number of a host, whatever its port: 16 bits, since each stored response has one.
 pub fn host_number(ledger: &Ledger, host: &[u8]) -> u32 {
-    ledger.name(Named::Host, &host_name(host))
+    ledger.name(Named::Host, &host_name(host)) & 0xffff
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
             let parts = KeyParts { site: "shop", scheme: "https", host, path_and_query: target };
             url_of(&keyer.primary(&parts, &mut Vec::new()))
         };
-        let host = ledger.name(Named::Host, b"www.example.com");
+        let host = ledger.name(Named::Host, b"www.example.com") & 0xffff;
         let rows = [
             (Kind::Everything, "", Target::Everything),
             (Kind::Site, "", Target::Site(site)),

@@ -1,30 +1,41 @@
 //! What a purge names, and what a stored response is found by.
 //!
-//! Both are numbers of 32 bits, made with a hash that is another in every process, so that nobody can choose names that
-//! share one. Two names that do share one by accident can only cause a miss too many. Everything below a site is looked
+//! Both are numbers of 32 bits, of hosts 16, made with a hash that is another in every process, so that nobody can choose
+//! names that share one. Two names that do share one by accident can only cause a miss too many. Everything below a site is looked
 //! up under the site's own number: what one site purges cannot touch another.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
 
 use crate::store::key::CacheKey;
 
-/// A site, by its name.
+/// A site, by its name: numbered in the order in which this process has heard of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct SiteId(u32);
+pub struct SiteId(u16);
 
 impl SiteId {
-    /// The same in every process: sites are named by operators alone.
+    /// A node with more sites than numbers, past ones included, has the last share one: more misses, never a stale answer.
     pub fn of(name: &str) -> Self {
-        let mut hasher = ahash::RandomState::with_seeds(11, 13, 17, 19).build_hasher();
-        hasher.write(name.as_bytes());
-        Self(hasher.finish() as u32)
+        static NAMES: LazyLock<Mutex<HashMap<String, u16>>> = LazyLock::new(Mutex::default);
+        let mut names = NAMES.lock();
+        let next = u16::try_from(names.len()).unwrap_or(u16::MAX).saturating_add(1);
+        if let Some(known) = names.get(name) {
+            return Self(*known);
+        }
+        if next < u16::MAX {
+            names.insert(name.to_owned(), next);
+        }
+        Self(next)
     }
 
-    pub const fn from_u32(number: u32) -> Self {
+    pub const fn from_u16(number: u16) -> Self {
         Self(number)
     }
 
-    pub const fn as_u32(self) -> u32 {
+    pub const fn as_u16(self) -> u16 {
         self.0
     }
 }

@@ -254,8 +254,8 @@ impl StoredResponse {
 // With the counts of an `Arc` it has an allocation of 112 bytes: one byte more would cost 16.
 const _: () = assert!(size_of::<StoredResponse>() <= 96);
 
-/// What packed selectors begin with: three numbers of 32 bits, and counts of 16 and 8.
-const PACKED: usize = 15;
+/// What packed selectors begin with: site and host of 16 bits, URL of 32, and counts of 16 and 8.
+const PACKED: usize = 11;
 /// Cache groups of one response at most.
 pub const GROUPS_MAX: usize = 255;
 const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
@@ -266,9 +266,9 @@ fn pack(selectors: &Selectors<'_>) -> Box<[u8]> {
     let groups = u8::try_from(selectors.groups.len() / 4).unwrap_or(u8::MAX);
     let lists = [selectors.keys, selectors.groups, selectors.path];
     let mut packed = Vec::with_capacity(PACKED + lists.iter().map(|list| list.len()).sum::<usize>());
-    for number in [selectors.site.as_u32(), selectors.host, selectors.url] {
-        packed.extend_from_slice(&number.to_le_bytes());
-    }
+    packed.extend_from_slice(&selectors.site.as_u16().to_le_bytes());
+    packed.extend_from_slice(&(selectors.host as u16).to_le_bytes());
+    packed.extend_from_slice(&selectors.url.to_le_bytes());
     packed.extend_from_slice(&keys.to_le_bytes());
     packed.push(groups);
     lists.into_iter().for_each(|list| packed.extend_from_slice(list));
@@ -277,14 +277,14 @@ fn pack(selectors: &Selectors<'_>) -> Box<[u8]> {
 
 fn unpack(packed: &[u8]) -> Option<Selectors<'_>> {
     let (head, lists) = packed.split_first_chunk::<PACKED>()?;
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, groups] = *head;
-    let (keys, groups) = (usize::from(u16::from_le_bytes([m, n])), usize::from(groups));
+    let [a, b, c, d, e, f, g, h, i, j, groups] = *head;
+    let (keys, groups) = (usize::from(u16::from_le_bytes([i, j])), usize::from(groups));
     let (keys, lists) = lists.split_at_checked(keys * 4)?;
     let (groups, path) = lists.split_at_checked(groups * 4)?;
     Some(Selectors {
-        site: SiteId::from_u32(u32::from_le_bytes([a, b, c, d])),
-        host: u32::from_le_bytes([e, f, g, h]),
-        url: u32::from_le_bytes([i, j, k, l]),
+        site: SiteId::from_u16(u16::from_le_bytes([a, b])),
+        host: u32::from(u16::from_le_bytes([c, d])),
+        url: u32::from_le_bytes([e, f, g, h]),
         path,
         keys,
         groups,
@@ -370,8 +370,8 @@ mod tests {
             owned.add_key(round);
             owned.add_group(!round);
         }
-        assert!(unpack(&[0; 14]).is_none());
-        assert!(unpack(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]).is_none());
+        assert!(unpack(&[0; 10]).is_none());
+        assert!(unpack(&[0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]).is_none());
     }
 
     #[test]
