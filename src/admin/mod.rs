@@ -37,10 +37,10 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use self::access::{Access, Caller, Denied};
-use self::explain::Question;
 use self::purge::{BODY_BYTES_MAX, LogPlace, NodePlace, PurgeRequest, Receipt, Refused, Wrong, cost, read_wait};
 use crate::clock;
 use crate::pipeline::Pipeline;
+use crate::pipeline::explain::Question;
 use crate::purge::limit::Limits;
 use crate::purge::local::{LocalLog, LogError};
 use crate::purge::position::LogPosition;
@@ -307,7 +307,7 @@ impl Admin {
 
     fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
         let caller = self.caller(session, Verb::Explain)?;
-        let question = Question::read(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+        let question = explain::read(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
         let snapshot = self.node.snapshot();
         let site = snapshot.site(question.host.as_bytes());
         if !site.map_or(caller.may_everything(), |site| caller.may(&site.name)) {

@@ -15,12 +15,12 @@ use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::Source;
 use crate::admin::Operate;
 use crate::admin::access::Access;
-use crate::admin::explain::Question;
 use crate::clock;
+use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
-use crate::front::{self, Front};
 use crate::origin::group::{Member, Origins};
+use crate::pipeline::explain::Question;
 use crate::routing::{Site, Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
@@ -237,9 +237,7 @@ impl Operate for Control {
     }
 
     fn explain(&self, question: &Question) -> Result<Value, String> {
-        let Question { method, scheme, host, target, fields, client } = question.clone();
-        let question = front::explain::Question { method, scheme, host, target, fields, client };
-        let answer = self.front.explain(&question).map_err(|refusal| refusal.sentence().to_owned())?;
+        let answer = self.front.explain(question).map_err(|refusal| refusal.sentence().to_owned())?;
         serde_json::to_value(answer).map_err(|error| error.to_string())
     }
 

@@ -3,7 +3,6 @@
 //! The request is written as a client would send it and goes through the gate, the rules and the decision that a client's
 //! goes through; only nobody is asked, and nothing is answered.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -14,27 +13,12 @@ use crate::front::log::Seen;
 use crate::front::request::{Routed, is_cached, pipeline_request, refusal};
 use crate::front::{Front, Peer};
 use crate::origin::group::Member;
-use crate::pipeline::explain::{Explanation, Stored};
+use crate::pipeline::explain::{Explanation, Question, Stored};
 use crate::pipeline::request::Forwarded;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
 use crate::semantics::cache_key::canonical_host;
 use crate::semantics::cache_status::{CacheStatus, Reason};
-use crate::semantics::http_date;
-
-/// What is asked about.
-#[derive(Clone, Debug)]
-pub struct Question {
-    pub method: String,
-    /// `http` or `https`.
-    pub scheme: String,
-    pub host: String,
-    /// Path and query.
-    pub target: String,
-    /// `Name: value`, as a client would send them.
-    pub fields: Vec<String>,
-    pub client: IpAddr,
-}
 
 /// The answer.
 #[derive(Clone, Debug, Serialize)]
@@ -51,7 +35,7 @@ pub struct Answer {
     pub key: Option<Key>,
     /// The rules that match the request, in order.
     pub rules: Vec<RuleAt>,
-    pub stored: Option<StoredJson>,
+    pub stored: Option<Stored>,
     /// The fields that select among what is stored for the URL, one set an entry.
     pub vary: Vec<String>,
     /// Why the last answer was not stored, where that is known.
@@ -79,28 +63,6 @@ pub struct RuleAt {
     pub line: u32,
     /// Whether it is looked at again when an origin has answered.
     pub for_responses: bool,
-}
-
-/// What is stored.
-#[derive(Clone, Debug, Serialize)]
-pub struct StoredJson {
-    pub tier: &'static str,
-    pub status: u16,
-    pub body_bytes: u64,
-    pub memory_bytes: usize,
-    pub age: u64,
-    pub lifetime: u64,
-    pub lifetime_source: &'static str,
-    pub ttl: i64,
-    pub response_time: String,
-    pub stale_while_revalidate: u64,
-    pub stale_if_error: u64,
-    pub must_revalidate: bool,
-    pub no_cache: bool,
-    pub purged_softly: bool,
-    pub etag: Option<String>,
-    pub last_modified: Option<String>,
-    pub surrogate_keys: usize,
 }
 
 /// An origin, and whether it is asked.
@@ -215,7 +177,7 @@ impl Answer {
             site: Some(site.name.clone()),
             key: None,
             rules: Vec::new(),
-            stored: explained.stored.as_ref().map(StoredJson::from),
+            stored: explained.stored.clone(),
             vary: explained.vary.clone(),
             last_not_stored: explained.not_stored.map(Reason::as_str),
             origins: origins_of(site),
@@ -259,7 +221,7 @@ impl Answer {
             said.push(format!("The rule at {}:{} matches{when}.", rule.file, rule.line));
         }
         match &self.stored {
-            Some(stored) => said.extend(stored.sentences()),
+            Some(stored) => said.extend(sentences_of(stored)),
             None if self.key.is_some() => said.push("Nothing is stored that could answer it.".into()),
             None => {}
         }
@@ -299,67 +261,39 @@ fn origins_of(site: &Site) -> Vec<OriginAt> {
     site.group.members().iter().map(origin).collect()
 }
 
-impl From<&Stored> for StoredJson {
-    fn from(stored: &Stored) -> Self {
-        let mut response_time = Vec::new();
-        http_date::write(stored.response_time, &mut response_time);
-        Self {
-            tier: "memory",
-            status: stored.status,
-            body_bytes: stored.body_bytes,
-            memory_bytes: stored.memory_bytes,
-            age: stored.age,
-            lifetime: stored.lifetime,
-            lifetime_source: stored.lifetime_source.as_str(),
-            ttl: stored.ttl,
-            response_time: String::from_utf8_lossy(&response_time).into_owned(),
-            stale_while_revalidate: stored.stale_while_revalidate,
-            stale_if_error: stored.stale_if_error,
-            must_revalidate: stored.must_revalidate,
-            no_cache: stored.no_cache,
-            purged_softly: stored.purged_softly,
-            etag: stored.etag.clone(),
-            last_modified: stored.last_modified.clone(),
-            surrogate_keys: stored.surrogate_keys,
+fn sentences_of(stored: &Stored) -> Vec<String> {
+    let from = match stored.lifetime_source {
+        "heuristic" => "a tenth of the time since it was last modified".to_owned(),
+        "none" => "nothing, so it is stale from the beginning".to_owned(),
+        "rule" => "a rule of the site".to_owned(),
+        field => format!("{field} of the origin"),
+    };
+    let cut = if stored.purged_softly { ", cut short by a soft purge" } else { "" };
+    let mut said = vec![
+        format!(
+            "A response {} of {} bytes is stored in memory since {}.",
+            stored.status, stored.body_bytes, stored.response_time
+        ),
+        format!(
+            "Its lifetime is {} s, from {from}{cut}; its age is {} s, so that {} s are left.",
+            stored.lifetime, stored.age, stored.ttl
+        ),
+    ];
+    if stored.no_cache {
+        said.push("It carries no-cache: every use needs validation.".into());
+    }
+    if stored.must_revalidate {
+        said.push("It must not be served stale.".into());
+    }
+    for (seconds, when) in
+        [(stored.stale_while_revalidate, "while it is renewed"), (stored.stale_if_error, "when no origin answers well")]
+    {
+        if seconds > 0 {
+            said.push(format!("For {seconds} s after that it may be served stale {when}."));
         }
     }
-}
-
-impl StoredJson {
-    fn sentences(&self) -> Vec<String> {
-        let from = match self.lifetime_source {
-            "heuristic" => "a tenth of the time since it was last modified".to_owned(),
-            "none" => "nothing, so it is stale from the beginning".to_owned(),
-            "rule" => "a rule of the site".to_owned(),
-            field => format!("{field} of the origin"),
-        };
-        let cut = if self.purged_softly { ", cut short by a soft purge" } else { "" };
-        let mut said = vec![
-            format!(
-                "A response {} of {} bytes is stored in memory since {}.",
-                self.status, self.body_bytes, self.response_time
-            ),
-            format!(
-                "Its lifetime is {} s, from {from}{cut}; its age is {} s, so that {} s are left.",
-                self.lifetime, self.age, self.ttl
-            ),
-        ];
-        if self.no_cache {
-            said.push("It carries no-cache: every use needs validation.".into());
-        }
-        if self.must_revalidate {
-            said.push("It must not be served stale.".into());
-        }
-        for (seconds, when) in
-            [(self.stale_while_revalidate, "while it is renewed"), (self.stale_if_error, "when no origin answers well")]
-        {
-            if seconds > 0 {
-                said.push(format!("For {seconds} s after that it may be served stale {when}."));
-            }
-        }
-        if self.etag.is_none() && self.last_modified.is_none() {
-            said.push("It has no validator: it can only be fetched anew.".into());
-        }
-        said
+    if stored.etag.is_none() && stored.last_modified.is_none() {
+        said.push("It has no validator: it can only be fetched anew.".into());
     }
+    said
 }

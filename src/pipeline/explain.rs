@@ -1,11 +1,16 @@
 //! What would become of a request, by the functions that decide it.
 
+use std::net::IpAddr;
+
+use serde::Serialize;
+
 use crate::pipeline::Pipeline;
 use crate::pipeline::decide::{Decision, FillSharing, Plan, range_of};
 use crate::pipeline::request::{Method, Request};
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::directives::ResponseDirectives;
-use crate::semantics::freshness::{LifetimeSource, lifetime};
+use crate::semantics::freshness::lifetime;
+use crate::semantics::http_date;
 use crate::semantics::range::RangePlan;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::time::UnixMs;
@@ -59,17 +64,18 @@ pub struct Explanation {
 }
 
 /// What is stored for a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Stored {
+    pub tier: &'static str,
     pub status: u16,
     pub body_bytes: u64,
     pub age: u64,
     pub lifetime: u64,
-    pub lifetime_source: Source,
+    pub lifetime_source: &'static str,
     /// Freshness left; negative when stale.
     pub ttl: i64,
-    /// When it came, or was last validated.
-    pub response_time: UnixMs,
+    /// When it came, or was last validated: an HTTP date.
+    pub response_time: String,
     pub stale_while_revalidate: u64,
     pub stale_if_error: u64,
     pub must_revalidate: bool,
@@ -84,25 +90,18 @@ pub struct Stored {
     pub memory_bytes: usize,
 }
 
-/// What a lifetime comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    Field(LifetimeSource),
-    /// A rule of the site, or a targeted field that clients do not see.
-    Rule,
-}
-
-impl Source {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Field(LifetimeSource::SMaxAge) => "s-maxage",
-            Self::Field(LifetimeSource::MaxAge) => "max-age",
-            Self::Field(LifetimeSource::Expires) => "expires",
-            Self::Field(LifetimeSource::Heuristic) => "heuristic",
-            Self::Field(LifetimeSource::None) => "none",
-            Self::Rule => "rule",
-        }
-    }
+/// A request that somebody might send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub method: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    pub host: String,
+    /// Path and query.
+    pub target: String,
+    /// `Name: value`, as a client would send them.
+    pub fields: Vec<String>,
+    pub client: IpAddr,
 }
 
 impl Pipeline {
@@ -175,14 +174,18 @@ fn describe(stored: &StoredResponse, freshness: Freshness, now: UnixMs) -> Store
     let (stated, source) = lifetime(stored.status(), fields, &ResponseDirectives::parse(fields), kept.response_time());
     let found = validators(fields);
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let mut response_time = Vec::new();
+    http_date::write(kept.response_time(), &mut response_time);
     Stored {
+        tier: "memory",
         status: stored.status(),
         body_bytes: stored.body_len(),
         age: u64::from(freshness.age_seconds(now).0),
         lifetime: u64::from(freshness.lifetime().0),
-        lifetime_source: if stated == kept.lifetime() { Source::Field(source) } else { Source::Rule },
+        // Or a targeted field that clients do not see any more.
+        lifetime_source: if stated == kept.lifetime() { source.as_str() } else { "rule" },
         ttl: freshness.ttl_seconds(now),
-        response_time: kept.response_time(),
+        response_time: text(&response_time),
         stale_while_revalidate: u64::from(freshness.stale_while_revalidate().0),
         stale_if_error: u64::from(freshness.stale_if_error().0),
         must_revalidate: freshness.must_revalidate(),

@@ -4,8 +4,6 @@
 //! that whoever appends a line cannot lengthen what was said before. A value that is not `delta-seconds`: it counts
 //! as zero, stale.
 
-use std::borrow::Cow;
-
 use super::fields::{Fields, members, parameters, same_name};
 use super::structured::{self, Value};
 use super::time::DeltaSeconds;
@@ -149,7 +147,7 @@ impl ResponseDirectives {
     /// RFC 9213 section 2.1: none when the field is absent, empty or not a dictionary. A known directive of the wrong
     /// type (`max-age="60"`) makes it invalid too, as RFC 8941 section 4.2 has it for fields with such constraints.
     fn parse_targeted(response: Fields<'_>) -> Option<Self> {
-        let text = targeted_text(response)?;
+        let text = structured::joined(response, CDN_CACHE_CONTROL)?;
         let members = structured::dictionary(&text)?;
         if members.is_empty() {
             return None;
@@ -218,22 +216,10 @@ pub fn no_cache_field_names(response: Fields<'_>, directives: &ResponseDirective
         return Vec::new();
     }
     if directives.targeted {
-        targeted_text(response).map(|text| named(members(&text))).unwrap_or_default()
+        structured::joined(response, CDN_CACHE_CONTROL).map(|text| named(members(&text))).unwrap_or_default()
     } else {
         named(response.members(CACHE_CONTROL))
     }
-}
-
-/// RFC 8941 section 4.2: the lines of a structured field are joined before they are read.
-fn targeted_text(response: Fields<'_>) -> Option<Cow<'_, [u8]>> {
-    let mut values = response.values(CDN_CACHE_CONTROL);
-    let mut text = Cow::Borrowed(values.next()?);
-    for value in values {
-        let joined = text.to_mut();
-        joined.extend_from_slice(b", ");
-        joined.extend_from_slice(value);
-    }
-    Some(text)
 }
 
 /// What type a known directive has in a dictionary.

@@ -21,6 +21,17 @@ pub enum LifetimeSource {
 }
 
 impl LifetimeSource {
+    /// What to call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SMaxAge => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "expires",
+            Self::Heuristic => "heuristic",
+            Self::None => "none",
+        }
+    }
+
     /// Whether the origin said it in as many words.
     pub const fn is_explicit(self) -> bool {
         matches!(self, Self::SMaxAge | Self::MaxAge | Self::Expires)
