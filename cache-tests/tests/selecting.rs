@@ -276,16 +276,27 @@ async fn a_range_of_a_cold_object_is_the_origins() {
     let part = Answer::status(206).field("Content-Range: bytes 2-4/10").field("Cache-Control: max-age=60");
     let scenarios = vec![
         row(
-            "passed and not stored",
+            "stored for who asks for the same part, until there is a whole",
             "9111 3.3",
             [
-                serve_in_turn([part.clone().piece("234"), part.piece("234"), digits()]),
-                get().with("Range: bytes=2-4").status(206).body("234").detail("range-not-stored").into(),
-                sent(1, "Range", Some("bytes=2-4")),
+                serve_in_turn([part.clone().piece("234"), part.clone().piece("34"), digits()]),
                 get().with("Range: bytes=2-4").status(206).body("234").forwarded().into(),
+                sent(1, "Range", Some("bytes=2-4")),
+                get().with("Range: bytes=2-4").status(206).hit().body("234").into(),
+                get().with("Range: bytes=3-4").status(206).forwarded().body("34").into(),
                 get().status(200).body("0123456789").forwarded().into(),
                 sent(3, "Range", None),
                 get().with("Range: bytes=2-4").status(206).hit().body("234").into(),
+                get().with("Range: bytes=0-1").status(206).hit().body("01").into(),
+            ],
+        ),
+        row(
+            "not stored without a lifetime of its own",
+            "9111 3.3",
+            [
+                serve(Answer::status(206).field("Content-Range: bytes 2-4/10").field("ETag: \"e\"").piece("234")),
+                get().with("Range: bytes=2-4").status(206).body("234").detail("range-not-stored").into(),
+                get().with("Range: bytes=2-4").status(206).body("234").forwarded().into(),
             ],
         ),
         row(
@@ -316,4 +327,20 @@ async fn many_ranges_cost_no_more_than_the_object() {
         table.row(name, same("the end", response.end.is_clean(), true));
     }
     table.finish();
+}
+
+/// What `Connection` takes out, the origin does not see; its answer is nobody else's then.
+#[tokio::test]
+async fn a_field_that_is_taken_out_selects_nothing() {
+    let origin = Origin::start();
+    origin.serve_with("/page", |asked| {
+        let language = asked.field("accept-language").unwrap_or_else(|| "none".to_owned());
+        Answer::ok(language).field("Cache-Control: max-age=60").field("Vary: Accept-Language")
+    });
+    let node = NodeOptions::before(&origin).start().await;
+    let german = "Accept-Language: de";
+    let first = node.client().await.exchange("GET", "/page", &[german, "Connection: accept-language"]).await;
+    assert_eq!(first.text(), "none", "the origin did not see it");
+    let second = node.client().await.exchange("GET", "/page", &[german]).await;
+    assert_eq!((second.text().as_str(), second.is_hit()), ("de", false), "and nobody else gets that answer");
 }

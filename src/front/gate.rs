@@ -12,6 +12,7 @@ use edge_config::section::limits::{FIELDS_MAX, HEAD_BYTES_MAX, TARGET_BYTES_MAX}
 use memchr::{memchr, memchr_iter, memchr2};
 
 use crate::semantics::fields::{Fields, members};
+use crate::semantics::hop_by_hop::is_taken_out_by_name;
 
 mod forward;
 pub mod h2;
@@ -149,6 +150,9 @@ impl Interest {
     pub const UPGRADE: Self = Self(1 << 4);
     /// `Expect`, in HTTP/1.1 (RFC 9110 section 10.1.1).
     pub const EXPECT: Self = Self(1 << 5);
+
+    /// `Connection` names fields that go no further: the origin does not see the request as it came.
+    pub const NAMES_FIELDS: Self = Self(1 << 6);
 
     /// Whether any of `groups` is in the set.
     pub const fn has(self, groups: Self) -> bool {
@@ -414,6 +418,9 @@ impl<'a> Found<'a> {
                 7 => self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade"),
                 10 => self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive"),
                 _ => {}
+            }
+            if is_taken_out_by_name(option) {
+                self.interest.add(Interest::NAMES_FIELDS);
             }
         }
     }

@@ -153,10 +153,13 @@ pub fn pipeline_request<'a>(
     forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
 ) -> Request<'a> {
     let head = seen.head;
-    let directives = match head.interest.has(Interest::CACHE_CONTROL) {
+    let mut directives = match head.interest.has(Interest::CACHE_CONTROL) {
         true => RequestDirectives::parse(head.fields),
         false => RequestDirectives::NONE,
     };
+    // What the origin does not get to see it cannot answer by: stored under a variant selected by such a field, its answer
+    // would be another's.
+    directives.no_store |= head.interest.has(Interest::NAMES_FIELDS);
     Request {
         site,
         matched: routed.matched.as_ref(),

@@ -57,21 +57,34 @@ const END_TO_END: [&str; 32] = [
     "x-forwarded-proto",
 ];
 
+/// A `Connection` longer than this is not read member by member for every field line, which a head full of both would make
+/// slow: it names everything that it can name.
+const CONNECTION_BYTES_MAX: usize = 1 << 10;
+
 /// Whether a field of this name never travels past one connection.
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     HOP_BY_HOP.iter().any(|hop| same_name(name, hop.as_bytes()))
 }
 
+/// Whether an option of `Connection` is the name of a field that it alone keeps from going on.
+pub fn is_taken_out_by_name(option: &[u8]) -> bool {
+    let says_something_else = [&b"close"[..], b"http2-settings"].iter().any(|known| same_name(option, known));
+    let essential = END_TO_END.iter().any(|essential| same_name(option, essential.as_bytes()));
+    !says_something_else && !essential && !is_hop_by_hop(option)
+}
+
 /// The lines that go on to the next recipient, or into the store: neither hop-by-hop nor named by `Connection`.
 pub fn end_to_end(fields: Fields<'_>) -> impl Iterator<Item = Line<'_>> + Clone {
     let names_fields = fields.contains("connection");
-    fields
-        .lines()
-        .filter(move |line| !is_hop_by_hop(line.name) && (!names_fields || !is_named_by_connection(fields, line.name)))
+    let length: usize = fields.values("connection").map(<[u8]>::len).sum();
+    let names_all = length > CONNECTION_BYTES_MAX;
+    fields.lines().filter(move |line| {
+        !is_hop_by_hop(line.name) && (!names_fields || !is_named_by_connection(fields, line.name, names_all))
+    })
 }
 
-fn is_named_by_connection(fields: Fields<'_>, name: &[u8]) -> bool {
-    fields.members("connection").any(|option| same_name(option, name))
+fn is_named_by_connection(fields: Fields<'_>, name: &[u8], names_all: bool) -> bool {
+    (names_all || fields.members("connection").any(|option| same_name(option, name)))
         && !END_TO_END.iter().any(|essential| same_name(name, essential.as_bytes()))
 }
 
@@ -100,10 +113,31 @@ mod tests {
                 "connection: X-Forwarded-For\r\nx-forwarded-for: 1\r\n",
                 "x-forwarded-for: 1\r\n",
             ),
+            (
+                "a long one names all",
+                &format!("connection: {}\r\na: 1\r\nhost: a\r\n", "x,".repeat(600)),
+                "host: a\r\n",
+            ),
             ("nothing named", "a: 1\r\nclose: 2\r\n", "a: 1\r\nclose: 2\r\n"),
         ];
         for (name, block, expected) in rows {
             check(name, block, expected);
+        }
+    }
+
+    #[test]
+    fn options_that_name_fields() {
+        for (option, expected) in [
+            ("close", false),
+            ("Keep-Alive", false),
+            ("upgrade", false),
+            ("TE", false),
+            ("HTTP2-Settings", false),
+            ("Cookie", false),
+            ("Accept-Language", true),
+            ("x-device", true),
+        ] {
+            assert_eq!(is_taken_out_by_name(option.as_bytes()), expected, "{option}");
         }
     }
 

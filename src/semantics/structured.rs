@@ -18,12 +18,19 @@ pub(super) enum Value<'a> {
     Other,
 }
 
-/// Reads a whole dictionary; none when it is not one. Of members with the same key the last one stands.
+/// RFC 8941 section 3.2 has parsers take so many. Keys are found by looking at each, so that the work grows with the
+/// square of their number: half a million comparisons, and 115 million for what a response's head could hold.
+const MEMBERS_MAX: usize = 1024;
+
+/// Reads a whole dictionary of at most [`MEMBERS_MAX`] members; none when it is not one. Of members with the same key the
+/// last one stands.
 pub(super) fn dictionary(text: &[u8]) -> Option<Vec<(&[u8], Value<'_>)>> {
     let mut members: Vec<(&[u8], Value<'_>)> = Vec::new();
+    let mut room = MEMBERS_MAX;
     let mut input = Input(text);
     input.discard(b" ");
     while !input.0.is_empty() {
+        room = room.checked_sub(1)?;
         let key = input.key()?;
         let value = if input.skip(b'=') { input.item_or_inner_list()? } else { Value::Boolean(true) };
         input.parameters()?;
@@ -265,6 +272,15 @@ mod tests {
         for (name, text, expected) in rows {
             check(name, text, *expected);
         }
+    }
+
+    #[test]
+    fn a_dictionary_has_an_end() {
+        let length = |keys: Vec<String>| dictionary(keys.join(",").as_bytes()).map(|members| members.len());
+        let other = |count: usize| (0..count).map(|key| format!("k{key}")).collect();
+        assert_eq!((length(other(MEMBERS_MAX)), length(other(MEMBERS_MAX + 1))), (Some(MEMBERS_MAX), None));
+        let same = |count: usize| vec!["k".to_owned(); count];
+        assert_eq!((length(same(MEMBERS_MAX)), length(same(MEMBERS_MAX + 1))), (Some(1), None));
     }
 
     #[track_caller]
