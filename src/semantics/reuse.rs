@@ -382,6 +382,14 @@ mod tests {
         )
     }
 
+    #[test]
+    fn times_beyond_what_a_record_holds() {
+        let beyond = Freshness::new(UnixMs(u64::MAX), 1 << 48, DeltaSeconds(0), &ResponseDirectives::default());
+        assert_eq!(Freshness::decode(&beyond.encode()), beyond);
+        assert_eq!(beyond.initial_age_ms, (1 << 48) - 1);
+        assert_eq!(beyond.response_time, UnixMs((1 << 48) - 1));
+    }
+
     proptest! {
         #[test]
         fn age_never_decreases(freshness in any_freshness(), one in any::<u64>(), other in any::<u64>()) {
