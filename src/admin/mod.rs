@@ -21,6 +21,7 @@ pub mod access;
 pub mod explain;
 pub mod openapi;
 pub mod purge;
+pub mod reply;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,17 +35,15 @@ use parking_lot::Mutex;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde_json::{Value, json};
-use ulid::Ulid;
 
 use self::access::{Access, Caller, Denied};
-use self::purge::{BODY_BYTES_MAX, LogPlace, NodePlace, PurgeRequest, Receipt, Refused, Wrong, cost, read_wait};
+use self::purge::handle::place;
+use self::reply::Reply;
 use crate::clock;
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::Question;
 use crate::purge::limit::Limits;
-use crate::purge::local::{LocalLog, LogError};
-use crate::purge::position::LogPosition;
-use crate::purge::record::{EVERY_SITE, PurgeRecord};
+use crate::purge::local::LocalLog;
 use crate::routing::Snapshot;
 use crate::telemetry::metrics::Levels;
 
@@ -113,35 +112,6 @@ pub struct Admin {
     listen: Vec<SocketAddr>,
     test_clock: bool,
     listening: AtomicBool,
-}
-
-/// An answer of the API.
-struct Reply {
-    status: StatusCode,
-    kind: &'static str,
-    body: String,
-    /// Seconds, for `Retry-After`.
-    retry_after: Option<u64>,
-}
-
-impl Reply {
-    fn text(status: StatusCode, body: impl Into<String>) -> Self {
-        Self { status, kind: "text/plain; charset=utf-8", body: body.into(), retry_after: None }
-    }
-
-    fn json(status: StatusCode, value: &impl serde::Serialize) -> Self {
-        let body = serde_json::to_string(value).unwrap_or_default() + "\n";
-        Self { status, kind: "application/json", body, retry_after: None }
-    }
-
-    /// Errors, in the one form they all have.
-    fn errors(status: StatusCode, errors: &[Wrong]) -> Self {
-        Self::json(status, &json!({ "errors": errors }))
-    }
-
-    fn error(status: StatusCode, message: impl Into<String>) -> Self {
-        Self::errors(status, &[Wrong { key: String::new(), message: message.into() }])
-    }
 }
 
 impl Admin {
@@ -240,10 +210,6 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     reachable
 }
 
-fn place(position: LogPosition) -> LogPlace {
-    LogPlace { generation: position.generation(), seq: position.seq() }
-}
-
 impl Admin {
     fn caller(&self, session: &ServerSession, verb: Verb) -> Result<Caller, Reply> {
         let authorization = session.req_header().headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
@@ -253,56 +219,6 @@ impl Admin {
             }
             Denied::Verb => Reply::error(StatusCode::FORBIDDEN, "the token is not for this"),
         })
-    }
-
-    async fn purge(&self, session: &mut ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Purge)?;
-        read_wait(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
-        let body = read_body(session).await?;
-        let request: PurgeRequest =
-            serde_json::from_slice(&body).map_err(|error| Reply::error(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let selectors = request.selectors(&self.node.snapshot(), &caller).map_err(|refused| match refused {
-            Refused::Wrong(wrong) => Reply::errors(StatusCode::BAD_REQUEST, &wrong),
-            Refused::NotAllowed(denied) => Reply::errors(StatusCode::FORBIDDEN, &denied),
-        })?;
-        self.within_limits(&cost(&selectors))?;
-        let started = clock::monotonic();
-        let record = PurgeRecord::new(Ulid::nil(), clock::wall(), selectors, request.mode, &caller.name);
-        let (position, record) = self.log.append(record).await.map_err(|error| log_error(&error))?;
-        self.pipeline.metrics.purge_applied(clock::monotonic().duration_since(started).as_secs_f64());
-        for selector in &record.selectors {
-            self.pipeline.metrics.purged(selector.kind.as_str(), request.mode.as_str());
-        }
-        Ok(Reply::json(StatusCode::OK, &self.receipt(position, record)))
-    }
-
-    fn within_limits(&self, cost: &std::collections::BTreeMap<&str, u32>) -> Result<(), Reply> {
-        let now = clock::monotonic();
-        let mut limits = self.limits.lock();
-        limits.set_rate(self.node.purge_rate());
-        for (site, cost) in cost {
-            if let Err(wait) = limits.take(site, *cost, now) {
-                let message = format!("{site} purges faster than {} selectors a second", self.node.purge_rate());
-                let retry_after = Some(wait.as_secs() + 1);
-                return Err(Reply { retry_after, ..Reply::error(StatusCode::TOO_MANY_REQUESTS, message) });
-            }
-        }
-        Ok(())
-    }
-
-    fn receipt(&self, position: LogPosition, record: PurgeRecord) -> Receipt {
-        let applied = self.pipeline.store.ledger.applied().log;
-        let node = NodePlace { node: self.name.clone(), position: place(applied), applied: applied >= position };
-        Receipt {
-            id: record.id.to_string(),
-            position: place(position),
-            at: record.at,
-            mode: record.mode,
-            selectors: record.selectors,
-            by: record.by,
-            applied: node.applied,
-            nodes: vec![node],
-        }
     }
 
     fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
@@ -319,20 +235,6 @@ impl Admin {
             .map_err(|refusal| Reply::error(StatusCode::BAD_REQUEST, refusal))
     }
 
-    fn find(&self, session: &ServerSession, id: &str) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Purge)?;
-        let unknown = || Reply::error(StatusCode::NOT_FOUND, "no purge of that id is known");
-        let id = id.parse::<Ulid>().map_err(|_| unknown())?;
-        let found = self.log.find(id).map_err(|error| log_error(&error))?;
-        let (position, record) = found.ok_or_else(unknown)?;
-        let mut sites = record.sites().into_iter();
-        let may = sites.all(|site| if site == EVERY_SITE { caller.may_everything() } else { caller.may(site) });
-        if !may {
-            return Err(unknown());
-        }
-        Ok(Reply::json(StatusCode::OK, &self.receipt(position, record)))
-    }
-
     async fn v1(&self, session: &mut ServerSession, method: &Method, path: &str, query: Option<&str>) -> Option<Reply> {
         let replied = match (path, method) {
             ("/v1/openapi.json", &Method::GET) => {
@@ -344,7 +246,7 @@ impl Admin {
             ("/v1/explain", &Method::GET) => self.explain(session, query),
             ("/v1/purge", &Method::POST) => self.purge(session, query).await,
             (path, &Method::GET) if path.starts_with("/v1/purges/") => {
-                self.find(session, path.trim_start_matches("/v1/purges/"))
+                self.find_purge(session, path.trim_start_matches("/v1/purges/")).await
             }
             ("/v1/config/reload", &Method::POST) => match self.caller(session, Verb::Operate) {
                 Ok(_) => Ok(match self.reload().await {
@@ -361,28 +263,6 @@ impl Admin {
         };
         Some(replied.unwrap_or_else(|refused| refused))
     }
-}
-
-fn log_error(error: &LogError) -> Reply {
-    let status = match error {
-        LogError::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        LogError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-        LogError::Storage(_) | LogError::Record(_) => StatusCode::INSUFFICIENT_STORAGE,
-    };
-    Reply { retry_after: Some(1), ..Reply::error(status, format!("nothing is purged: {error}")) }
-}
-
-async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
-    let mut body = Vec::new();
-    let broken = |error: pingora::BError| Reply::error(StatusCode::BAD_REQUEST, error.to_string());
-    while let Some(piece) = session.read_request_body().await.map_err(broken)? {
-        if body.len() + piece.len() > BODY_BYTES_MAX {
-            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-            return Err(Reply::error(StatusCode::PAYLOAD_TOO_LARGE, message));
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body)
 }
 
 #[async_trait]

@@ -47,11 +47,12 @@ impl utoipa::Modify for Bearer {
         (status = 401, description = "no known token", body = Errors),
         (status = 403, description = "the token is not for this", body = Errors),
         (status = 413, description = "more than 1 MiB", body = Errors),
-        (status = 429, description = "faster than the site may; Retry-After says when to come again", body = Errors),
+        (status = 429, description = "faster than the site, or the log, may; Retry-After says when to come again", body = Errors),
+        (status = 503, description = "the node is ending; nothing is purged", body = Errors),
         (status = 507, description = "the log cannot be written; nothing is purged", body = Errors),
     )
 )]
-#[expect(dead_code, reason = "it stands for the handler in the parent module")]
+#[expect(dead_code, reason = "it stands for the handler in `purge::handle`")]
 fn purge() {}
 
 /// The receipt of a purge.
@@ -62,10 +63,13 @@ fn purge() {}
     responses(
         (status = 200, description = "the purge, and how far each node is", body = Receipt),
         (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this", body = Errors),
         (status = 404, description = "unknown, or not the token's", body = Errors),
+        (status = 503, description = "the node is ending", body = Errors),
+        (status = 507, description = "the log cannot be read", body = Errors),
     )
 )]
-#[expect(dead_code, reason = "it stands for the handler in the parent module")]
+#[expect(dead_code, reason = "it stands for the handler in `purge::handle`")]
 fn purge_receipt() {}
 
 /// The document, as JSON.

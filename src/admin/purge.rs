@@ -1,5 +1,7 @@
 //! `POST /v1/purge` and `GET /v1/purges/{id}`: from what a customer names to a record of the log, and back.
 
+pub mod handle;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
