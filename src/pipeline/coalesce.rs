@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::store::fill::{Fill, Reader};
+use crate::store::fill::Fill;
+use crate::store::fill::reader::Reader;
 use crate::store::key::{CacheKey, KeyHasher};
 
 /// Maps that are locked apart.

@@ -24,7 +24,8 @@ use crate::semantics::reuse::{self, Reuse, may_serve_on_error, reuse};
 use crate::semantics::time::DeltaSeconds;
 use crate::semantics::validation::{Precondition, precondition};
 use crate::semantics::vary::selecting_key;
-use crate::store::fill::{Begun, Fill, FillHead, Next, Reader, Sharing};
+use crate::store::fill::reader::{Begun, Next, Reader};
+use crate::store::fill::{Fill, FillHead, Sharing};
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What a follower does with the head of a fill it joined.
