@@ -44,8 +44,8 @@ const WAITING_MAX: usize = 8192;
 const BATCH_MAX: usize = 1024;
 /// How long a purge waits for others to be written with it, when the one before was written no longer ago than
 /// [`BUSY_FOR`]: a purge now and then waits for nothing, and many cost a fraction of a transaction each.
-const GATHER: Duration = Duration::from_millis(2);
-const BUSY_FOR: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(10);
+const BUSY_FOR: Duration = Duration::from_millis(16);
 const FIRST_GENERATION: u16 = 1;
 const FILE: &str = "purge.redb";
 
@@ -198,9 +198,9 @@ impl Writer {
         let mut written = None::<Instant>;
         while let Ok(first) = asked.recv() {
             let mut batch = vec![first];
-            let now = clock::monotonic();
-            if written.is_some_and(|written| now.duration_since(written) < BUSY_FOR) {
-                gather(asked, &mut batch, now + GATHER);
+            if written.is_some_and(|written| clock::monotonic().duration_since(written) < BUSY_FOR) {
+                // Asleep, not at the channel: each purge that comes would wake the thread for itself.
+                thread::sleep(GATHER);
             }
             batch.extend(asked.try_iter().take(BATCH_MAX - batch.len()));
             self.take(batch);
@@ -334,16 +334,6 @@ impl Writer {
             self.ledger.enter_entry(&selector.target(&self.ledger, &self.keyer), entry_of(entry.value()));
         }
         Ok(())
-    }
-}
-
-/// Takes purges that come until `due`.
-fn gather(asked: &Receiver<Waiting>, batch: &mut Vec<Waiting>, due: Instant) {
-    while batch.len() < BATCH_MAX {
-        match asked.recv_timeout(due.saturating_duration_since(clock::monotonic())) {
-            Ok(more) => batch.push(more),
-            Err(_) => return,
-        }
     }
 }
 
