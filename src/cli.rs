@@ -7,11 +7,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_config::load::processors;
 use edge_config::section::admin::default_admin;
-use edge_config::section::cache::Cache;
+use edge_config::section::cache::{Cache, Disk};
 use edge_config::section::limits::Limits;
 use edge_config::section::listener::{Listen, every_address};
 use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
@@ -19,6 +20,7 @@ use edge_config::section::purge::Purge;
 use edge_config::section::site::{GetBody, Network, SetCookie, Site};
 use edge_config::section::telemetry::AccessLog;
 use edge_config::section::tls::{CertificateFiles, Tls, UnknownName};
+use edge_config::units::UnitError;
 use edge_config::{ByteSize, Config, ConfigError, Duration};
 
 /// A caching CDN edge node that anyone can run.
@@ -187,8 +189,8 @@ impl VerbArg {
 #[derive(Args, Clone, Debug, Default)]
 pub struct Run {
     /// The configuration; only --listen, --https, --admin, --data, --workers, --access-log and --unsafe-test-clock go with it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["origin", "memory", "preserve_host", "set_cookie",
-        "get_body", "trust", "certificate", "key", "head_timeout", "idle_timeout", "write_timeout", "drain_timeout",
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["origin", "memory", "disk", "preserve_host",
+        "set_cookie", "get_body", "trust", "certificate", "key", "head_timeout", "idle_timeout", "write_timeout", "drain_timeout",
         "connections_per_client", "connect_timeout", "first_byte_timeout", "between_bytes_timeout"])]
     pub config: Option<PathBuf>,
     /// The origin: http://host[:port] or https://host[:port]
@@ -212,7 +214,10 @@ pub struct Run {
     /// The whole memory budget: objects, fills, buffers [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Where the node keeps its log of purges [default: $STATE_DIRECTORY, else .littoral]
+    /// The disk cache: SIZE bytes in the directory `cache` below --data, or off [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<DiskCache>,
+    /// Where the node keeps its log of purges and, without --config, its disk cache [default: $STATE_DIRECTORY, else .littoral]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Worker threads [default: one for each processor]
@@ -264,6 +269,35 @@ pub struct Run {
 
 /// Where clients connect, if nothing else is said.
 const DEFAULT_PORT: u16 = 8080;
+
+/// The disk cache of a node without a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskCache {
+    Off,
+    Of(ByteSize),
+}
+
+impl Default for DiskCache {
+    fn default() -> Self {
+        Self::Of(ByteSize::mib(256))
+    }
+}
+
+/// A text that is neither a size nor `off`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}, or off")]
+pub struct DiskCacheError(UnitError);
+
+impl FromStr for DiskCache {
+    type Err = DiskCacheError;
+
+    fn from_str(text: &str) -> Result<Self, DiskCacheError> {
+        match text {
+            "off" => Ok(Self::Off),
+            size => size.parse().map(Self::Of).map_err(DiskCacheError),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SetCookieArg {
@@ -340,6 +374,7 @@ impl Run {
         if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
             tls.certificates.push(CertificateFiles { certificate: certificate.clone(), key: key.clone() });
         }
+        let purge = Purge { data: self.data.clone(), ..Purge::default() };
         Config {
             listen: Listen {
                 http: if self.listen.is_empty() && self.https.is_empty() {
@@ -352,9 +387,9 @@ impl Run {
             tls,
             admin: self.admin.unwrap_or_else(default_admin),
             tokens: Vec::new(),
-            purge: Purge { data: self.data.clone(), ..Purge::default() },
+            cache: self.cache(&purge),
+            purge,
             workers: self.workers.unwrap_or_else(processors),
-            cache: self.memory.map_or_else(Cache::default, |memory| Cache { memory }),
             limits: Limits {
                 head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),
                 idle_timeout: self.idle_timeout.unwrap_or(limits.idle_timeout),
@@ -368,6 +403,14 @@ impl Run {
             test_clock: self.unsafe_test_clock,
         }
         .validate()
+    }
+
+    fn cache(&self, purge: &Purge) -> Cache {
+        let disks = match self.disk.unwrap_or_default() {
+            DiskCache::Off => Vec::new(),
+            DiskCache::Of(size) => vec![Disk { path: purge.directory().join("cache"), size }],
+        };
+        Cache { memory: self.memory.unwrap_or(Cache::default().memory), disks }
     }
 }
 
@@ -385,6 +428,7 @@ mod tests {
     fn bad_values_are_refused_with_what_was_expected() {
         for (arguments, expected) in [
             (["--memory", "lots"], "is not a size"),
+            (["--disk", "lots"], "as in 512MiB, or off"),
             (["--origin", "example.org"], "is not a URL"),
             (["--trust", "10.0.0.0/99"], "is not an address range"),
             (["--head-timeout", "10"], "is not a duration"),
@@ -393,5 +437,23 @@ mod tests {
             let error = Cli::try_parse_from(all).expect_err("must be refused").to_string();
             assert!(error.contains(expected), "{arguments:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_node_without_a_file_has_a_disk_cache_unless_it_is_off() {
+        let disks = |arguments: &[&str]| {
+            let all = ["littoral", "run", "--origin", "http://127.0.0.1:1", "--data", "/data"];
+            let cli = Cli::try_parse_from(all.iter().chain(arguments)).expect("a command line");
+            let Some(Command::Run(run)) = cli.command else { panic!("not run") };
+            run.config_of_origin().map(|config| config.cache.disks)
+        };
+        let of = |size| Ok(vec![Disk { path: "/data/cache".into(), size }]);
+        assert_eq!(disks(&[]), of(ByteSize::mib(256)));
+        assert_eq!(disks(&["--disk", "64MiB"]), of(ByteSize::mib(64)));
+        assert_eq!(disks(&["--disk", "off"]), Ok(Vec::new()));
+        let small = ByteSize::mib(63);
+        assert_eq!(disks(&["--disk", "63MiB"]), Err(vec![ConfigError::DiskTooSmall(small)]));
+        let with_a_file = ["littoral", "run", "--config", "edge.toml", "--disk", "off"];
+        assert!(Cli::try_parse_from(with_a_file).is_err());
     }
 }

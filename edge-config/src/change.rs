@@ -14,6 +14,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare(old.listen.http == new.listen.http, "listen.http");
     compare(old.listen.https == new.listen.https, "listen.https");
     compare(old.cache.memory == new.cache.memory, "cache.memory");
+    compare(old.cache.disks == new.cache.disks, "cache.disk");
     compare(old.admin == new.admin, "admin.listen");
     compare(old.purge.data == new.purge.data, "purge.data");
     compare(old.access_log == new.access_log, "telemetry.access_log");
@@ -64,7 +65,7 @@ mod tests {
         let listen = "[listen]\nhttp = \"127.0.0.1:8080\"\n";
         let old = config(&format!("workers = 2\n{listen}{}{}{}", site("a", 1), site("b", 1), site("c", 1)));
         let new = config(&format!(
-            "workers = 3\n{listen}[cache]\nmemory = \"64MiB\"\n{}{}{}",
+            "workers = 3\n{listen}[cache]\nmemory = \"64MiB\"\ndisk = {{ path = \"d\", size = \"64MiB\" }}\n{}{}{}",
             site("b", 2),
             site("c", 1),
             site("d", 1)
@@ -74,7 +75,21 @@ mod tests {
             (changes.added, changes.removed, changes.changed),
             (vec!["d".into()], vec!["a".into()], vec!["b".into()])
         );
-        assert_eq!(needs_restart(&old, &new), ["workers", "cache.memory"]);
+        assert_eq!(needs_restart(&old, &new), ["workers", "cache.memory", "cache.disk"]);
         assert_eq!(needs_restart(&old, &old), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_site_may_store_changes_with_a_reload() {
+        let with = |more: &str| config(&format!("[listen]\nhttp = \"127.0.0.1:8080\"\n{}{more}", site("a", 1)));
+        for (before, after) in [
+            ("disk_share = \"25%\"\n", "disk_share = \"50%\"\n"),
+            ("rule = { then = { max_size = \"1GiB\" } }\n", "rule = { then = { max_size = \"2GiB\" } }\n"),
+        ] {
+            for (old, new) in [(with(""), with(before)), (with(before), with(after))] {
+                assert_eq!(site_changes(&old, &new).changed, ["a"], "{after}");
+                assert_eq!(needs_restart(&old, &new), [""; 0], "{after}");
+            }
+        }
     }
 }

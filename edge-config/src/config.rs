@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::section::admin::Token;
-use crate::section::cache::{Cache, MEMORY_MIN};
+use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
 use crate::section::limits::Limits;
 use crate::section::listener::Listen;
 use crate::section::purge::Purge;
@@ -40,6 +40,8 @@ pub enum ConfigError {
     NoListener,
     #[error("memory is {0}: at least {MEMORY_MIN} are needed for buffers and a useful number of objects")]
     MemoryTooSmall(ByteSize),
+    #[error("the disk cache is {0}: at least {DISK_SIZE_MIN} are needed, or none")]
+    DiskTooSmall(ByteSize),
     #[error("workers is 0: at least one thread must serve clients")]
     NoWorkers,
     #[error("{0} is used twice: clients and the admin API need addresses of their own")]
@@ -61,6 +63,8 @@ impl Config {
         if self.cache.memory < MEMORY_MIN {
             errors.push(ConfigError::MemoryTooSmall(self.cache.memory));
         }
+        let too_small = self.cache.disks.iter().filter(|disk| disk.size < DISK_SIZE_MIN);
+        errors.extend(too_small.map(|disk| ConfigError::DiskTooSmall(disk.size)));
         if self.workers == 0 {
             errors.push(ConfigError::NoWorkers);
         }
@@ -81,6 +85,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::section::cache::Disk;
 
     fn config() -> Config {
         Config {
@@ -111,11 +116,14 @@ mod tests {
                 https: vec![],
             },
             workers: 0,
-            cache: Cache { memory: ByteSize::kib(1) },
+            cache: Cache {
+                memory: ByteSize::kib(1),
+                disks: vec![Disk { path: "cache".into(), size: ByteSize::mib(63) }],
+            },
             test_clock: true,
             ..config()
         };
         let errors = bad.validate().expect_err("must fail");
-        assert_eq!(errors.len(), 4, "{errors:?}");
+        assert_eq!(errors.len(), 5, "{errors:?}");
     }
 }

@@ -129,6 +129,8 @@ fn line() -> impl proptest::strategy::Strategy<Value = String> {
         "[[site.a.rule]]",
         "[tls]",
         "[limits]",
+        "[cache]",
+        "disk",
         "http",
         "hosts",
         "origins",

@@ -108,12 +108,7 @@ const LEDGER_SHARE: u64 = 16;
 
 /// Where the node keeps what must outlive it.
 pub(super) fn data_directory(config: &Config) -> PathBuf {
-    // systemd separates several by colons; the first is the unit's own.
-    let state = || {
-        let all = std::env::var("STATE_DIRECTORY").ok()?;
-        all.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
-    };
-    config.purge.data.clone().or_else(state).unwrap_or_else(|| ".littoral".into())
+    config.purge.directory()
 }
 
 /// The version of the configuration a node starts with.

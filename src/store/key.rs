@@ -13,6 +13,10 @@ impl CacheKey {
         Self(bytes)
     }
 
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
     /// The low half: as uniform as the whole, because the digest is.
     pub fn low_u64(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;

@@ -4,6 +4,7 @@
 //! - [`record`]: a stored response: one block of bytes, ready to be sent, and what is needed to judge it.
 //! - [`budget`]: the memory budget and its shares.
 //! - [`memory`]: the memory tier.
+//! - [`disk`]: the disk tier.
 //! - [`fill`]: a response that is arriving: one writer, any number of readers.
 //! - [`collector`]: its pieces, gathered into chunks.
 //! - [`marks`]: keys whose last answer could not be shared.
@@ -12,6 +13,7 @@
 
 pub mod budget;
 pub mod collector;
+pub mod disk;
 pub mod fill;
 pub mod key;
 pub mod marks;

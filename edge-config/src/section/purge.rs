@@ -24,6 +24,18 @@ impl Default for Purge {
     }
 }
 
+impl Purge {
+    /// The directory where the node keeps what must outlive it.
+    pub fn directory(&self) -> PathBuf {
+        // systemd separates several by colons; the first is the unit's own.
+        let state = || {
+            let all = std::env::var("STATE_DIRECTORY").ok()?;
+            all.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+        };
+        self.data.clone().or_else(state).unwrap_or_else(|| ".littoral".into())
+    }
+}
+
 section! {
     /// The log of purges.
     PURGE = "[purge]" {

@@ -6,7 +6,7 @@ use super::group::StatusRange;
 use super::site::Network;
 use crate::read::key::{Key, Kind, section};
 use crate::read::{Reader, Table, Value};
-use crate::units::Duration;
+use crate::units::{ByteSize, Duration};
 
 /// One rule: every rule that matches applies, in order; of one setting the last wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +116,8 @@ pub struct Then {
     pub browser_ttl: Option<Duration>,
     pub stale_while_revalidate: Option<Duration>,
     pub stale_if_error: Option<Duration>,
+    /// A response with a longer body is not stored. At least one byte.
+    pub max_size: Option<ByteSize>,
     /// Names of query parameters that are dropped from the request.
     pub ignore_query: Vec<Glob>,
     /// Names of fields dropped from the origin's response, in lower case.
@@ -191,6 +193,8 @@ section! {
         STALE_WHILE_REVALIDATE = "stale_while_revalidate": Kind::Duration;
         /// How long a stale response may be served when no origin has a better answer.
         STALE_IF_ERROR = "stale_if_error": Kind::Duration;
+        /// A response with a longer body is not stored. At least 1B.
+        MAX_SIZE = "max_size": Kind::Size;
         /// Query parameters that make no difference: they are left out of the key and of the request to the origin.
         IGNORE_QUERY = "ignore_query": GLOBS;
         /// Fields removed from the origin's response before it is judged and stored.
@@ -342,6 +346,7 @@ impl Then {
             ..Self::default()
         };
         then.cache = table.boolean(reader, &CACHE);
+        then.max_size = max_size(&table, reader);
         then.ignore_query = globs(&table, reader, &IGNORE_QUERY);
         then.strip_response = table.many(reader, &STRIP_RESPONSE, |reader, value| {
             let name = reader.parse::<String>(&STRIP_RESPONSE, value)?;
@@ -359,6 +364,15 @@ impl Then {
         table.finish(reader);
         then
     }
+}
+
+fn max_size(table: &Table<'_>, reader: &mut Reader) -> Option<ByteSize> {
+    let size = table.parsed::<ByteSize>(reader, &MAX_SIZE)?;
+    if size.value.bytes() == 0 {
+        let message = "`max_size` is 0B, expected at least 1B";
+        reader.wrong(&size.span, message, "too small", "where nothing is to be stored, say cache = false");
+    }
+    Some(size.value)
 }
 
 fn surrogate_key(reader: &mut Reader, value: Value<'_>) -> Option<String> {

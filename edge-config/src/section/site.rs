@@ -11,6 +11,7 @@ use super::rule::RULE;
 use super::rule::Rule;
 use crate::read::key::{Key, Kind, section};
 use crate::read::{At, Reader, Table, Value};
+use crate::units::Percent;
 
 /// One site: the requests it answers and the origins behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub struct Site {
     pub no_vary_search: bool,
     /// Whether requests in the clear are redirected to HTTPS. Default: no.
     pub https_only: bool,
+    /// What of the disk cache it keeps while another site is above its share, 1 to 100 percent. None: equal parts of all
+    /// sites.
+    pub disk_share: Option<u8>,
     /// Bodies for answers of the node's own; the first that covers a status.
     pub error_pages: Vec<ErrorPage>,
 }
@@ -80,6 +84,7 @@ impl Site {
             deception_armour: true,
             no_vary_search: false,
             https_only: false,
+            disk_share: None,
             error_pages: Vec::new(),
         }
     }
@@ -187,6 +192,9 @@ section! {
         NO_VARY_SEARCH = "no_vary_search": Kind::Boolean, "false";
         /// Whether requests in the clear are redirected to HTTPS.
         HTTPS_ONLY = "https_only": Kind::Boolean, "false";
+        /// What of the disk cache this site keeps while another site is above its share, 1% to 100%. Absent: equal parts of
+        /// all sites.
+        DISK_SHARE = "disk_share": Kind::Percent;
         /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
         ERROR_PAGES = "error_pages": Kind::Map(&Kind::Text("a file"));
         /// What it does differently with some requests and responses.
@@ -297,11 +305,21 @@ impl Site {
             deception_armour: table.boolean(reader, &DECEPTION_ARMOUR).unwrap_or(true),
             no_vary_search: table.boolean(reader, &NO_VARY_SEARCH).unwrap_or(false),
             https_only: table.boolean(reader, &HTTPS_ONLY).unwrap_or(false),
+            disk_share: disk_share(&table, reader),
             error_pages: error_pages(&table, reader),
         };
         table.finish(reader);
         SiteAt { site, hosts }
     }
+}
+
+fn disk_share(table: &Table<'_>, reader: &mut Reader) -> Option<u8> {
+    let share = table.parsed::<Percent>(reader, &DISK_SHARE)?;
+    if share.value.get() == 0 {
+        let message = "`disk_share` is 0%, expected 1% to 100%";
+        reader.wrong(&share.span, message, "expected more than 0%", DISK_SHARE.summary());
+    }
+    u8::try_from(share.value.get()).ok()
 }
 
 /// The pages, the most particular first.

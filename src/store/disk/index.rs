@@ -1,0 +1,212 @@
+//! Where the frames of one disk are: 17 to 39 bytes of memory for each.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::frame::{ALIGN, Kind};
+use crate::store::key::KeyHasher;
+
+/// Maps that are locked apart.
+const SHARDS: usize = 64;
+
+const OFFSET_BITS: u32 = 20;
+const LENGTH_BITS: u32 = 14;
+const SEGMENT_BITS: u32 = 24;
+
+/// Segments of one disk at most.
+pub const SEGMENTS_MAX: u32 = (1 << SEGMENT_BITS) - 1;
+/// A segment at most.
+pub const SEGMENT_BYTES_MAX: u64 = (ALIGN as u64) << OFFSET_BITS;
+
+/// Where a frame is, in eight bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location(u64);
+
+impl Location {
+    /// `offset` and `bytes` are multiples of [`ALIGN`].
+    pub fn new(segment: u32, offset: u32, bytes: usize, kind: Kind) -> Self {
+        let units = |bytes: u64| bytes / ALIGN as u64;
+        let packed = u64::from(segment) << (OFFSET_BITS + LENGTH_BITS) | units(u64::from(offset)) << LENGTH_BITS;
+        Self((packed | units(bytes as u64)) << 3 | kind as u64)
+    }
+
+    pub fn segment(self) -> u32 {
+        ((self.0 >> (3 + OFFSET_BITS + LENGTH_BITS)) & ((1 << SEGMENT_BITS) - 1)) as u32
+    }
+
+    /// From the beginning of the segment.
+    pub fn offset(self) -> u32 {
+        (((self.0 >> (3 + LENGTH_BITS)) & ((1 << OFFSET_BITS) - 1)) as u32) * ALIGN as u32
+    }
+
+    /// Of the whole frame, padding included.
+    pub fn bytes(self) -> usize {
+        ((self.0 >> 3) & ((1 << LENGTH_BITS) - 1)) as usize * ALIGN
+    }
+
+    pub fn kind(self) -> Option<Kind> {
+        Kind::of((self.0 & 3) as u8)
+    }
+
+    /// It was read since it was written.
+    pub fn is_hot(self) -> bool {
+        self.0 & HOT != 0
+    }
+
+    fn place(self) -> u64 {
+        self.0 & !HOT
+    }
+}
+
+const HOT: u64 = 1 << 2;
+
+type Shard = RwLock<HashMap<u64, u64, KeyHasher>>;
+
+/// Frames by their number.
+pub struct Index {
+    shards: Box<[Shard]>,
+    entries: AtomicU64,
+    records: AtomicU64,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            entries: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Index {
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[(hash >> 40) as usize % SHARDS]
+    }
+
+    pub fn get(&self, hash: u64) -> Option<Location> {
+        self.shard(hash).read().get(&hash).map(|packed| Location(*packed))
+    }
+
+    /// Remembers that a frame was wanted.
+    pub fn touch(&self, hash: u64, location: Location) {
+        if !location.is_hot()
+            && let Some(packed) = self.shard(hash).write().get_mut(&hash)
+            && Location(*packed).place() == location.place()
+        {
+            *packed |= HOT;
+        }
+    }
+
+    /// The frame is here now, wherever it was before.
+    pub fn put(&self, hash: u64, location: Location) {
+        let before = self.shard(hash).write().insert(hash, location.0);
+        self.count(before.map(Location), Some(location));
+    }
+
+    /// The frame is here unless a later one is known.
+    pub fn put_older(&self, hash: u64, location: Location) -> bool {
+        let mut shard = self.shard(hash).write();
+        let Entry::Vacant(vacant) = shard.entry(hash) else { return false };
+        vacant.insert(location.0);
+        drop(shard);
+        self.count(None, Some(location));
+        true
+    }
+
+    pub fn remove(&self, hash: u64) -> bool {
+        let before = self.shard(hash).write().remove(&hash);
+        self.count(before.map(Location), None);
+        before.is_some()
+    }
+
+    /// Forgets a frame, if it is still where it was.
+    pub fn remove_at(&self, hash: u64, location: Location) -> bool {
+        let mut shard = self.shard(hash).write();
+        let is_there = shard.get(&hash).is_some_and(|packed| Location(*packed).place() == location.place());
+        if is_there {
+            shard.remove(&hash);
+            drop(shard);
+            self.count(Some(location), None);
+        }
+        is_there
+    }
+
+    /// What stands in a segment, with the numbers of the frames.
+    pub fn in_segment(&self, segment: u32) -> Vec<(u64, Location)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read();
+            let here = shard.iter().map(|(hash, packed)| (*hash, Location(*packed)));
+            found.extend(here.filter(|(_, location)| location.segment() == segment));
+        }
+        found
+    }
+
+    /// Frames known.
+    pub fn len(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Responses among them.
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Every record's place, a shard at a time.
+    pub fn record_places(&self, shard: usize) -> Option<Vec<(u64, Location)>> {
+        let shard = self.shards.get(shard)?.read();
+        let all = shard.iter().map(|(hash, packed)| (*hash, Location(*packed)));
+        Some(all.filter(|(_, location)| location.kind() == Some(Kind::Record)).collect())
+    }
+
+    fn count(&self, before: Option<Location>, after: Option<Location>) {
+        let is_record = |location: &Location| location.kind() == Some(Kind::Record);
+        let change = |count: &AtomicU64, before: bool, after: bool| match (before, after) {
+            (false, true) => _ = count.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = count.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        };
+        change(&self.entries, before.is_some(), after.is_some());
+        change(&self.records, before.as_ref().is_some_and(is_record), after.as_ref().is_some_and(is_record));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_comes_out_as_it_went_in() {
+        for (segment, offset, bytes, kind) in [
+            (0, 64, 64, Kind::Record),
+            (SEGMENTS_MAX, (SEGMENT_BYTES_MAX - 64) as u32, (1 << 20) - 64, Kind::Hint),
+            (77, 4096, 262_208, Kind::Chunk),
+        ] {
+            let location = Location::new(segment, offset, bytes, kind);
+            assert_eq!(
+                (location.segment(), location.offset(), location.bytes(), location.kind(), location.is_hot()),
+                (segment, offset, bytes, Some(kind), false)
+            );
+        }
+    }
+
+    #[test]
+    fn the_latest_place_counts_and_heat_does_not_change_it() {
+        let index = Index::default();
+        let (one, two) = (Location::new(1, 64, 128, Kind::Record), Location::new(2, 64, 128, Kind::Record));
+        index.put(5, one);
+        assert!(!index.put_older(5, two));
+        index.touch(5, one);
+        assert!(index.get(5).is_some_and(Location::is_hot));
+        index.put(5, two);
+        assert_eq!(index.get(5), Some(two));
+        index.remove_at(5, one);
+        assert_eq!((index.len(), index.records(), index.in_segment(2)), (1, 1, vec![(5, two)]));
+        index.remove_at(5, two);
+        assert_eq!((index.len(), index.records()), (0, 0));
+    }
+}
