@@ -168,6 +168,7 @@ impl Admin {
             store_objects: store.memory.objects() as u64,
             fill_bytes: store.budget.fills.used(),
             purge_applied_seq: store.ledger.applied().log.seq(),
+            disk: store.disks.levels(),
         })
     }
 

@@ -124,6 +124,7 @@ impl Control {
         let snapshot = snapshot(&config, version, Some(&previous), &self.origins);
         let snapshot = snapshot.map_err(|error| Refused::Start(error.into()))?;
         self.snapshots.replace(snapshot);
+        self.front.pipeline.store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         if let (Some(tls), Some(settings)) = (&self.tls, settings) {
             tls.replace(settings);
         }

@@ -10,6 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::Control;
 use crate::clock;
+use crate::pipeline::Pipeline;
+use crate::purge::local::LocalLog;
 use crate::telemetry::access_log::AccessLog;
 
 /// How often a draining node looks whether it is empty, and a starting one whether it listens.
@@ -19,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Life {
     pub control: Arc<Control>,
     pub access_log: Arc<AccessLog>,
+    pub log: Arc<LocalLog>,
+    pub pipeline: Arc<Pipeline>,
 }
 
 struct Signals {
@@ -121,6 +125,14 @@ impl Life {
     /// runtimes under their accept loops and wait for them.
     fn end(&self) -> ! {
         self.access_log.close();
+        let (log, pipeline) = (self.log.clone(), self.pipeline.clone());
+        // On a thread of its own: it waits for the disks, which have runtimes of theirs.
+        let closing = std::thread::spawn(move || {
+            log.close();
+            pipeline.store.disks.close();
+        });
+        // A thread that panicked has nothing more to say.
+        let _ = closing.join();
         std::process::exit(0)
     }
 }

@@ -3,14 +3,18 @@
 //! - [`source`]: where a configuration comes from, and comes from again when it is reloaded.
 //! - [`node`]: a configuration made into the parts of a node.
 //! - [`control`]: what the operator can do with a running node.
+//! - [`storage`]: what outlives the process.
+//! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
 //! - [`life`]: from the first listener to the last answer.
 
 pub mod control;
+pub mod identity;
 pub mod life;
 pub mod node;
 pub mod reclaimer;
 pub mod source;
+pub mod storage;
 
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
@@ -25,6 +29,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 
+use self::identity::IdentityError;
 use self::life::Life;
 use self::node::Node;
 use self::source::Source;
@@ -58,6 +63,11 @@ pub enum StartError {
     #[error("the purge log cannot be opened: {0}")]
     #[diagnostic(help("give each node a directory of its own that it may write: --data DIR, or data in [purge]"))]
     PurgeLog(#[from] OpenError),
+    #[error(transparent)]
+    #[diagnostic(help(
+        "the file is what finds everything on the disks of the cache: restore it, or remove it and start with an empty cache"
+    ))]
+    Identity(#[from] IdentityError),
     #[error("no thread can be started: {0}")]
     Runtime(std::io::Error),
     #[error("the system gives no random numbers: {0}")]
@@ -120,9 +130,15 @@ pub fn run(options: &Run) -> Result<(), StartError> {
         server.add_service(demo);
     }
     banner(&config, demo.is_some(), options.config.as_deref());
-    let life = Life { control: node.control, access_log: node.access_log };
+    let life = Life {
+        control: node.control,
+        access_log: node.access_log,
+        log: node.log.clone(),
+        pipeline: node.pipeline.clone(),
+    };
     server.run(RunArgs { shutdown_signal: Box::new(life) });
     node.log.close();
+    node.pipeline.store.disks.close();
     drop(node.reclaimer);
     drop(node.checks);
     Ok(())
@@ -220,6 +236,9 @@ fn banner(config: &Config, demo: bool, file: Option<&Path>) {
     eprintln!("  admin    http://{}/metrics  /livez  /readyz  /v1/purge", config.admin);
     eprintln!("  data     {}", node::data_directory(config).display());
     eprintln!("  memory   {}, {} workers", config.cache.memory, config.workers);
+    for disk in &config.cache.disks {
+        eprintln!("  disk     {}, {}", disk.path.display(), disk.size);
+    }
     if file.is_some() {
         return;
     }

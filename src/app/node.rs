@@ -13,8 +13,8 @@ use super::StartError;
 use super::control::Control;
 use super::reclaimer::Reclaimer;
 use super::source::Source;
+use super::storage::Storage;
 use crate::admin::Admin;
-use crate::clock;
 use crate::front::Front;
 use crate::front::log::Log;
 use crate::front::pass::Pass;
@@ -26,11 +26,8 @@ use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
 use crate::origin::peer::{AuthorityError, OriginPeer};
 use crate::pipeline::Pipeline;
-use crate::purge::ledger::Ledger;
 use crate::purge::local::LocalLog;
 use crate::routing::{Site, Snapshot, Snapshots};
-use crate::store::Store;
-use crate::store::key::Keyer;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -42,6 +39,7 @@ pub struct Node {
     pub control: Arc<Control>,
     pub access_log: Arc<AccessLog>,
     pub log: Arc<LocalLog>,
+    pub pipeline: Arc<Pipeline>,
     pub reclaimer: Reclaimer,
     /// Where active checks run, as long as the node does.
     pub checks: Runtime,
@@ -53,19 +51,12 @@ impl Node {
     /// # Errors
     /// What the configuration names cannot be used.
     pub fn new(source: Source, config: Config, conf: &Arc<ServerConf>) -> Result<Self, StartError> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(StartError::Random)?;
         let node = getrandom::u64().map_err(StartError::Random)?;
 
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
-        let keyer = Keyer::new(secret);
-        let memory = config.cache.memory.bytes();
-        let ledger = Arc::new(Ledger::new(usize::try_from(memory / LEDGER_SHARE).unwrap_or(usize::MAX)));
-        let data = data_directory(&config);
-        let log = LocalLog::open(Some(&data), ledger.clone(), keyer.clone(), clock::wall())?;
-        let log = Arc::new(log);
-        let store = Store::new(memory, ledger, keyer, metrics.clone());
+        let Storage { log, store, record } = Storage::open(&config, &metrics)?;
+        store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
         });
@@ -95,16 +86,13 @@ impl Node {
             false => Some(Tls::new(tls_settings(&config, &tickets)?)),
         };
         let control = Arc::new(Control::new(source, config.clone(), front.clone(), tls.clone(), tickets, origins));
-        let reclaimer = Reclaimer::start(pipeline.clone()).map_err(StartError::Runtime)?;
+        let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let admin = Admin::new(pipeline, control.clone(), log.clone(), name, listen, config.test_clock);
-        Ok(Self { front, tls, admin, control, access_log, log, reclaimer, checks })
+        let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), name, listen, config.test_clock);
+        Ok(Self { front, tls, admin, control, access_log, log, pipeline, reclaimer, checks })
     }
 }
-
-/// The part of the memory budget that entries of purges may take at most: 32 MiB of the default.
-const LEDGER_SHARE: u64 = 16;
 
 /// Where the node keeps what must outlive it.
 pub(super) fn data_directory(config: &Config) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Gives the memory of purged responses back although nobody asks for them.
+//! Gives the memory of purged responses back although nobody asks for them, and looks after the disks.
 //!
 //! A purge touches no stored response. When something was purged, a thread of low duty goes through what is stored, a few
 //! at a time, and takes out what is gone.
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::storage::Record;
 use crate::clock;
 use crate::pipeline::Pipeline;
 
@@ -28,10 +29,10 @@ pub struct Reclaimer {
 impl Reclaimer {
     /// # Errors
     /// No thread can be started.
-    pub fn start(pipeline: Arc<Pipeline>) -> io::Result<Self> {
+    pub fn start(pipeline: Arc<Pipeline>, record: Record) -> io::Result<Self> {
         let ending = Arc::new(AtomicBool::new(false));
         let asked = ending.clone();
-        let thread = thread::Builder::new().name("reclaimer".into()).spawn(move || run(&pipeline, &asked))?;
+        let thread = thread::Builder::new().name("reclaimer".into()).spawn(move || run(&pipeline, &record, &asked))?;
         Ok(Self { ending, thread: Some(thread) })
     }
 }
@@ -46,16 +47,26 @@ impl Drop for Reclaimer {
     }
 }
 
-fn run(pipeline: &Pipeline, ending: &AtomicBool) {
+fn run(pipeline: &Pipeline, record: &Record, ending: &AtomicBool) {
     let mut seen = pipeline.store.ledger.version();
     while !ending.load(Ordering::Acquire) {
         thread::park_timeout(LOOK_EVERY);
+        look_at_disks(pipeline, record);
         let version = pipeline.store.ledger.version();
         if version != seen {
             seen = version;
             round(pipeline, ending);
         }
     }
+}
+
+/// Says which disks are in use, and remembers those that are not.
+fn look_at_disks(pipeline: &Pipeline, record: &Record) {
+    let disks = &pipeline.store.disks;
+    for disk in disks.all() {
+        pipeline.metrics.disk_up(&disk.path.to_string_lossy(), !disk.is_out());
+    }
+    record.note_disks(disks);
 }
 
 fn round(pipeline: &Pipeline, ending: &AtomicBool) {

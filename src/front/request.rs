@@ -174,6 +174,7 @@ pub fn pipeline_request<'a>(
         range: head.interest.has(Interest::RANGE),
         authorization: head.interest.has(Interest::AUTHORIZATION),
         now,
+        disk: true,
         forward,
     }
 }

@@ -16,6 +16,7 @@ use crate::semantics::validation::{Precondition, precondition};
 use crate::store::key::CacheKey;
 use crate::store::marks::Mark;
 use crate::store::record::StoredResponse;
+use crate::store::searches::Searched;
 use crate::store::tiers::Lookup;
 
 /// What to do with a request.
@@ -24,6 +25,8 @@ pub enum Decision {
     Hit { stored: Arc<StoredResponse>, status: CacheStatus },
     /// Answer from the store, and refresh it for the next one.
     HitThenRefresh { stored: Arc<StoredResponse>, status: CacheStatus, refresh: Plan },
+    /// Read what stands under this key from its disk, and decide again.
+    Read(CacheKey),
     /// Ask the origin.
     Fetch(Plan),
     /// The client wants a stored response or none.
@@ -68,6 +71,7 @@ impl Pipeline {
             Lookup::Found { stored, key, freshness } => (key, Some((stored, freshness)), Forward::Stale, None),
             Lookup::UriMiss { gone } => (request.key, None, Forward::UriMiss, gone),
             Lookup::VaryMiss { key, gone } => (key, None, Forward::VaryMiss, gone),
+            Lookup::OnDisk { key } => return Decision::Read(key),
         };
         let own = |sharing, forward, detail| Plan { fill_key, stale: None, sharing, forward, detail };
         let Some((stored, freshness)) = found else {
@@ -142,16 +146,21 @@ impl Pipeline {
 
     /// What is stored for a request: for its URL, or for one that differs in what does not matter.
     pub fn look_up(&self, request: &Request<'_>) -> Lookup {
-        let found = self.store.lookup(&request.key, request.fields);
-        if !request.site.no_vary_search || matches!(found, Lookup::Found { .. }) {
+        let found = self.store.lookup(&request.key, request.fields, request.disk);
+        if !request.site.no_vary_search || matches!(found, Lookup::Found { .. } | Lookup::OnDisk { .. }) {
             return found;
         }
-        let Some((key, rule)) = self.store.find_search(&self.path_key(request), request.target) else { return found };
-        match self.store.lookup(&key, request.fields) {
+        let (key, rule) = match self.store.find_search(&self.path_key(request), request.target, request.disk) {
+            Searched::Found(key, rule) => (key, rule),
+            Searched::OnDisk(key) => return Lookup::OnDisk { key },
+            Searched::Nothing => return found,
+        };
+        match self.store.lookup(&key, request.fields, request.disk) {
             // It may have changed its mind since.
             Lookup::Found { stored, key, freshness } if NoVarySearch::of(stored.fields()) == rule => {
                 Lookup::Found { stored, key, freshness }
             }
+            Lookup::OnDisk { key } => Lookup::OnDisk { key },
             _ => found,
         }
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use futures_util::StreamExt;
+
 use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::pipeline::decide::range_of;
 use crate::pipeline::request::{Method, Outcome, Request};
@@ -91,18 +93,25 @@ pub async fn deliver<E: Exchange>(
         RangePlan::Whole if request.method == Method::Head => {
             exchange.stored(stored, StoredPart::Head, &dynamic).await?;
         }
-        RangePlan::Whole => {
-            exchange.stored(stored, StoredPart::Whole, &dynamic).await?;
-            outcome.bytes = stored.body_len();
-        }
+        RangePlan::Whole => match stored.body_on_disk() {
+            None => {
+                exchange.stored(stored, StoredPart::Whole, &dynamic).await?;
+                outcome.bytes = stored.body_len();
+            }
+            Some(_) => {
+                let (fields, length) = (without_length(stored.fields(), &[]), stored.body_len());
+                exchange.head(stored.status(), &[&dynamic, &fields], BodyLength::Known(length));
+                outcome.complete = send_range(stored, 0..length, &mut outcome.bytes, exchange).await?;
+                end(outcome.complete, exchange).await?;
+            }
+        },
         RangePlan::One(range) => {
             outcome.status = 206;
-            outcome.bytes = range.end - range.start;
-            one_part(stored, &dynamic, range, exchange).await?;
+            outcome.complete = one_part(stored, &dynamic, range, &mut outcome.bytes, exchange).await?;
         }
         RangePlan::Many(ranges) => {
             outcome.status = 206;
-            outcome.bytes = many_parts(stored, &dynamic, &ranges, exchange).await?;
+            outcome.complete = many_parts(stored, &dynamic, &ranges, &mut outcome.bytes, exchange).await?;
         }
         RangePlan::Unsatisfiable => {
             outcome.status = 416;
@@ -132,15 +141,43 @@ async fn one_part<E: Exchange>(
     stored: &StoredResponse,
     dynamic: &[u8],
     range: Range<u64>,
+    bytes: &mut u64,
     exchange: &mut E,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let mut fields = without_length(stored.fields(), &[]);
     let (first, last) = (range.start, range.end - 1);
     fields.extend_from_slice(format!("content-range: bytes {first}-{last}/{}\r\n", stored.body_len()).as_bytes());
     exchange.head(206, &[dynamic, &fields], BodyLength::Known(range.end - range.start));
-    let slices: Vec<&[u8]> = stored.slices(range).collect();
-    exchange.body(&slices).await?;
-    exchange.finish().await
+    let complete = send_range(stored, range, bytes, exchange).await?;
+    end(complete, exchange).await?;
+    Ok(complete)
+}
+
+/// Sends some of a body. False: a part of it could not be read, and the answer must not look complete.
+async fn send_range<E: Exchange>(
+    stored: &StoredResponse,
+    range: Range<u64>,
+    bytes: &mut u64,
+    exchange: &mut E,
+) -> io::Result<bool> {
+    let Some(body) = stored.body_on_disk() else {
+        let slices: Vec<&[u8]> = stored.slices(range.clone()).collect();
+        exchange.body(&slices).await?;
+        *bytes += range.end - range.start;
+        return Ok(true);
+    };
+    let mut pieces = std::pin::pin!(body.pieces(range));
+    while let Some(piece) = pieces.next().await {
+        let Some(piece) = piece else { return Ok(false) };
+        exchange.body(&[&piece]).await?;
+        *bytes += piece.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Ends an answer, or sends what there is of it and leaves it without an end.
+async fn end<E: Exchange>(complete: bool, exchange: &mut E) -> io::Result<()> {
+    if complete { exchange.finish().await } else { exchange.flush().await }
 }
 
 /// RFC 9110 section 15.3.7.2.
@@ -148,8 +185,9 @@ async fn many_parts<E: Exchange>(
     stored: &StoredResponse,
     dynamic: &[u8],
     ranges: &[Range<u64>],
+    bytes: &mut u64,
     exchange: &mut E,
-) -> io::Result<u64> {
+) -> io::Result<bool> {
     // The boundary cannot occur in the body by accident: it is a digest of what is sent.
     let digest = blake3::hash(stored.wire_head()).to_hex();
     let boundary: &str = &digest.as_str()[..32];
@@ -169,21 +207,25 @@ async fn many_parts<E: Exchange>(
             head
         })
         .collect();
-    let end = format!("\r\n--{boundary}--\r\n");
+    let last = format!("\r\n--{boundary}--\r\n");
     let total = heads.iter().map(|h| h.len() as u64).sum::<u64>()
         + ranges.iter().map(|r| r.end - r.start).sum::<u64>()
-        + end.len() as u64;
+        + last.len() as u64;
     let mut fields = without_length(stored.fields(), b"content-type");
     fields.extend_from_slice(format!("content-type: multipart/byteranges; boundary={boundary}\r\n").as_bytes());
     exchange.head(206, &[dynamic, &fields], BodyLength::Known(total));
     for (head, range) in heads.iter().zip(ranges) {
-        let mut slices: Vec<&[u8]> = vec![head];
-        slices.extend(stored.slices(range.clone()));
-        exchange.body(&slices).await?;
+        exchange.body(&[head]).await?;
+        *bytes += head.len() as u64;
+        if !send_range(stored, range.clone(), bytes, exchange).await? {
+            exchange.flush().await?;
+            return Ok(false);
+        }
     }
-    exchange.body(&[end.as_bytes()]).await?;
+    exchange.body(&[last.as_bytes()]).await?;
+    *bytes += last.len() as u64;
     exchange.finish().await?;
-    Ok(total)
+    Ok(true)
 }
 
 fn without_length(fields: Fields<'_>, also: &[u8]) -> Vec<u8> {

@@ -110,7 +110,7 @@ impl Pipeline {
         let decision = self.decide(request);
         let stored = match self.look_up(request) {
             Lookup::Found { stored, freshness, .. } => Some(describe(&stored, freshness, request.now)),
-            Lookup::UriMiss { .. } | Lookup::VaryMiss { .. } => None,
+            Lookup::UriMiss { .. } | Lookup::VaryMiss { .. } | Lookup::OnDisk { .. } => None,
         };
         let vary = match self.store.memory.lookup(&request.key) {
             Some(Entry::Variants(variants)) => {
@@ -147,7 +147,8 @@ impl Pipeline {
                 sharing: Some(sharing),
                 ..known
             },
-            Decision::NothingStored => known,
+            // Who asks has it read first.
+            Decision::NothingStored | Decision::Read(_) => known,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod judge;
 mod receive;
+mod spool;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::semantics::time::DeltaSeconds;
 use crate::semantics::validation::{freshen, same_representation, write_conditionals};
 use crate::store::fill::{Fill, FillHead, Room, Sharing};
 use crate::store::key::CacheKey;
+use crate::store::persist::Label;
 use crate::store::record::{Parts, StoredResponse};
 use crate::store::tiers::Lookup;
 
@@ -45,6 +47,8 @@ pub struct Job {
     pub site: Arc<Site>,
     /// The field lines of the request that started it: what a `Vary` selects by.
     pub selecting: Box<[u8]>,
+    /// What it is called where disks are looked at.
+    pub label: Label,
     pub authorization: bool,
     pub no_store: bool,
     /// The rules of the site that match the request.
@@ -97,6 +101,7 @@ impl Job {
             selectors: &self.selectors,
             stale: self.stale.as_ref(),
             part: self.part.is_some(),
+            spills: Some(&self.primary).filter(|_| self.part.is_none() && self.origin_request.method == "GET"),
         }
     }
 
@@ -114,12 +119,13 @@ impl Job {
         };
         match &self.stale {
             Some(stale) if response.status == 304 => {
-                self.renew(pipeline, stale, &response, &facts);
+                let OriginResponse { fields, retries, origin, .. } = response;
+                self.renew(pipeline, stale, &fields, (retries, origin), &facts).await;
                 Ok(())
             }
             _ => {
                 if self.origin_request.method == "HEAD" && response.status == 200 && !self.judge().bypasses() {
-                    self.update_by_head(pipeline, &response, &facts);
+                    self.update_by_head(pipeline, &response.fields, response.length, &facts).await;
                 }
                 self.receive(pipeline, response, &facts).await
             }
@@ -127,11 +133,18 @@ impl Job {
     }
 
     /// RFC 9111 section 4.3.4: the stored body under the fields of the 304.
-    fn renew(&self, pipeline: &Pipeline, stale: &Arc<StoredResponse>, response: &OriginResponse, facts: &RequestFacts) {
-        let Freshened { record, sharing, fields, browser_ttl } = self.freshen(pipeline, stale, &response.fields, facts);
+    async fn renew(
+        &self,
+        pipeline: &Pipeline,
+        stale: &Arc<StoredResponse>,
+        newer: &[u8],
+        (retries, origin): (u32, usize),
+        facts: &RequestFacts,
+    ) {
+        let Freshened { record, sharing, fields, browser_ttl } = self.freshen(pipeline, stale, newer, facts);
         match &sharing {
             Sharing::Stored { selecting, .. } => {
-                pipeline.store.commit(&self.primary, selecting.as_ref(), &record);
+                pipeline.store.commit(&self.primary, selecting.as_ref(), &record, &self.label).await;
                 self.note_search(pipeline, &record);
             }
             Sharing::NotStored(reason) if !is_the_requests(*reason) => pipeline.store.supersede(&self.primary),
@@ -144,8 +157,8 @@ impl Job {
             length: Some(record.body_len()),
             sharing,
             origin_status: 304,
-            retries: response.retries,
-            origin: response.origin,
+            retries,
+            origin,
             browser_ttl,
             record: Some(record),
         };
@@ -154,19 +167,20 @@ impl Job {
 
     /// RFC 9111 section 4.3.5: what an answer to HEAD says about the stored answer to GET. The same representation is
     /// freshened; another one means that what is stored has been replaced.
-    fn update_by_head(&self, pipeline: &Pipeline, response: &OriginResponse, facts: &RequestFacts) {
-        let found = pipeline.store.lookup(&self.primary, Fields::new(&self.selecting));
+    async fn update_by_head(&self, pipeline: &Pipeline, newer: &[u8], length: Option<u64>, facts: &RequestFacts) {
+        let found = pipeline.store.find(&self.primary, Fields::new(&self.selecting)).await;
         let Lookup::Found { stored, .. } = found else { return };
-        let length = response.length.is_none_or(|length| length == stored.body_len());
-        if stored.status() != 200 || !length || !same_representation(stored.fields(), Fields::new(&response.fields)) {
+        let same_length = length.is_none_or(|length| length == stored.body_len());
+        if stored.status() != 200 || !same_length || !same_representation(stored.fields(), Fields::new(newer)) {
             pipeline.store.invalidate(&self.primary);
             return;
         }
         let facts = RequestFacts { method_is_get: true, ..*facts };
-        let freshened = self.freshen(pipeline, &stored, &response.fields, &facts);
+        let freshened = self.freshen(pipeline, &stored, newer, &facts);
         match &freshened.sharing {
             Sharing::Stored { selecting, .. } => {
-                pipeline.store.commit(&self.primary, selecting.as_ref(), &freshened.record);
+                let record = &freshened.record;
+                pipeline.store.commit(&self.primary, selecting.as_ref(), record, &self.label).await;
             }
             Sharing::NotStored(reason) if !is_the_requests(*reason) => pipeline.store.supersede(&self.primary),
             Sharing::NotStored(_) => {}
@@ -257,7 +271,7 @@ impl Job {
             let Some(piece) = next_or_else(body.as_mut(), || receiving.publish(None)).await? else { break };
             receiving.accept(piece);
         }
-        receiving.finish();
+        receiving.finish().await;
         Ok(())
     }
 }

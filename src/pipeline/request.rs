@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crate::routing::Site;
 use crate::routing::rule::Matched;
+use crate::semantics::cache_key::canonical_host;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::directives::RequestDirectives;
 use crate::semantics::fields::Fields;
 use crate::semantics::time::UnixMs;
 use crate::store::key::CacheKey;
+use crate::store::persist::Label;
 use crate::telemetry::metrics::CacheOutcome;
 
 /// The methods the cache answers; everything else is passed.
@@ -38,8 +40,24 @@ pub struct Request<'a> {
     pub range: bool,
     pub authorization: bool,
     pub now: UnixMs,
+    /// Whether a disk may be asked; not any more where one has failed it.
+    pub disk: bool,
     /// Writes the field lines an origin gets for this request.
     pub forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
+}
+
+impl Request<'_> {
+    /// What a response to it is called where disks are looked at.
+    pub fn label(&self) -> Label {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let host = canonical_host(self.host, self.scheme);
+        Label {
+            site: self.site.name.clone(),
+            scheme: self.scheme.to_owned(),
+            host: text(&host),
+            target: text(self.target),
+        }
+    }
 }
 
 /// Which fields of the request go to the origin.

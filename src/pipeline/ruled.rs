@@ -45,6 +45,11 @@ impl<'s> Ruled<'s> {
         self.settings.ttl.is_some()
     }
 
+    /// The longest body that is stored.
+    pub fn max_size(&self) -> Option<u64> {
+        self.settings.max_size
+    }
+
     /// The surrogate keys that rules add.
     pub fn surrogate_keys(&self) -> impl Iterator<Item = &'s str> {
         self.settings.surrogate_keys.iter().copied()

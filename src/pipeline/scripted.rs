@@ -32,6 +32,7 @@ use crate::semantics::time::UnixMs;
 use crate::store::Store;
 use crate::store::key::Keyer;
 use crate::store::record::StoredResponse;
+use crate::store::tiers::DiskPlan;
 use crate::telemetry::metrics::Metrics;
 
 thread_local! {
@@ -170,7 +171,7 @@ impl Node {
         let mut site = Site::new(&config, 0, Group::idle("s", address), origin.clone());
         change(&mut site);
         let metrics = Metrics::new("scripted");
-        let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone());
+        let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone(), &DiskPlan::default());
         let pipeline = Pipeline::new(store, metrics, |work| SPAWNED.with_borrow_mut(|spawned| spawned.push(work)));
         Self { pipeline, site: Arc::new(site), origin }
     }
@@ -219,6 +220,7 @@ impl Node {
         };
         let conditional = ["if-none-match", "if-match", "if-modified-since"].iter().any(|name| fields.contains(name));
         let request = Request {
+            disk: true,
             site: &self.site,
             matched: matched.as_ref(),
             method,

@@ -31,6 +31,7 @@ use crate::purge::selector::{Named, SiteId, url_of};
 use crate::routing::{Site, rule::Rules};
 use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
 use crate::store::record::StoredResponse;
+use crate::store::tiers::DiskPlan;
 use crate::store::{Store, key::CacheKey, key::Keyer, tiers::Lookup};
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
@@ -221,6 +222,7 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
     let forward = |_, out: &mut Vec<u8>| out.extend_from_slice(fields.as_bytes());
     let asked = Fields::new(fields.as_bytes());
     let request = Request {
+        disk: true,
         matched: None,
         site: &site,
         method: Method::Get,
@@ -275,7 +277,7 @@ async fn upheaval(pipeline: Arc<Pipeline>, world: Shared) {
         let key = url_key(url);
         if world.lock().rng.one_in(5) {
             // The response itself, or the way to all variants of it.
-            match pipeline.store.lookup(&key, Fields::new(b"accept-language: en\r\n")) {
+            match pipeline.store.lookup(&key, Fields::new(b"accept-language: en\r\n"), true) {
                 Lookup::Found { key, .. } if world.lock().rng.one_in(2) => pipeline.store.memory.remove(&key),
                 _ => pipeline.store.memory.remove(&key),
             }
@@ -395,7 +397,8 @@ fn run(mut tasks: Vec<Task>, pipeline: &Pipeline, world: &Shared) -> Result<(), 
 fn stored_is_right(pipeline: &Pipeline, world: &Shared) -> Result<(), String> {
     for (url, language) in (0..URLS).flat_map(|url| ["en", "de"].map(|language| (url, language))) {
         let fields = format!("accept-language: {language}\r\n");
-        if let Lookup::Found { stored, .. } = pipeline.store.lookup(&url_key(url), Fields::new(fields.as_bytes())) {
+        if let Lookup::Found { stored, .. } = pipeline.store.lookup(&url_key(url), Fields::new(fields.as_bytes()), true)
+        {
             let body: Vec<&[u8]> = stored.slices(0..stored.body_len()).collect();
             let promised = world.lock().promised[url];
             Mark::check(&body.concat(), url, language, "", promised).map_err(|wrong| format!("stored: {wrong}"))?;
@@ -418,7 +421,7 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
         wrong: None,
     }));
     let metrics = Metrics::new("simulated");
-    let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone());
+    let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone(), &DiskPlan::default());
     store.ledger.restore(LogPosition::new(1, 0), LogPosition::default());
     let pipeline = Pipeline::new(store, metrics.clone(), |work| SPAWNED.with_borrow_mut(|spawned| spawned.push(work)));
     let site = Arc::new(Site {

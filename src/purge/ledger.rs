@@ -19,7 +19,7 @@ use super::selector::{Named, Naming, SelectorId, Selectors, SiteId};
 use crate::semantics::time::UnixMs;
 
 /// Buckets of what this node alone invalidates: 512 KiB. One invalidation makes 1 in 65,536 unrelated keys a miss.
-const BUCKETS: usize = 1 << 16;
+pub const BUCKETS: usize = 1 << 16;
 /// Prefixes kept of one site. Purges of more fold the oldest into the site: more misses, never a stale answer.
 pub const PREFIXES_MAX: usize = 1024;
 /// What one entry costs in memory, the slack of the table included.
@@ -124,6 +124,12 @@ pub struct Judged {
     pub version: u64,
 }
 
+/// What remembers local invalidations beyond the process.
+pub trait Journal: Send + Sync {
+    /// Is told before anybody else is.
+    fn invalidated(&self, bucket: usize, at: u64);
+}
+
 /// What was purged and invalidated.
 pub struct Ledger {
     /// Changes with every event. Published last, loaded first.
@@ -135,6 +141,8 @@ pub struct Ledger {
     /// Writers take turns, so that what is published never runs ahead of an entry still being written.
     writer: Mutex<()>,
     naming: Naming,
+    /// None: nothing that is stored outlives the process either.
+    journal: Option<Box<dyn Journal>>,
 }
 
 struct Entries {
@@ -155,12 +163,27 @@ impl Default for Ledger {
 impl Ledger {
     /// A ledger of nothing. `memory`: the bytes its entries may take.
     pub fn new(memory: usize) -> Self {
+        Self::with(memory, Naming::default(), vec![0; BUCKETS], None)
+    }
+
+    /// The same with names that are the same in every process.
+    pub fn named(memory: usize, naming: Naming) -> Self {
+        Self::with(memory, naming, vec![0; BUCKETS], None)
+    }
+
+    /// A ledger that goes on with the invalidations of another process, and with its names.
+    pub fn restored(memory: usize, naming: Naming, buckets: Vec<u64>, journal: Box<dyn Journal>) -> Self {
+        Self::with(memory, naming, buckets, Some(journal))
+    }
+
+    fn with(memory: usize, naming: Naming, buckets: Vec<u64>, journal: Option<Box<dyn Journal>>) -> Self {
+        let latest = buckets.iter().copied().max().unwrap_or(0);
         // Position 0 is "before everything": a fresh node starts at 1 so that a zeroed record can never look live.
         Self {
             version: AtomicU64::new(1),
             log: AtomicU64::new(0),
-            local: AtomicU64::new(1),
-            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            local: AtomicU64::new(latest.max(1)),
+            buckets: buckets.into_iter().map(AtomicU64::new).collect(),
             entries: RwLock::new(Entries {
                 everything: Entry::default(),
                 floor: LogPosition::default(),
@@ -169,7 +192,8 @@ impl Ledger {
                 entries_max: (memory / ENTRY_BYTES).clamp(1024, ENTRIES_MAX),
             }),
             writer: Mutex::new(()),
-            naming: Naming::default(),
+            naming,
+            journal,
         }
     }
 
@@ -250,6 +274,9 @@ impl Ledger {
     fn invalidate_bucket(&self, number: u32) -> Invalidated {
         let _turn = self.writer.lock();
         let position = self.local.load(Ordering::Relaxed) + 1;
+        if let Some(journal) = &self.journal {
+            journal.invalidated(number as usize % self.buckets.len(), position);
+        }
         let before = self.bucket(number).swap(position, Ordering::AcqRel);
         self.local.store(position, Ordering::Release);
         self.version.fetch_add(1, Ordering::AcqRel);
@@ -273,7 +300,7 @@ impl Ledger {
     }
 
     fn bucket(&self, number: u32) -> &AtomicU64 {
-        &self.buckets[number as usize % BUCKETS]
+        &self.buckets[number as usize % self.buckets.len()]
     }
 }
 

@@ -46,7 +46,8 @@ const BATCH_MAX: usize = 1024;
 /// [`BUSY_FOR`]: a purge now and then waits for nothing, and many cost a fraction of a transaction each.
 const GATHER: Duration = Duration::from_millis(10);
 const BUSY_FOR: Duration = Duration::from_millis(16);
-const FIRST_GENERATION: u16 = 1;
+/// The generation of a node's first log.
+pub const FIRST_GENERATION: u16 = 1;
 const FILE: &str = "purge.redb";
 
 /// Why a purge was not taken, or not found.
@@ -97,6 +98,7 @@ pub struct LocalLog {
     waiting: Mutex<Option<SyncSender<Waiting>>>,
     database: Shared,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
+    created: UnixMs,
 }
 
 /// What the thread that writes has.
@@ -114,10 +116,17 @@ struct Writer {
 
 impl LocalLog {
     /// Opens the log in a directory and brings the ledger up to it. `directory` none: it ends with the process.
+    /// `generation`: of a log that is made now; later than any before it.
     ///
     /// # Errors
     /// The directory or the file cannot be used.
-    pub fn open(directory: Option<&Path>, ledger: Arc<Ledger>, keyer: Keyer, now: UnixMs) -> Result<Self, OpenError> {
+    pub fn open(
+        directory: Option<&Path>,
+        ledger: Arc<Ledger>,
+        keyer: Keyer,
+        now: UnixMs,
+        generation: u16,
+    ) -> Result<Self, OpenError> {
         let path = match directory {
             Some(directory) => {
                 std::fs::create_dir_all(directory)
@@ -132,7 +141,7 @@ impl LocalLog {
             error => OpenError::Unusable(shown.clone(), error),
         })?;
         let unusable = |error| OpenError::Unusable(shown.clone(), error);
-        let compacted = begin(&database, now).map_err(unusable)?;
+        let (compacted, created) = begin(&database, now, generation).map_err(unusable)?;
         let database = Arc::new(Mutex::new(Some(Arc::new(database))));
         let dirty = HashMap::new();
         let mut writer =
@@ -143,7 +152,23 @@ impl LocalLog {
         let (waiting, asked) = sync_channel(WAITING_MAX);
         let thread = thread::Builder::new().name("purge-log".into()).spawn(move || writer.run(&asked));
         let writer = Mutex::new(Some(thread.map_err(OpenError::Thread)?));
-        Ok(Self { waiting: Mutex::new(Some(waiting)), database, writer })
+        Ok(Self { waiting: Mutex::new(Some(waiting)), database, writer, created })
+    }
+
+    /// When it was made: another one has another time.
+    pub fn created(&self) -> UnixMs {
+        self.created
+    }
+
+    /// Puts the file of a log that cannot be used out of the way, and says where it is now. The ledger of the node knows
+    /// nothing of it: the next log has to be of a later generation.
+    ///
+    /// # Errors
+    /// It stays where it is.
+    pub fn set_aside(directory: &Path, now: UnixMs) -> std::io::Result<PathBuf> {
+        let aside = directory.join(format!("{FILE}.unusable-{}", now.0));
+        std::fs::rename(directory.join(FILE), &aside)?;
+        Ok(aside)
     }
 
     /// Writes a purge, and gives it its id. When this returns it is on disk and in the ledger.
@@ -353,27 +378,30 @@ fn open(path: Option<&Path>) -> Result<Database, LogError> {
     }
 }
 
-/// Makes the tables, if they are not there, and gives the position up to which the ledger on disk is complete.
-fn begin(database: &Database, now: UnixMs) -> Result<LogPosition, LogError> {
+/// Makes the tables, if they are not there. Gives the position up to which the ledger on disk is complete, and when the log
+/// was made.
+fn begin(database: &Database, now: UnixMs, generation: u16) -> Result<(LogPosition, UnixMs), LogError> {
     let transaction = database.begin_write().map_err(storage)?;
-    let compacted;
+    let begun;
     {
         transaction.open_table(RECORDS).map_err(storage)?;
         transaction.open_table(LEDGER).map_err(storage)?;
         let mut state = transaction.open_table(STATE).map_err(storage)?;
-        let known = state.get("compacted").map_err(storage)?.map(|position| position.value());
-        compacted = match known {
-            Some(position) => LogPosition::from_u64(position),
-            None => {
-                let first = LogPosition::new(FIRST_GENERATION, 0);
+        let number = |state: &Table<'_, &str, u64>, name| {
+            state.get(name).map(|found| found.map(|number| number.value())).map_err(storage)
+        };
+        begun = match (number(&state, "compacted")?, number(&state, "created")?) {
+            (Some(position), created) => (LogPosition::from_u64(position), UnixMs(created.unwrap_or(0))),
+            (None, _) => {
+                let first = LogPosition::new(generation, 0);
                 state.insert("compacted", first.as_u64()).map_err(storage)?;
                 state.insert("created", now.0).map_err(storage)?;
-                first
+                (first, now)
             }
         };
     }
     transaction.commit().map_err(storage)?;
-    Ok(compacted)
+    Ok(begun)
 }
 
 fn entry_of((hard, soft, soft_at): (u64, u64, u64)) -> Entry {

@@ -5,9 +5,11 @@
 //! - [`ledger`]: judges stored responses. Pure.
 //! - [`prefixes`]: the path prefixes of a site that were ever purged. Pure.
 //! - [`record`]: one purge, as it is kept and told.
+//! - [`invalidations`]: what this node alone has invalidated, kept beyond the process.
 //! - [`limit`]: how fast a site may purge. Pure.
 //! - [`local`]: the log on this node's own disk.
 
+pub mod invalidations;
 pub mod ledger;
 pub mod limit;
 pub mod local;

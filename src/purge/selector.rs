@@ -1,11 +1,10 @@
 //! What a purge names, and what a stored response is found by.
 //!
-//! Both are numbers of 32 bits, of hosts 16, made with a hash that is another in every process, so that nobody can choose
-//! names that share one. Two names that do share one by accident can only cause a miss too many. Everything below a site is looked
+//! Both are numbers of 32 bits, of hosts 16, made with a hash under the node's secret, so that nobody can choose names
+//! that share one. Two names that do share one by accident can only cause a miss too many. Everything below a site is looked
 //! up under the site's own number: what one site purges cannot touch another.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
 use parking_lot::Mutex;
@@ -53,21 +52,30 @@ pub enum Named {
     Group = 3,
 }
 
-/// Makes numbers of names.
-pub struct Naming(ahash::RandomState);
+/// Makes numbers of names, under a secret.
+pub struct Naming([u8; 32]);
 
 impl Default for Naming {
+    /// For names that mean nothing outside this process.
     fn default() -> Self {
-        Self(ahash::RandomState::new())
+        let mut secret = [0; 32];
+        // Without randomness they could be guessed, which costs misses and nothing else.
+        let _ = getrandom::fill(&mut secret);
+        Self(secret)
     }
 }
 
 impl Naming {
+    /// For names that are the same in every process that has the secret.
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+
     pub fn name(&self, named: Named, value: &[u8]) -> u32 {
-        let mut hasher = self.0.build_hasher();
-        hasher.write_u8(named as u8);
-        hasher.write(value);
-        hasher.finish() as u32
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&[named as u8]).update(value);
+        let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 }
 

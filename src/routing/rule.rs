@@ -54,6 +54,8 @@ pub struct ResponseSettings<'r> {
     pub ttl: Option<DeltaSeconds>,
     /// The longest lifetime.
     pub ttl_max: Option<DeltaSeconds>,
+    /// The longest body that is stored.
+    pub max_size: Option<u64>,
     /// Surrogate keys besides those of the response.
     pub surrogate_keys: Vec<&'r str>,
     pub browser_ttl: Option<DeltaSeconds>,
@@ -124,6 +126,7 @@ impl Rules {
                 |time: Option<edge_config::Duration>| time.map(|time| DeltaSeconds::saturating(time.get().as_secs()));
             settings.ttl = seconds(then.ttl).or(settings.ttl);
             settings.ttl_max = seconds(then.ttl_max).or(settings.ttl_max);
+            settings.max_size = then.max_size.map(|size| size.bytes()).or(settings.max_size);
             settings.surrogate_keys.extend(then.surrogate_key.iter().map(String::as_str));
             settings.browser_ttl = seconds(then.browser_ttl).or(settings.browser_ttl);
             settings.stale_while_revalidate = seconds(then.stale_while_revalidate).or(settings.stale_while_revalidate);

@@ -121,6 +121,14 @@ impl Freshness {
         Self { lifetime: if age.0 < self.lifetime.0 { age } else { self.lifetime }, ..self }
     }
 
+    /// The same, but stale since `at` and not to be used without validation, whatever windows it came with: a later
+    /// response may have been lost.
+    pub const fn distrusted(self, at: UnixMs) -> Self {
+        let stale = self.stale_since(at);
+        let (stale_while_revalidate, stale_if_error) = (DeltaSeconds::ZERO, DeltaSeconds::ZERO);
+        Self { stale_while_revalidate, stale_if_error, flags: stale.flags | MUST_REVALIDATE, ..stale }
+    }
+
     /// When the response arrived, or was last validated.
     pub const fn response_time(&self) -> UnixMs {
         self.response_time

@@ -9,6 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Stored objects: 3/4 of the budget.
 const OBJECTS_SHARE: (u64, u64) = (3, 4);
+/// With a disk: half of it, as where everything on the disk is takes memory, and what waits to be written.
+const OBJECTS_SHARE_WITH_DISK: (u64, u64) = (1, 2);
+/// What is on disks: 1/8 of the budget, where there are any.
+const INDEX_SHARE: (u64, u64) = (1, 8);
+/// What waits to be written: 1/8 of the budget, and no more than a disk takes in a second.
+const WRITES_SHARE: (u64, u64) = (1, 8);
+const WRITES_MAX: u64 = 512 << 20;
 /// Bodies of fills in progress: 1/8 of the budget.
 const FILLS_SHARE: (u64, u64) = (1, 8);
 
@@ -19,12 +26,22 @@ pub struct Budget {
     pub objects: u64,
     /// What fills in progress may hold together.
     pub fills: Pool,
+    /// What waits to be written to disks.
+    pub writes: Pool,
+    /// What the indexes of disks may take together.
+    pub index: u64,
 }
 
 impl Budget {
-    pub fn new(memory: u64) -> Self {
+    /// `disk`: there is one.
+    pub fn new(memory: u64, disk: bool) -> Self {
         let share = |(part, whole)| memory / whole * part;
-        Self { objects: share(OBJECTS_SHARE), fills: Pool::new(share(FILLS_SHARE)) }
+        Self {
+            objects: share(if disk { OBJECTS_SHARE_WITH_DISK } else { OBJECTS_SHARE }),
+            fills: Pool::new(share(FILLS_SHARE)),
+            writes: Pool::new(if disk { share(WRITES_SHARE).min(WRITES_MAX) } else { 0 }),
+            index: if disk { share(INDEX_SHARE) } else { 0 },
+        }
     }
 }
 
@@ -111,7 +128,9 @@ mod tests {
 
     #[test]
     fn shares_leave_room_for_connections() {
-        let budget = Budget::new(256 << 20);
-        assert!(budget.objects + budget.fills.0.limit < 256 << 20);
+        for disk in [false, true] {
+            let budget = Budget::new(256 << 20, disk);
+            assert!(budget.objects + budget.fills.limit() + budget.writes.limit() + budget.index < 256 << 20);
+        }
     }
 }

@@ -7,6 +7,10 @@ use edge_config::section::limits::CHUNK_BYTES;
 #[derive(Default)]
 pub struct Collector {
     chunks: Vec<Bytes>,
+    /// Bytes of whole chunks that are not kept here any more.
+    passed: u64,
+    /// Whole chunks are kept elsewhere.
+    passing: bool,
     pieces: Vec<Bytes>,
     pending: usize,
 }
@@ -20,13 +24,27 @@ impl Collector {
             return None;
         }
         let (chunk, rest) = self.gather();
-        self.chunks.push(chunk.clone());
+        match self.passing {
+            true => self.passed += chunk.len() as u64,
+            false => self.chunks.push(chunk.clone()),
+        }
         Some((chunk, rest))
+    }
+
+    /// From now on whole chunks are kept elsewhere, those so far included.
+    pub fn pass(&mut self) {
+        self.passing = true;
+        self.passed += self.chunks.drain(..).map(|chunk| chunk.len() as u64).sum::<u64>();
+    }
+
+    /// What came after the last whole chunk.
+    pub fn rest(&self) -> Option<Bytes> {
+        (self.pending > 0).then(|| Bytes::from(self.pieces.concat()))
     }
 
     /// Bytes taken so far.
     pub fn length(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + self.pending as u64
+        self.passed + self.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + self.pending as u64
     }
 
     fn gather(&mut self) -> (Bytes, Option<Bytes>) {

@@ -22,6 +22,7 @@ use crate::purge::selector::OwnedSelectors;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::time::DeltaSeconds;
+use crate::store::body::OnDisk;
 use crate::store::budget::Reservation;
 use crate::store::key::CacheKey;
 use crate::store::record::StoredResponse;
@@ -67,6 +68,8 @@ pub struct Selecting {
 pub enum Room {
     /// All of it, as it is reserved.
     Keep(Reservation),
+    /// What is not on a disk yet.
+    Spill(OnDisk),
     /// Only what is read ahead.
     Pass(Reservation),
     /// None: it is there already.
@@ -122,6 +125,8 @@ struct State {
     /// Started for nobody: goes on without readers.
     background: bool,
     abandoned_at: Option<u64>,
+    /// Where readers find what is not in memory any more, and how far.
+    spill: Option<(OnDisk, u64)>,
     /// How far the writer may run ahead of the fastest reader of a body that is not kept.
     read_ahead: u64,
     reservation: Option<Reservation>,
@@ -222,7 +227,10 @@ impl State {
     /// The bytes from `offset` on, up to the end of the piece they lie in.
     fn read(&self, offset: u64) -> Read {
         if offset < self.retained_from {
-            return Read::Lost;
+            return match &self.spill {
+                Some((on_disk, to)) if offset < *to => Read::OnDisk(on_disk.clone()),
+                _ => Read::Lost,
+            };
         }
         if offset < self.tail_from {
             let mut from = self.retained_from;
@@ -252,6 +260,7 @@ impl State {
 
 enum Read {
     Piece(Bytes),
+    OnDisk(OnDisk),
     NotYet,
     End,
     Lost,
@@ -282,7 +291,8 @@ impl Fill {
     pub fn join(self: &Arc<Self>) -> Option<Reader> {
         let mut state = self.state.lock();
         let shareable = state.head.as_ref().is_none_or(|head| matches!(head.sharing, Sharing::Stored { .. }));
-        if !shareable || state.retained_from > 0 || matches!(state.end, Some(End::Failed(_))) {
+        let is_lost = matches!(state.read(0), Read::Lost);
+        if !shareable || is_lost || matches!(state.end, Some(End::Failed(_))) {
             return None;
         }
         state.abandoned_at = None;
@@ -318,6 +328,11 @@ impl Fill {
                 state.read_ahead = if reservation.grow(ahead) { ahead } else { 0 };
                 state.reservation = Some(reservation);
             }
+            Room::Spill(on_disk) => {
+                state.keeping = true;
+                state.read_ahead = READ_AHEAD_MAX;
+                state.spill = Some((on_disk, 0));
+            }
             Room::Nothing => {}
         }
         drop(state);
@@ -329,6 +344,29 @@ impl Fill {
         let mut state = self.state.lock();
         state.keeping = false;
         state.forget();
+    }
+
+    /// What is kept does not fit into memory: it is on a disk as far as [`Self::spilled`] says, and the memory is given back.
+    pub fn spill(&self, on_disk: OnDisk) {
+        let mut state = self.state.lock();
+        state.spill = Some((on_disk, 0));
+        state.reservation = None;
+    }
+
+    /// The body is on a disk as far as this: readers that are behind find it there.
+    pub fn spilled(&self, to: u64) {
+        let mut state = self.state.lock();
+        if let Some((_, spilled)) = &mut state.spill {
+            *spilled = to;
+        }
+        while let Some(chunk) = state.sealed.front() {
+            let end = state.retained_from + chunk.len() as u64;
+            if end > to {
+                return;
+            }
+            state.retained_from = end;
+            state.sealed.pop_front();
+        }
     }
 
     /// Grows the reservation of a fill that is kept.

@@ -189,6 +189,12 @@ impl MemoryTier {
         self.cache.get(key).map(|entry| entry.value().clone())
     }
 
+    /// Whether something stands under the key of this half, without that counting as a use.
+    pub fn holds(&self) -> impl Fn(u64) -> bool + Send + Sync + use<> {
+        let cache = self.cache.clone();
+        move |half| cache.contains(&Half(half))
+    }
+
     pub fn insert(&self, key: CacheKey, entry: Entry) {
         if let Entry::Response(stored) = &entry {
             self.roll.enter(&key, stored);

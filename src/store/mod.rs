@@ -2,22 +2,30 @@
 //!
 //! - [`key`]: what a response is stored under.
 //! - [`record`]: a stored response: one block of bytes, ready to be sent, and what is needed to judge it.
+//! - [`admission`]: what goes to a disk. Pure.
+//! - [`body`]: a body that is on a disk alone.
 //! - [`budget`]: the memory budget and its shares.
 //! - [`memory`]: the memory tier.
 //! - [`disk`]: the disk tier.
 //! - [`fill`]: a response that is arriving: one writer, any number of readers.
 //! - [`collector`]: its pieces, gathered into chunks.
 //! - [`marks`]: keys whose last answer could not be shared.
+//! - [`persist`]: what is kept in memory as bytes, and back. Pure.
 //! - [`searches`]: URLs that differ in what does not matter.
-//! - [`tiers`]: the one lookup and the one commit.
+//! - [`tiers`]: the one lookup.
+//! - [`commit`]: the one commit.
 
+pub mod admission;
+pub mod body;
 pub mod budget;
 pub mod collector;
+pub mod commit;
 pub mod disk;
 pub mod fill;
 pub mod key;
 pub mod marks;
 pub mod memory;
+pub mod persist;
 pub mod record;
 pub mod searches;
 pub mod tiers;

@@ -5,7 +5,7 @@
 //! change with time, and this block: nothing is assembled, nothing is copied twice. It is our own copy: no network
 //! buffer stays pinned by it. What the response can be purged by is packed beside it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use edge_config::section::limits::CHUNK_BYTES;
@@ -17,6 +17,7 @@ use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::surrogate::KEYS_MAX;
 use crate::semantics::time::DeltaSeconds;
+use crate::store::body::OnDisk;
 
 /// A response as it is kept. Immutable but for the memory of its last judgement.
 pub struct StoredResponse {
@@ -33,6 +34,8 @@ pub struct StoredResponse {
     /// The version of the ledger at which this record was last found live; saves the look-up while nothing is purged. Its
     /// low half: the reclaimer looks at every record long before as many versions have passed as would make it wrong.
     judged: AtomicU32,
+    /// How often it was used, as far as that matters: see [`StoredResponse::is_used_again`].
+    uses: AtomicU8,
     rest: Option<Box<Rest>>,
 }
 
@@ -40,12 +43,23 @@ pub struct StoredResponse {
 #[derive(Default)]
 struct Rest {
     /// A body of more than one chunk, and its length.
-    chunks: Box<[Bytes]>,
+    body: Body,
     length: u64,
     /// What caches behind us said in `Cache-Status`; ours is appended to it (RFC 9211 section 2).
     upstream_status: Option<Box<[u8]>>,
     /// What a rule of the site has browsers told.
     browser: Option<Browser>,
+}
+
+/// Where a body of more than one chunk is.
+#[derive(Clone, Default)]
+enum Body {
+    /// It is no larger, and stands in the block.
+    #[default]
+    Inline,
+    /// In memory; and its chunks on a disk, if they have a generation.
+    Chunks(Box<[Bytes]>, Option<u64>),
+    OnDisk(OnDisk),
 }
 
 /// What browsers are told in place of what the origin said.
@@ -76,26 +90,80 @@ impl StoredResponse {
     pub fn new(parts: &Parts<'_>, body: &[Bytes]) -> Self {
         let length: u64 = body.iter().map(|piece| piece.len() as u64).sum();
         if length <= CHUNK_BYTES as u64 {
-            return Self::assemble(parts, length, body.iter().map(Bytes::as_ref), Box::default());
+            return Self::assemble(parts, length, body.iter().map(Bytes::as_ref), Body::Inline);
         }
-        Self::assemble(parts, length, std::iter::empty(), body.into())
+        Self::assemble(parts, length, std::iter::empty(), Body::Chunks(body.into(), None))
+    }
+
+    /// The same over chunks that are on a disk too.
+    pub fn of_chunks(parts: &Parts<'_>, chunks: &[Bytes], generation: u64) -> Self {
+        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        Self::assemble(parts, length, std::iter::empty(), Body::Chunks(chunks.into(), Some(generation)))
+    }
+
+    /// A record over a body that is on a disk alone.
+    pub fn on_disk(parts: &Parts<'_>, length: u64, body: OnDisk) -> Self {
+        Self::assemble(parts, length, std::iter::empty(), Body::OnDisk(body))
+    }
+
+    /// Makes a record again of what was written of it, once its block is there.
+    pub fn restored(
+        parts: &Parts<'_>,
+        fields_len: u32,
+        chunks: Option<(OnDisk, u64)>,
+    ) -> impl FnOnce(Box<[u8]>) -> Self + use<> {
+        let is_inline = chunks.is_none();
+        let (body, length) = chunks.map_or((Body::Inline, 0), |(body, length)| (Body::OnDisk(body), length));
+        let mut record = Self::assemble(parts, length, std::iter::empty(), body);
+        record.fields_len = fields_len;
+        // What is read from a disk is used by the request that had it read.
+        record.uses = AtomicU8::new(0);
+        move |block| {
+            if is_inline && let Some(rest) = &mut record.rest {
+                rest.length = (block.len() as u64).saturating_sub(u64::from(fields_len) + 2);
+            }
+            record.block = block;
+            record
+        }
+    }
+
+    /// The same record over chunks that have been read into memory.
+    pub fn with_chunks(&self, chunks: Box<[Bytes]>) -> Option<Self> {
+        let rest = self.rest.as_ref()?;
+        let Body::OnDisk(OnDisk { generation, .. }) = &rest.body else { return None };
+        let rest = Rest {
+            body: Body::Chunks(chunks, Some(*generation)),
+            length: rest.length,
+            upstream_status: rest.upstream_status.clone(),
+            browser: rest.browser.clone(),
+        };
+        Some(Self {
+            block: self.block.clone(),
+            selectors: self.selectors.clone(),
+            fields_len: self.fields_len,
+            status: self.status,
+            slot: AtomicU32::new(NO_SLOT),
+            freshness: self.freshness,
+            fill_pos: self.fill_pos,
+            judged: AtomicU32::new(0),
+            uses: AtomicU8::new(USES_MAX),
+            rest: Some(Box::new(rest)),
+        })
     }
 
     /// The same body under freshened fields (RFC 9111 section 4.3.4).
     pub fn freshened(&self, parts: &Parts<'_>) -> Self {
-        match self.chunks() {
-            [] => Self::assemble(parts, self.body_len(), std::iter::once(self.inline_body()), Box::default()),
-            chunks => Self::assemble(parts, self.body_len(), std::iter::empty(), chunks.into()),
+        match self.rest.as_ref().map(|rest| &rest.body) {
+            None | Some(Body::Inline) => {
+                Self::assemble(parts, self.body_len(), std::iter::once(self.inline_body()), Body::Inline)
+            }
+            Some(body) => Self::assemble(parts, self.body_len(), std::iter::empty(), body.clone()),
         }
     }
 
-    fn assemble<'b>(
-        parts: &Parts<'_>,
-        length: u64,
-        inline: impl Iterator<Item = &'b [u8]>,
-        chunks: Box<[Bytes]>,
-    ) -> Self {
-        let inline_len = if chunks.is_empty() { usize::try_from(length).unwrap_or(0) } else { 0 };
+    fn assemble<'b>(parts: &Parts<'_>, length: u64, inline: impl Iterator<Item = &'b [u8]>, body: Body) -> Self {
+        let is_inline = matches!(body, Body::Inline);
+        let inline_len = if is_inline { usize::try_from(length).unwrap_or(0) } else { 0 };
         let mut block = Vec::with_capacity(parts.fields.len() + CONTENT_LENGTH_LINE_MAX + inline_len);
         block.extend_from_slice(parts.fields);
         if has_content_length(parts.status) {
@@ -105,12 +173,12 @@ impl StoredResponse {
         block.extend_from_slice(b"\r\n");
         inline.for_each(|piece| block.extend_from_slice(piece));
         let rest = Rest {
-            chunks,
+            body,
             length,
             upstream_status: parts.upstream_status.map(Into::into),
             browser: parts.browser.cloned(),
         };
-        let needs_rest = !rest.chunks.is_empty() || rest.upstream_status.is_some() || rest.browser.is_some();
+        let needs_rest = !is_inline || rest.upstream_status.is_some() || rest.browser.is_some();
         Self {
             block: block.into_boxed_slice(),
             selectors: pack(&parts.selectors),
@@ -120,6 +188,7 @@ impl StoredResponse {
             freshness: parts.freshness.encode(),
             fill_pos: parts.fill_pos,
             judged: AtomicU32::new(0),
+            uses: AtomicU8::new(1),
             rest: needs_rest.then(|| Box::new(rest)),
         }
     }
@@ -192,14 +261,48 @@ impl StoredResponse {
         self.block.get(self.body_at()..).unwrap_or_default()
     }
 
-    /// The chunks of a body that is not in the block.
+    /// The chunks of a body that is in memory, but not in the block.
     pub fn chunks(&self) -> &[Bytes] {
-        self.rest.as_ref().map_or(&[], |rest| &rest.chunks)
+        match self.rest.as_ref().map(|rest| &rest.body) {
+            Some(Body::Chunks(chunks, _)) => chunks,
+            _ => &[],
+        }
+    }
+
+    /// Whether the body stands in the block.
+    pub fn is_inline(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| matches!(rest.body, Body::Inline))
+    }
+
+    /// Where the body is, if it is on a disk alone.
+    pub fn body_on_disk(&self) -> Option<&OnDisk> {
+        match &self.rest.as_ref()?.body {
+            Body::OnDisk(on_disk) => Some(on_disk),
+            _ => None,
+        }
+    }
+
+    /// What its chunks on a disk are known by, if there are any.
+    pub fn generation(&self) -> Option<u64> {
+        match &self.rest.as_ref()?.body {
+            Body::Inline => None,
+            Body::Chunks(_, generation) => *generation,
+            Body::OnDisk(on_disk) => Some(on_disk.generation),
+        }
+    }
+
+    /// Counts a use. True once: with the first after the one it was stored, or read from a disk, for.
+    pub fn is_used_again(&self) -> bool {
+        let uses = self.uses.load(Ordering::Relaxed);
+        if uses < USES_MAX {
+            self.uses.store(uses + 1, Ordering::Relaxed);
+        }
+        uses + 1 == USES_MAX
     }
 
     /// The bytes of the body in `range`, piece by piece, without a copy.
     pub fn slices(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = &[u8]> {
-        let inline = if self.chunks().is_empty() { Some(self.inline_body()) } else { None };
+        let inline = self.is_inline().then(|| self.inline_body());
         let mut at = 0u64;
         inline.into_iter().chain(self.chunks().iter().map(Bytes::as_ref)).filter_map(move |piece| {
             let from = at;
@@ -291,6 +394,8 @@ fn unpack(packed: &[u8]) -> Option<Selectors<'_>> {
     })
 }
 
+/// Uses that are told apart: none after it was read from a disk, one, more.
+const USES_MAX: u8 = 2;
 /// No slot yet.
 const NO_SLOT: u32 = u32::MAX;
 /// `content-length: ` and 20 digits and CRLF.

@@ -10,6 +10,7 @@ use crate::semantics::no_vary_search::{NoVarySearch, normalized_query};
 use crate::store::Store;
 use crate::store::key::CacheKey;
 use crate::store::memory::Entry;
+use crate::store::tiers::Standing;
 
 /// Different rules remembered below one path. An origin that gives more only misses more.
 const RULES_MAX: usize = 4;
@@ -26,20 +27,36 @@ impl Store {
         if known.first() != Some(&rule) {
             let others = known.iter().filter(|other| **other != rule);
             let rules = std::iter::once(&rule).chain(others).take(RULES_MAX).cloned().collect();
-            self.memory.insert(at, Entry::Searches(Arc::new(rules)));
+            self.lead(at, Entry::Searches(Arc::new(rules)));
         }
-        self.memory.insert(self.keyer.search(path, &reduced), Entry::Alias(Arc::new(*primary)));
+        self.lead(self.keyer.search(path, &reduced), Entry::Alias(Arc::new(*primary)));
     }
 
     /// The key of a response that may answer a URL although it was stored for another, and the rule that says so.
-    pub fn find_search(&self, path: &CacheKey, target: &[u8]) -> Option<(CacheKey, NoVarySearch)> {
-        let Entry::Searches(rules) = self.memory.lookup(&self.keyer.searches(path))? else { return None };
-        rules.iter().find_map(|rule| {
+    /// `disk`: whether a disk may be asked.
+    pub fn find_search(&self, path: &CacheKey, target: &[u8], disk: bool) -> Searched {
+        let at = self.keyer.searches(path);
+        let rules = match self.standing(&at, disk) {
+            Standing::Here(Entry::Searches(rules)) => rules,
+            Standing::OnDisk => return Searched::OnDisk(at),
+            Standing::Here(_) | Standing::Nothing => return Searched::Nothing,
+        };
+        for rule in rules.iter() {
             let key = self.keyer.search(path, &normalized_query(rule, target));
-            match self.memory.lookup(&key)? {
-                Entry::Alias(primary) => Some((*primary, rule.clone())),
-                _ => None,
+            match self.standing(&key, disk) {
+                Standing::Here(Entry::Alias(primary)) => return Searched::Found(*primary, rule.clone()),
+                Standing::OnDisk => return Searched::OnDisk(key),
+                Standing::Here(_) | Standing::Nothing => {}
             }
-        })
+        }
+        Searched::Nothing
     }
+}
+
+/// What a look for an equivalent URL found.
+pub enum Searched {
+    Found(CacheKey, NoVarySearch),
+    /// What stands under this key has to be read first.
+    OnDisk(CacheKey),
+    Nothing,
 }

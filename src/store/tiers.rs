@@ -1,5 +1,6 @@
-//! The one lookup and the one commit.
+//! The one lookup: memory, then disk.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -9,11 +10,18 @@ use crate::purge::selector::url_of;
 use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::vary::{content_language, is_language, preferred_language, selecting_key};
+use crate::store::admission::Seen;
+use crate::store::body::{Chunks, OnDisk};
 use crate::store::budget::Budget;
-use crate::store::fill::Selecting;
+use crate::store::disk::Disks;
+use crate::store::disk::device::{Disk, Settings};
+use crate::store::disk::disks::{INDEX_ENTRY_BYTES, Keeping, Shares};
+use crate::store::disk::frame::{FrameKey, Kind};
+use crate::store::disk::value::Payload;
 use crate::store::key::{CacheKey, Keyer};
 use crate::store::marks::Marks;
 use crate::store::memory::{Entry, MemoryTier, Variants};
+use crate::store::persist;
 use crate::store::record::StoredResponse;
 use crate::telemetry::metrics::Metrics;
 
@@ -27,8 +35,29 @@ pub struct Store {
     pub marks: Marks,
     pub budget: Budget,
     pub memory: MemoryTier,
+    pub disks: Arc<Disks>,
+    /// What part of the disks each site may keep.
+    pub shares: Arc<Shares>,
+    pub(super) seen: Seen,
     commits: Box<[Mutex<()>]>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What a store is made with beside memory.
+#[derive(Clone, Debug, Default)]
+pub struct DiskPlan {
+    pub disks: Vec<PlannedDisk>,
+    /// Counts the starts of the node.
+    pub run: u64,
+}
+
+/// One disk.
+#[derive(Clone, Debug)]
+pub struct PlannedDisk {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// It was taken out before: what it holds may have been replaced elsewhere.
+    pub distrusted: bool,
 }
 
 /// What a look-up found.
@@ -39,24 +68,48 @@ pub enum Lookup {
     UriMiss { gone: Option<Gone> },
     /// Something for this URL, but no variant for this request; the one to fill.
     VaryMiss { key: CacheKey, gone: Option<Gone> },
+    /// What stands under this key is on a disk: see [`Store::read`].
+    OnDisk { key: CacheKey },
 }
 
-/// What became of a finished response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Commit {
-    Stored,
-    /// A newer response stood there already.
-    Superseded,
+/// What stands under a key.
+pub(super) enum Standing {
+    Here(Entry),
+    OnDisk,
+    Nothing,
 }
+
+/// Frames that one request may have read to find its response: its variants, in the worst case.
+pub const READS_MAX: usize = 8;
+/// Keys whose last use is remembered, for each frame a disk's index may know.
+const SEEN_PER_ENTRY: u64 = 2;
 
 impl Store {
-    pub fn new(memory: u64, ledger: Arc<Ledger>, keyer: Keyer, metrics: Arc<Metrics>) -> Self {
-        let budget = Budget::new(memory);
+    pub fn new(memory: u64, ledger: Arc<Ledger>, keyer: Keyer, metrics: Arc<Metrics>, plan: &DiskPlan) -> Self {
+        let budget = Budget::new(memory, !plan.disks.is_empty());
         let tier = MemoryTier::new(&budget, memory, metrics.clone());
+        let shares = Arc::<Shares>::default();
+        let all: u64 = plan.disks.iter().map(|disk| disk.bytes).sum();
+        // Half of it for what was wanted lately: 20 bits a key.
+        let entries = budget.index / (INDEX_ENTRY_BYTES + SEEN_PER_ENTRY * 3);
+        let disks = plan.disks.iter().map(|disk| {
+            let settings = Settings {
+                path: disk.path.clone(),
+                bytes: disk.bytes,
+                entries_max: (u128::from(entries) * u128::from(disk.bytes) / u128::from(all.max(1))) as u64,
+                run: plan.run,
+                distrusted: disk.distrusted,
+            };
+            let keep = Keeping { holds: tier.holds(), shares: shares.clone() };
+            Disk::open(settings, Box::new(keep), metrics.clone())
+        });
         Self {
             ledger,
             keyer,
             marks: Marks::default(),
+            disks: Arc::new(Disks::new(disks.collect())),
+            shares,
+            seen: Seen::new(if plan.disks.is_empty() { 0 } else { entries * SEEN_PER_ENTRY }),
             budget,
             memory: tier,
             commits: (0..COMMIT_LOCKS).map(|_| Mutex::new(())).collect(),
@@ -64,39 +117,103 @@ impl Store {
         }
     }
 
-    /// Finds the response for a request. Every reader of the store comes through here, so every stored response is
-    /// judged by the ledger before it is used.
-    pub fn lookup(&self, primary: &CacheKey, request: Fields<'_>) -> Lookup {
-        match self.memory.lookup(primary) {
-            None => Lookup::UriMiss { gone: None },
-            Some(Entry::Response(stored)) => match stored.judge(&self.ledger) {
-                Ok(freshness) => Lookup::Found { stored, key: *primary, freshness },
-                Err(gone) => {
-                    self.memory.remove(primary);
-                    Lookup::UriMiss { gone: Some(gone) }
-                }
-            },
-            Some(Entry::Variants(variants)) => self.lookup_variant(primary, &variants, request),
-            // These stand under keys of their own, which no URL has.
-            Some(Entry::Alias(_) | Entry::Searches(_)) => Lookup::UriMiss { gone: None },
+    /// What stands under a key. `disk`: whether a disk may be asked.
+    pub(super) fn standing(&self, key: &CacheKey, disk: bool) -> Standing {
+        match self.memory.lookup(key) {
+            Some(entry) => Standing::Here(entry),
+            None if disk && self.disks.contains(&FrameKey::of(*key)) => Standing::OnDisk,
+            None => Standing::Nothing,
         }
     }
 
-    fn lookup_variant(&self, primary: &CacheKey, variants: &Variants, request: Fields<'_>) -> Lookup {
+    /// Finds the response for a request. Every reader of the store comes through here, so every stored response is
+    /// judged by the ledger before it is used. `disk`: whether a disk may be asked.
+    pub fn lookup(&self, primary: &CacheKey, request: Fields<'_>, disk: bool) -> Lookup {
+        match self.standing(primary, disk) {
+            Standing::Nothing => Lookup::UriMiss { gone: None },
+            Standing::OnDisk => Lookup::OnDisk { key: *primary },
+            Standing::Here(Entry::Response(stored)) => match stored.judge(&self.ledger) {
+                Ok(freshness) => Lookup::Found { stored, key: *primary, freshness },
+                Err(gone) => {
+                    self.forget(primary);
+                    Lookup::UriMiss { gone: Some(gone) }
+                }
+            },
+            Standing::Here(Entry::Variants(variants)) => self.lookup_variant(primary, &variants, request, disk),
+            // These stand under keys of their own, which no URL has.
+            Standing::Here(Entry::Alias(_) | Entry::Searches(_)) => Lookup::UriMiss { gone: None },
+        }
+    }
+
+    /// The same, reading from disks what has to be read.
+    pub async fn find(&self, primary: &CacheKey, request: Fields<'_>) -> Lookup {
+        for _ in 0..READS_MAX {
+            match self.lookup(primary, request, true) {
+                Lookup::OnDisk { key } if self.read(&key).await => {}
+                Lookup::OnDisk { .. } => break,
+                found => return found,
+            }
+        }
+        self.lookup(primary, request, false)
+    }
+
+    /// Reads what stands under a key from its disk into memory. False: it cannot be read, or is no more.
+    pub async fn read(&self, key: &CacheKey) -> bool {
+        let Some(loaded) = self.disks.load(&FrameKey::of(*key)).await else { return false };
+        let entry = match (loaded.kind, loaded.payload) {
+            (Kind::Record, Payload::Response { stored, .. }) => Some(Entry::Response(stored)),
+            (Kind::Record, Payload::Bytes(bytes)) => {
+                let read = persist::read_response(bytes.into(), loaded.distrusted_since, |generation| {
+                    let chunks: Arc<dyn Chunks> = self.disks.clone();
+                    OnDisk { chunks, key: *key, generation }
+                });
+                read.map(|(stored, _)| Entry::Response(Arc::new(stored)))
+            }
+            (Kind::Hint, Payload::Bytes(bytes)) => persist::read_hint(&bytes),
+            _ => None,
+        };
+        let usable = entry.filter(|entry| match entry {
+            Entry::Response(stored) => {
+                let whole = stored.body_on_disk().is_none_or(|body| body.is_whole(stored.body_len()));
+                whole && stored.is_live(&self.ledger)
+            }
+            _ => true,
+        });
+        let Some(entry) = usable else {
+            self.disks.remove(&FrameKey::of(*key));
+            return false;
+        };
+        let _step = self.commit_lock(key);
+        // Whatever has come meanwhile is later.
+        if self.memory.lookup(key).is_none() {
+            self.memory.insert(*key, entry);
+        }
+        true
+    }
+
+    /// Forgets what stands under a key. A purge, an invalidation or a later response is what keeps it from coming back.
+    pub fn forget(&self, key: &CacheKey) {
+        self.memory.remove(key);
+        self.disks.remove(&FrameKey::of(*key));
+    }
+
+    fn lookup_variant(&self, primary: &CacheKey, variants: &Variants, request: Fields<'_>, disk: bool) -> Lookup {
         let (mut latest, mut gone) = (None, None);
         for names in &variants.field_sets {
             let mut values = Vec::with_capacity(128);
             selecting_key(names.iter().map(AsRef::as_ref), request, &mut values);
             let key = self.keyer.variant(primary, &values);
             latest.get_or_insert(key);
-            if let Some(Entry::Response(stored)) = self.memory.lookup(&key) {
-                match stored.judge(&self.ledger) {
+            match self.standing(&key, disk) {
+                Standing::Here(Entry::Response(stored)) => match stored.judge(&self.ledger) {
                     Ok(freshness) => return Lookup::Found { stored, key, freshness },
                     Err(why) => gone = Some(why),
-                }
+                },
+                Standing::OnDisk => return Lookup::OnDisk { key },
+                Standing::Here(_) | Standing::Nothing => {}
             }
         }
-        if let Some(found) = self.lookup_language(primary, variants, request) {
+        if let Some(found) = self.lookup_language(primary, variants, request, disk) {
             return found;
         }
         latest.map_or(Lookup::UriMiss { gone }, |key| Lookup::VaryMiss { key, gone })
@@ -104,13 +221,26 @@ impl Store {
 
     /// A response that varies by the language alone is the answer to everybody who likes its own best: that is what the
     /// field asks an origin for (RFC 9110 section 12.5.4).
-    fn lookup_language(&self, primary: &CacheKey, variants: &Variants, request: Fields<'_>) -> Option<Lookup> {
+    fn lookup_language(
+        &self,
+        primary: &CacheKey,
+        variants: &Variants,
+        request: Fields<'_>,
+        disk: bool,
+    ) -> Option<Lookup> {
         let varies = variants.field_sets.iter().any(|names| matches!(names.as_slice(), [name] if is_language(name)));
         let language = preferred_language(request).filter(|_| varies)?;
-        let alias = self.memory.lookup(&self.keyer.language(primary, &language))?;
-        let Entry::Alias(key) = alias else { return None };
-        let key = *key;
-        let Entry::Response(stored) = self.memory.lookup(&key)? else { return None };
+        let alias = self.keyer.language(primary, &language);
+        let key = match self.standing(&alias, disk) {
+            Standing::Here(Entry::Alias(key)) => *key,
+            Standing::OnDisk => return Some(Lookup::OnDisk { key: alias }),
+            Standing::Here(_) | Standing::Nothing => return None,
+        };
+        let stored = match self.standing(&key, disk) {
+            Standing::Here(Entry::Response(stored)) => stored,
+            Standing::OnDisk => return Some(Lookup::OnDisk { key }),
+            Standing::Here(_) | Standing::Nothing => return None,
+        };
         let freshness = stored.judge(&self.ledger).ok()?;
         (content_language(stored.fields()) == Some(language)).then_some(Lookup::Found { stored, key, freshness })
     }
@@ -131,50 +261,10 @@ impl Store {
         (taken, next)
     }
 
-    /// Remembers on which fields responses under a primary key vary, as soon as a head says so.
-    pub fn note_variants(&self, primary: &CacheKey, names: &[Box<str>]) {
-        let _step = self.commit_lock(primary);
-        let known = match self.memory.lookup(primary) {
-            Some(Entry::Variants(variants)) => Some(variants),
-            _ => None,
-        };
-        let variants = Variants::with_latest(known.as_deref(), names);
-        if known.as_deref() != Some(&variants) {
-            self.memory.insert(*primary, Entry::Variants(Arc::new(variants)));
-        }
-    }
-
-    /// Makes a complete response visible. It never replaces one whose fill began at a later position, or whose head
-    /// came later: a slow fill or a slow 304 is not news.
-    pub fn commit(&self, primary: &CacheKey, selecting: Option<&Selecting>, stored: &Arc<StoredResponse>) -> Commit {
-        let key = selecting.map_or(*primary, |selecting| self.keyer.variant(primary, &selecting.values));
-        if let Some(selecting) = selecting {
-            self.note_variants(primary, &selecting.names);
-        }
-        let _step = self.commit_lock(&key);
-        if let Some(Entry::Response(current)) = self.memory.lookup(&key) {
-            let order = |r: &StoredResponse| (r.fill_pos(), r.freshness().response_time());
-            if current.is_live(&self.ledger) && order(&current) > order(stored) {
-                self.metrics.admission("superseded");
-                return Commit::Superseded;
-            }
-        }
-        self.memory.insert(key, Entry::Response(stored.clone()));
-        if let Some(Selecting { names, .. }) = selecting
-            && matches!(names.as_slice(), [name] if is_language(name))
-            && let Some(language) = content_language(stored.fields())
-        {
-            self.memory.insert(self.keyer.language(primary, &language), Entry::Alias(Arc::new(key)));
-        }
-        self.marks.lift(primary);
-        self.metrics.admission("stored");
-        Commit::Stored
-    }
-
     /// An answer that must not be stored has taken the place of whatever was stored: that never comes back, not even
     /// by a fill that is still under way.
     pub fn supersede(&self, primary: &CacheKey) {
-        if self.memory.lookup(primary).is_some() {
+        if self.memory.lookup(primary).is_some() || self.disks.may_hold(&FrameKey::of(*primary)) {
             self.invalidate(primary);
         }
     }
@@ -182,7 +272,7 @@ impl Store {
     /// Everything stored under this URL, in all variants, is gone.
     pub fn invalidate(&self, primary: &CacheKey) -> Invalidated {
         let invalidated = self.ledger.invalidate(url_of(primary));
-        self.memory.remove(primary);
+        self.forget(primary);
         invalidated
     }
 
@@ -201,7 +291,7 @@ impl Store {
         Some((stored, freshness))
     }
 
-    fn commit_lock(&self, key: &CacheKey) -> parking_lot::MutexGuard<'_, ()> {
+    pub(super) fn commit_lock(&self, key: &CacheKey) -> parking_lot::MutexGuard<'_, ()> {
         self.commits[key.low_u64() as usize % COMMIT_LOCKS].lock()
     }
 }

@@ -69,9 +69,21 @@ families! {
     /// Stored responses.
     store_objects: IntGaugeVec = "littoral_store_objects" ["tier"];
     /// Stored responses that made room for others.
-    store_evictions: IntCounterVec = "littoral_store_evictions_total" ["tier"];
+    store_evictions: IntCounterVec = "littoral_store_evictions_total" ["tier", "reason"];
     /// Storable responses, by whether they were stored.
     store_admissions: IntCounterVec = "littoral_store_admissions_total" ["tier", "outcome"];
+    /// Frames of stored responses that a disk did not take, or lost: it was too slow, full or broken.
+    lost_writes: IntCounterVec = "littoral_store_lost_writes_total" ["reason"];
+    /// 1 where a disk of the cache is in use, 0 where it is not.
+    disk_up: IntGaugeVec = "littoral_disk_up" ["disk"];
+    /// Bytes written to the disks of the cache.
+    disk_written: IntCounter = "littoral_disk_written_bytes_total" [];
+    /// Frames read from disks that were not what had been written. Each was a miss.
+    disk_damaged: IntCounter = "littoral_disk_damaged_total" [];
+    /// Seconds a frame took to be read from a disk, or from the system's memory of it.
+    disk_read: Histogram = "littoral_disk_read_seconds" [];
+    /// Seconds some frames took to be written.
+    disk_write: Histogram = "littoral_disk_write_seconds" [];
     /// The position in the purge log up to which everything is applied.
     purge_applied_seq: IntGauge = "littoral_purge_applied_seq" [];
     /// Things that purges named, by kind and by what becomes of what they name.
@@ -80,14 +92,19 @@ families! {
     purge_seconds: Histogram = "littoral_purge_apply_seconds" [];
     /// Stored responses that were taken out because they had been purged.
     reclaimed: IntCounter = "littoral_store_reclaimed_total" [];
+    /// Times the purge log was lost, and with it everything that was stored before.
+    floor_resets: IntCounter = "littoral_floor_resets_total" [];
     /// Access-log records that were lost because their target did not take them.
     access_log_dropped: IntCounter = "littoral_access_log_dropped_total" [];
     /// Always 1; the labels say which build this is.
     build_info: IntGaugeVec = "littoral_build_info" ["version"];
 }
 
-/// The only tier there is.
+/// The two tiers.
 const MEMORY: &str = "memory";
+const DISK: &str = "disk";
+/// Why a stored response is gone: its place was needed.
+const CAPACITY: &str = "capacity";
 
 /// From a hit in memory (0.1 ms) to an origin that all but timed out (10 s), in seconds.
 const BUCKETS: [f64; 16] =
@@ -142,6 +159,18 @@ pub struct Levels {
     pub store_objects: u64,
     pub fill_bytes: u64,
     pub purge_applied_seq: u64,
+    /// None: there is no disk.
+    pub disk: Option<DiskLevels>,
+}
+
+/// What the disks together have counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskLevels {
+    pub bytes: u64,
+    pub objects: u64,
+    pub written_bytes: u64,
+    pub evicted: u64,
+    pub damaged: u64,
 }
 
 /// All metrics of a node.
@@ -254,6 +283,11 @@ impl Metrics {
         self.families.reclaimed.inc_by(count);
     }
 
+    /// The purge log was lost.
+    pub fn floor_reset(&self) {
+        self.families.floor_resets.inc();
+    }
+
     /// A configuration is in force.
     pub fn configured(&self, version: u64) {
         self.families.config_version.set(i64::try_from(version).unwrap_or(i64::MAX));
@@ -295,6 +329,31 @@ impl Metrics {
         self.families.store_admissions.with_label_values(&[MEMORY, outcome]).inc();
     }
 
+    /// The same for the disk tier; `outcome` is `stored`, `first-time`, `small` or `busy`.
+    pub fn disk_admission(&self, outcome: &'static str) {
+        self.families.store_admissions.with_label_values(&[DISK, outcome]).inc();
+    }
+
+    /// Counts frames that were to be written and are not; `reason` is `busy` or `failed`.
+    pub fn disk_lost(&self, reason: &'static str, frames: u64) {
+        self.families.lost_writes.with_label_values(&[reason]).inc_by(frames);
+    }
+
+    /// Says whether a disk is in use.
+    pub fn disk_up(&self, disk: &str, up: bool) {
+        self.families.disk_up.with_label_values(&[disk]).set(i64::from(up));
+    }
+
+    /// Observes the seconds a frame took to be read.
+    pub fn disk_read(&self, seconds: f64) {
+        self.families.disk_read.observe(seconds);
+    }
+
+    /// Observes the seconds some frames took to be written.
+    pub fn disk_write(&self, seconds: f64) {
+        self.families.disk_write.observe(seconds);
+    }
+
     /// Requests that ended, by what the cache did for them, all sites together.
     pub fn requests_by_outcome(&self) -> Vec<(String, serde_json::Value)> {
         self.tallies.flush();
@@ -320,6 +379,14 @@ impl Metrics {
         let set = |gauge: &IntGauge, level: u64| gauge.set(i64::try_from(level).unwrap_or(i64::MAX));
         set(&self.families.store_bytes.with_label_values(&[MEMORY]), levels.store_bytes);
         set(&self.families.store_objects.with_label_values(&[MEMORY]), levels.store_objects);
+        if let Some(disk) = &levels.disk {
+            set(&self.families.store_bytes.with_label_values(&[DISK]), disk.bytes);
+            set(&self.families.store_objects.with_label_values(&[DISK]), disk.objects);
+            let all = |counter: &IntCounter, count: u64| counter.inc_by(count.saturating_sub(counter.get()));
+            all(&self.families.disk_written, disk.written_bytes);
+            all(&self.families.disk_damaged, disk.damaged);
+            all(&self.families.store_evictions.with_label_values(&[DISK, CAPACITY]), disk.evicted);
+        }
         set(&self.families.fill_bytes, levels.fill_bytes);
         set(&self.families.purge_applied_seq, levels.purge_applied_seq);
         let mut text = String::new();
@@ -331,7 +398,7 @@ impl Metrics {
 
 impl StoreEvictions {
     pub fn inc(&self) {
-        self.memory.get_or_init(|| self.family.with_label_values(&[MEMORY])).inc();
+        self.memory.get_or_init(|| self.family.with_label_values(&[MEMORY, CAPACITY])).inc();
     }
 }
 

@@ -308,7 +308,7 @@ impl Client<'_> {
             let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &id, forwarded, out);
             let request = pipeline_request(&seen, site, &routed, key, clock::wall_at(started), &forward);
             match self.front.pipeline.decide(&request) {
-                decision @ (Decision::Hit { .. } | Decision::HitThenRefresh { .. }) => {
+                decision if is_at_once(&decision) => {
                     let mut answer = Answer::at_once(respond, write_timeout);
                     let answered = self.front.pipeline.answer(&request, decision, &mut answer).now_or_never();
                     at_once = Some((answer, answered, Some(key)));
@@ -407,4 +407,12 @@ fn finish(
         answer.reset();
     }
     front.log.write(seen, outcome, answer.times(), key, trace);
+}
+
+/// Whether an answer waits for nothing: what it is made of is in memory.
+fn is_at_once(decision: &Decision) -> bool {
+    match decision {
+        Decision::Hit { stored, .. } | Decision::HitThenRefresh { stored, .. } => stored.body_on_disk().is_none(),
+        Decision::Read(_) | Decision::Fetch(_) | Decision::NothingStored => false,
+    }
 }

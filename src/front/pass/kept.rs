@@ -14,6 +14,7 @@ use crate::purge::ledger::Invalidated;
 use crate::purge::position::Position;
 use crate::purge::record::host_number;
 use crate::purge::selector::{OwnedSelectors, url_of};
+use crate::semantics::cache_key::canonical_host;
 use crate::semantics::directives::ResponseDirectives;
 use crate::semantics::fields::Fields;
 use crate::semantics::freshness;
@@ -22,11 +23,13 @@ use crate::semantics::storable::RequestFacts;
 use crate::store::collector::Collector;
 use crate::store::fill::Sharing;
 use crate::store::key::CacheKey;
+use crate::store::persist::Label;
 use crate::store::record::{Parts, StoredResponse};
 
 /// An answer on its way into the store.
 pub(super) struct Kept {
     primary: CacheKey,
+    label: Label,
     head: Head,
     fill_pos: Position,
     collector: Collector,
@@ -70,6 +73,7 @@ impl Kept {
             selectors: &selectors,
             stale: None,
             part: false,
+            spills: None,
         };
         let facts = RequestFacts {
             method_is_get: true,
@@ -87,7 +91,14 @@ impl Kept {
         remove(&mut head.fields, "age");
         head.upstream_status = upstream_status;
         let fill_pos = Position { log: passed.began.log, local: invalidated.at };
-        Some(Self { primary, head, fill_pos, collector: Collector::default() })
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let label = Label {
+            site: passed.site.name.clone(),
+            scheme: passed.scheme.to_owned(),
+            host: text(&canonical_host(&passed.host, passed.scheme)),
+            target: text(&passed.target),
+        };
+        Some(Self { primary, label, head, fill_pos, collector: Collector::default() })
     }
 
     /// Takes a piece of the body. False: it is too large to be kept.
@@ -116,6 +127,6 @@ impl Kept {
             selectors: selectors.get(),
         };
         let record = Arc::new(StoredResponse::new(&parts, &self.collector.finish()));
-        pipeline.store.commit(&self.primary, selecting.as_ref(), &record);
+        pipeline.store.commit_over_nothing(&self.primary, selecting.as_ref(), &record, &self.label);
     }
 }

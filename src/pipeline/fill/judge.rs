@@ -21,6 +21,7 @@ use crate::semantics::time::UnixMs;
 use crate::semantics::vary::{Vary, selecting_key};
 use crate::store::budget::Reservation;
 use crate::store::fill::{Selecting, Sharing};
+use crate::store::key::CacheKey;
 use crate::store::record::{Browser, GROUPS_MAX, StoredResponse};
 
 /// What an answer is judged with.
@@ -36,6 +37,8 @@ pub struct Judge<'a> {
     pub stale: Option<&'a Arc<StoredResponse>>,
     /// A part may be stored, for those who ask for exactly this one.
     pub part: bool,
+    /// The key of its URL, where a body that memory is too small for may go to a disk.
+    pub spills: Option<&'a CacheKey>,
 }
 
 /// A head that has been judged.
@@ -45,8 +48,12 @@ pub struct Head {
     /// What is stored where `no-cache="field"` withholds fields from everybody but this request's client.
     pub withheld: Option<Vec<u8>>,
     pub sharing: Sharing,
-    /// Room for the body while it arrives; none: it is not kept.
+    /// Room for the body while it arrives; none: it is not kept in memory.
     pub reservation: Option<Reservation>,
+    /// What its chunks on a disk are known by, where memory is too small for it.
+    pub spill: Option<u64>,
+    /// A body that turns out to be longer is not stored.
+    pub bytes_max: Option<u64>,
     /// What caches behind us said.
     pub upstream_status: Option<Box<[u8]>>,
     pub browser: Option<Browser>,
@@ -71,6 +78,8 @@ impl Judge<'_> {
         let directives = ruled.directives(ResponseDirectives::parse(Fields::new(&fields)));
         let selectors = self.with_keys(&pipeline.store.ledger, &ruled, &mut fields);
         let mut reservation = pipeline.store.budget.fills.reservation();
+        let mut spill = None;
+        let bytes_max = ruled.max_size();
         let storable = match self.bypasses() {
             true => Err(Reason::Rule),
             false => {
@@ -90,13 +99,21 @@ impl Judge<'_> {
             _ if ruled.gives_lifetime() && self.has_better_than(pipeline, status, facts.response_time) => {
                 Err(Reason::OriginError)
             }
-            Some(length) if length > pipeline.store.memory.object_bytes_max() => {
-                pipeline.metrics.admission("too-large");
-                Err(Reason::TooLarge)
-            }
-            Some(length) if !reservation.grow(length) => {
-                pipeline.metrics.admission("memory-full");
-                Err(Reason::MemoryFull)
+            Some(length) if bytes_max.is_some_and(|max| length > max) => Err(Reason::TooLarge),
+            Some(length) if length > pipeline.store.memory.object_bytes_max() || !reservation.grow(length) => {
+                let selectors = selectors?;
+                spill = self.spills.and_then(|key| pipeline.store.admits_chunks(key, Some(length)));
+                match spill {
+                    Some(_) => Ok((freshness, selectors)),
+                    None if length > pipeline.store.memory.object_bytes_max() => {
+                        pipeline.metrics.admission("too-large");
+                        Err(Reason::TooLarge)
+                    }
+                    None => {
+                        pipeline.metrics.admission("memory-full");
+                        Err(Reason::MemoryFull)
+                    }
+                }
             }
             _ => Ok((freshness, selectors?)),
         });
@@ -111,12 +128,23 @@ impl Judge<'_> {
                 let selecting = self.selecting(Fields::new(&fields));
                 remove(&mut fields, "age");
                 let sharing = Sharing::Stored { freshness, selecting, selectors: Arc::new(selectors) };
-                let reservation = Some(reservation);
-                Head { status, fields, withheld, sharing, reservation, upstream_status: None, browser }
+                let reservation = Some(reservation).filter(|_| spill.is_none());
+                Head {
+                    status,
+                    fields,
+                    withheld,
+                    sharing,
+                    reservation,
+                    spill,
+                    bytes_max,
+                    upstream_status: None,
+                    browser,
+                }
             }
             Err(reason) => {
                 let sharing = Sharing::NotStored(reason);
-                Head { status, fields, withheld: None, sharing, reservation: None, upstream_status: None, browser }
+                let (withheld, reservation, spill, upstream_status) = (None, None, None, None);
+                Head { status, fields, withheld, sharing, reservation, spill, bytes_max, upstream_status, browser }
             }
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use edge_config::section::limits::CHUNK_BYTES;
 
 use super::judge::Head;
+use super::spool::Spool;
 use super::{Job, is_the_requests};
 use crate::origin::{Failure, OriginBody};
 use crate::pipeline::Pipeline;
@@ -40,6 +41,10 @@ pub(super) struct Receiving<'a> {
 
 pub(super) struct Keeping {
     collector: Collector,
+    /// Whole chunks are collected in memory.
+    in_memory: bool,
+    spool: Spool,
+    bytes_max: Option<u64>,
     status: u16,
     fields: Vec<u8>,
     freshness: Freshness,
@@ -53,7 +58,7 @@ impl Receiving<'_> {
     /// Publishes the head, and what has been held back; with the record if that is finished already.
     pub(super) fn publish(&mut self, record: Option<Arc<StoredResponse>>) {
         let Some(head) = self.unpublished.take() else { return };
-        let Head { status, fields, withheld, sharing, reservation, upstream_status, browser } = head;
+        let Head { status, fields, withheld, sharing, reservation, spill, bytes_max, upstream_status, browser } = head;
         if let Sharing::NotStored(reason) = &sharing {
             self.not_shared(status, *reason);
         }
@@ -64,8 +69,17 @@ impl Receiving<'_> {
             }
             if record.is_none() {
                 let stored_fields = withheld.unwrap_or_else(|| fields.clone());
+                let (store, primary) = (&self.pipeline.store, &self.job.primary);
+                let key = selecting.as_ref().map_or(*primary, |s| store.keyer.variant(primary, &s.values));
+                let mut collector = Collector::default();
+                if spill.is_some() {
+                    collector.pass();
+                }
                 self.body = Some(Keeping {
-                    collector: Collector::default(),
+                    collector,
+                    in_memory: spill.is_none(),
+                    spool: Spool::new(key, spill, self.job.judge().spills.is_some()),
+                    bytes_max,
                     status,
                     fields: stored_fields,
                     freshness: *freshness,
@@ -88,10 +102,12 @@ impl Receiving<'_> {
             browser_ttl: browser.map(|browser| browser.ttl),
             record,
         };
-        let room = match (reservation, head.record.is_some()) {
-            (_, true) => Room::Nothing,
-            (Some(reservation), false) => Room::Keep(reservation),
-            (None, false) => Room::Pass(self.pipeline.store.budget.fills.reservation()),
+        let on_disk = self.body.as_ref().and_then(|body| body.spool.on_disk(&self.pipeline.store));
+        let room = match (reservation, head.record.is_some(), on_disk.filter(|_| spill.is_some())) {
+            (_, true, _) => Room::Nothing,
+            (_, false, Some(on_disk)) => Room::Spill(on_disk),
+            (Some(reservation), false, None) => Room::Keep(reservation),
+            (None, false, None) => Room::Pass(self.pipeline.store.budget.fills.reservation()),
         };
         self.job.fill.publish_head(head, room);
         for piece in std::mem::take(&mut self.held) {
@@ -123,26 +139,61 @@ impl Receiving<'_> {
             }
             return;
         }
-        if let Some(body) = &self.body
-            && self.length.is_none()
-        {
-            let total = body.collector.length() + piece.len() as u64;
-            let fits = total <= self.pipeline.store.memory.object_bytes_max();
-            if !fits || !self.job.fill.reserve(piece.len() as u64) {
-                self.pipeline.metrics.admission(if fits { "memory-full" } else { "too-large" });
-                self.pipeline.coalesce.leave(&self.job.fill);
-                self.job.fill.stop_keeping();
-                self.body = None;
-            }
-        }
+        self.keep_room(piece.len() as u64);
         self.job.fill.push(piece.clone());
-        if let Some((chunk, rest)) = self.body.as_mut().and_then(|body| body.collector.push(piece)) {
-            self.job.fill.seal(chunk, rest);
+        let Some(body) = &mut self.body else { return };
+        let Some((chunk, rest)) = body.collector.push(piece) else { return };
+        let (store, job) = (&self.pipeline.store, self.job);
+        job.fill.seal(chunk.clone(), rest);
+        body.spool.put(store, chunk, self.length, &job.label.site);
+        if !body.in_memory {
+            match body.spool.written() {
+                Some(to) => job.fill.spilled(to),
+                None => self.give_up("disk-busy"),
+            }
         }
     }
 
+    /// Sees to it that there is room for some more of a body whose length was not said.
+    fn keep_room(&mut self, bytes: u64) {
+        let Some(body) = self.body.as_mut().filter(|_| self.length.is_none()) else { return };
+        let store = &self.pipeline.store;
+        let total = body.collector.length() + bytes;
+        if body.bytes_max.is_some_and(|max| total > max) {
+            return self.give_up("too-large");
+        }
+        if !body.in_memory {
+            if total > store.disks.object_bytes_max() {
+                self.give_up("too-large");
+            }
+            return;
+        }
+        let fits = total <= store.memory.object_bytes_max();
+        if fits && self.job.fill.reserve(bytes) {
+            return;
+        }
+        // What is on its way to a disk goes on there alone.
+        match body.spool.on_disk(store).zip(body.spool.written()) {
+            Some((on_disk, to)) => {
+                body.in_memory = false;
+                body.collector.pass();
+                self.job.fill.spill(on_disk);
+                self.job.fill.spilled(to);
+            }
+            None => self.give_up(if fits { "memory-full" } else { "too-large" }),
+        }
+    }
+
+    /// The body cannot be kept after all: it is passed on as it comes.
+    fn give_up(&mut self, why: &'static str) {
+        self.pipeline.metrics.admission(why);
+        self.pipeline.coalesce.leave(&self.job.fill);
+        self.job.fill.stop_keeping();
+        self.body = None;
+    }
+
     /// The body is complete: the record is committed before anybody is told.
-    pub(super) fn finish(mut self) {
+    pub(super) async fn finish(mut self) {
         if let Some(head) = &self.unpublished {
             let record = match &head.sharing {
                 Sharing::Stored { freshness, selecting, selectors } => {
@@ -156,7 +207,8 @@ impl Receiving<'_> {
                         browser: head.browser.as_ref(),
                         selectors: selectors.get(),
                     };
-                    let record = self.commit(&parts, selecting.as_ref(), &self.held);
+                    let record = Arc::new(StoredResponse::new(&parts, &self.held));
+                    self.commit(&record, selecting.as_ref()).await;
                     // This request's own client gets the fields that are withheld from the others.
                     head.withheld.is_none().then_some(record)
                 }
@@ -173,32 +225,45 @@ impl Receiving<'_> {
             self.publish(record);
             return;
         }
-        if let Some(body) = self.body.take() {
-            let pieces = body.collector.finish();
-            let parts = Parts {
-                status: body.status,
-                fields: &body.fields,
-                freshness: body.freshness,
-                fill_pos: self.fill_pos,
-                upstream_status: body.upstream_status.as_deref(),
-                browser: body.browser.as_ref(),
-                selectors: body.selectors.get(),
-            };
-            self.commit(&parts, body.selecting.as_ref(), &pieces);
+        let Some(mut body) = self.body.take() else { return };
+        let store = &self.pipeline.store;
+        let length = body.collector.length();
+        let parts = Parts {
+            status: body.status,
+            fields: &body.fields,
+            freshness: body.freshness,
+            fill_pos: self.fill_pos,
+            upstream_status: body.upstream_status.as_deref(),
+            browser: body.browser.as_ref(),
+            selectors: body.selectors.get(),
+        };
+        if length > CHUNK_BYTES as u64
+            && let Some(rest) = body.collector.rest()
+        {
+            body.spool.put(store, rest, Some(length), &self.job.label.site);
         }
+        let generation = body.spool.generation();
+        let record = match (body.in_memory, generation) {
+            (true, Some(generation)) => StoredResponse::of_chunks(&parts, &body.collector.finish(), generation),
+            (true, None) => StoredResponse::new(&parts, &body.collector.finish()),
+            (false, Some(generation)) => {
+                StoredResponse::on_disk(&parts, length, store.on_disk(body.spool.key(), generation))
+            }
+            // Not all of it is anywhere.
+            (false, None) => return self.job.fill.stop_keeping(),
+        };
+        self.commit(&Arc::new(record), body.selecting.as_ref()).await;
     }
 
-    fn commit(&self, parts: &Parts<'_>, selecting: Option<&Selecting>, body: &[Bytes]) -> Arc<StoredResponse> {
-        let record = Arc::new(StoredResponse::new(parts, body));
+    async fn commit(&self, record: &Arc<StoredResponse>, selecting: Option<&Selecting>) {
         let store = &self.pipeline.store;
         match &self.job.part {
-            Some(part) if parts.status == 206 => store.commit_part(&self.job.primary, part, &record),
+            Some(part) if record.status() == 206 => store.commit_part(&self.job.primary, part, record),
             _ => {
-                store.commit(&self.job.primary, selecting, &record);
-                self.job.note_search(self.pipeline, &record);
+                store.commit(&self.job.primary, selecting, record, &self.job.label).await;
+                self.job.note_search(self.pipeline, record);
             }
         }
-        record
     }
 }
 

@@ -27,7 +27,8 @@ impl Drop for Directory {
 
 fn open_at(directory: Option<&Path>) -> (LocalLog, Arc<Ledger>) {
     let ledger = Arc::new(Ledger::default());
-    let log = LocalLog::open(directory, ledger.clone(), Keyer::new([3; 32]), UnixMs(1)).expect("a log");
+    let log =
+        LocalLog::open(directory, ledger.clone(), Keyer::new([3; 32]), UnixMs(1), FIRST_GENERATION).expect("a log");
     (log, ledger)
 }
 
@@ -110,13 +111,22 @@ async fn what_is_not_compacted_is_replayed_and_what_is_stays() {
 #[test]
 fn a_log_is_for_one_process_and_a_file_that_is_none_is_an_error() {
     let directory = Directory::new();
-    let open = || LocalLog::open(Some(&directory.0), Arc::new(Ledger::default()), Keyer::new([3; 32]), UnixMs(1));
+    let open = || {
+        LocalLog::open(
+            Some(&directory.0),
+            Arc::new(Ledger::default()),
+            Keyer::new([3; 32]),
+            UnixMs(1),
+            FIRST_GENERATION,
+        )
+    };
     let first = open().expect("a log");
     assert!(matches!(open(), Err(OpenError::InUse(_))));
     drop(first);
     std::fs::write(directory.0.join(FILE), b"something else entirely").expect("a file");
     assert!(matches!(open(), Err(OpenError::Unusable(..))));
     let file = directory.0.join(FILE);
-    let below = LocalLog::open(Some(&file), Arc::new(Ledger::default()), Keyer::new([3; 32]), UnixMs(1));
+    let below =
+        LocalLog::open(Some(&file), Arc::new(Ledger::default()), Keyer::new([3; 32]), UnixMs(1), FIRST_GENERATION);
     assert!(matches!(below, Err(OpenError::Directory(..))));
 }

@@ -193,7 +193,7 @@ impl<M: Media> Log<M> {
 }
 
 /// What decides over frames whose segment is needed.
-pub trait Keep: Send {
+pub trait Keep: Send + Sync {
     /// It is wanted apart from what the disk knows: it stands in memory.
     fn is_wanted(&self, hash: u64) -> bool;
 
@@ -212,6 +212,8 @@ pub struct Writer<M> {
     rows: Vec<Row>,
     /// Frames the index may know.
     entries_max: u64,
+    /// Frames appended so far, those that were kept apart.
+    appended: u64,
 }
 
 /// Where a writer goes on.
@@ -226,11 +228,16 @@ pub struct Resume {
 impl<M: Media> Writer<M> {
     pub fn new(log: Arc<Log<M>>, keep: Box<dyn Keep>, resume: Resume, entries_max: u64) -> Self {
         let Resume { segment, epoch, offset, rows } = resume;
-        Self { log, keep, segment, epoch, offset, rows, entries_max }
+        Self { log, keep, segment, epoch, offset, rows, entries_max, appended: 0 }
     }
 
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Frames appended so far: what an append that failed has added are the first of its frames.
+    pub fn appended(&self) -> u64 {
+        self.appended
     }
 
     /// Appends frames. When this returns they are where a process that starts after this one was killed finds them.
@@ -259,6 +266,7 @@ impl<M: Media> Writer<M> {
             }
             let (now, later) = left.split_at(count);
             self.write(now)?;
+            self.appended += count as u64;
             left = later;
         }
         Ok(())

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge_config::section::limits::CHUNK_BYTES;
 
 use super::{End, Fill, FillHead, Interim, Read};
 use crate::origin::Failure;
+use crate::store::body::OnDisk;
 
 /// One reader of a fill. Dropping it leaves the fill.
 pub struct Reader {
@@ -61,11 +63,30 @@ impl Reader {
                 }
                 Ok(Next::Piece(piece))
             }
+            Read::OnDisk(on_disk) => Ok(Next::OnDisk(on_disk)),
             Read::NotYet => Ok(Next::NotYet),
             Read::End => Ok(Next::End),
             Read::Lost => Err(Failure::ReaderTooSlow),
             Read::Failed(failure) => Err(failure),
         }
+    }
+
+    /// Reads the next bytes from the disk they are on.
+    ///
+    /// # Errors
+    /// They are not there any more.
+    pub async fn read(&mut self, on_disk: &OnDisk) -> Result<Bytes, Failure> {
+        let (index, skip) = (self.offset / CHUNK_BYTES as u64, self.offset % CHUNK_BYTES as u64);
+        let chunk = match u32::try_from(index) {
+            Ok(index) => on_disk.load(index).await,
+            Err(_) => None,
+        };
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let piece = chunk.filter(|chunk| skip < chunk.len()).ok_or(Failure::ReaderTooSlow)?.slice(skip..);
+        self.offset += piece.len() as u64;
+        let mut state = self.fill.state.lock();
+        state.readers.offsets[self.slot] = Some(self.offset);
+        Ok(piece)
     }
 
     /// Waits until [`Self::try_next`] has something to say.
@@ -102,9 +123,10 @@ pub enum Begun {
 }
 
 /// What a reader finds.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     Piece(Bytes),
+    /// They are on a disk: [`Reader::read`].
+    OnDisk(OnDisk),
     NotYet,
     /// The whole body has been read.
     End,

@@ -26,7 +26,7 @@ fn drive(metrics: &Metrics) -> String {
     metrics.purge_applied(0.002);
     metrics.reclaimed(3);
     metrics.access_log_dropped.inc();
-    metrics.encode(&Levels { store_bytes: 7, store_objects: 3, fill_bytes: 5, purge_applied_seq: 9 })
+    metrics.encode(&Levels { store_bytes: 7, store_objects: 3, fill_bytes: 5, purge_applied_seq: 9, disk: None })
 }
 
 /// The samples of a family, and their values.

@@ -1,0 +1,142 @@
+//! What goes to a disk. Pure, but for the memory of what was asked for.
+//!
+//! While a disk has room, everything is written: nothing is displaced, and it survives a restart. Once it is full, what is
+//! written takes the place of something, and most of what a CDN fetches is never asked for again: then a response is
+//! written when it is wanted a second time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Responses below it are not worth a write of their own, nor their place in the index, before they are wanted again.
+pub const SMALL: u64 = 4 << 10;
+
+/// What is weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Of head and body.
+    pub bytes: u64,
+    /// What is written takes the place of something.
+    pub full: bool,
+    /// It was wanted before, not long ago.
+    pub seen: bool,
+}
+
+/// What is done with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Write,
+    /// Not before it is wanted again.
+    FirstTime,
+    /// The same, and it is small too.
+    Small,
+}
+
+impl Admission {
+    /// The value of the label in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Write => "stored",
+            Self::FirstTime => "first-time",
+            Self::Small => "small",
+        }
+    }
+}
+
+pub const fn admission(facts: Facts) -> Admission {
+    match facts {
+        Facts { full: false, .. } | Facts { seen: true, .. } => Admission::Write,
+        Facts { bytes: 0..SMALL, .. } => Admission::Small,
+        _ => Admission::FirstTime,
+    }
+}
+
+/// Remembers for a while which keys were wanted: two Bloom filters, of which the older is emptied when the newer is full.
+/// One that was not is taken for one that was in less than one case of a hundred.
+pub struct Seen {
+    /// Bits, as many for each of the two.
+    filters: [Box<[AtomicU64]>; 2],
+    /// Keys in the newer one, and which that is: its lowest bit.
+    state: AtomicU64,
+    capacity: u64,
+}
+
+/// Bits for each key, and how many of them are set: 0.8 % of strangers pass.
+const BITS_PER_KEY: u64 = 10;
+const PROBES: u64 = 4;
+
+impl Seen {
+    /// Remembers at least the last `capacity` keys, and at most twice as many.
+    pub fn new(capacity: u64) -> Self {
+        let words = (capacity.max(64) * BITS_PER_KEY).div_ceil(64);
+        let filter = || (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self { filters: [filter(), filter()], state: AtomicU64::new(0), capacity: capacity.max(64) }
+    }
+
+    /// Whether a key was noted before; from now on it is.
+    pub fn note(&self, hash: u64) -> bool {
+        let newer = (self.state.load(Ordering::Relaxed) & 1) as usize;
+        let [new, old] = [&self.filters[newer], &self.filters[1 - newer]];
+        let was = Self::probe(old, hash, false);
+        // Short of certain when threads meet: a key noted at the same time may count as new twice.
+        let is_in_newer = Self::probe(new, hash, true);
+        if !is_in_newer && self.state.fetch_add(2, Ordering::Relaxed) >> 1 >= self.capacity {
+            self.turn(newer as u64);
+        }
+        was || is_in_newer
+    }
+
+    fn turn(&self, newer: u64) {
+        let state = self.state.load(Ordering::Relaxed);
+        // One thread turns; the others find it turned.
+        if state & 1 == newer
+            && self.state.compare_exchange(state, 1 - newer, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.filters[1 - newer as usize].iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+    }
+
+    /// Whether all bits of a key are set; sets them if asked to.
+    fn probe(filter: &[AtomicU64], hash: u64, set: bool) -> bool {
+        let bits = filter.len() as u64 * 64;
+        let step = (hash >> 32) | 1;
+        (0..PROBES).fold(true, |all, probe| {
+            let bit = hash.wrapping_add(step.wrapping_mul(probe)).wrapping_mul(0x9e37_79b9_7f4a_7c15) % bits;
+            let (word, mask) = (&filter[(bit / 64) as usize], 1 << (bit % 64));
+            let before = if set { word.fetch_or(mask, Ordering::Relaxed) } else { word.load(Ordering::Relaxed) };
+            all & (before & mask != 0)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_written_while_there_is_room_and_afterwards_what_is_wanted_again() {
+        for (bytes, full, seen, want) in [
+            (100, false, false, Admission::Write),
+            (1 << 20, false, false, Admission::Write),
+            (100, true, false, Admission::Small),
+            (SMALL - 1, true, false, Admission::Small),
+            (SMALL, true, false, Admission::FirstTime),
+            (1 << 30, true, false, Admission::FirstTime),
+            (100, true, true, Admission::Write),
+            (1 << 30, true, true, Admission::Write),
+        ] {
+            assert_eq!(admission(Facts { bytes, full, seen }), want, "{bytes} {full} {seen}");
+        }
+    }
+
+    #[test]
+    fn what_was_wanted_is_remembered_for_a_while_and_strangers_hardly_ever_pass() {
+        let key = |n: u64| n.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(17);
+        let seen = Seen::new(10_000);
+        let strangers = (0..10_000).filter(|n| seen.note(key(*n))).count();
+        assert!(strangers < 100, "{strangers}");
+        assert!((0..10_000).all(|n| seen.note(key(n))));
+        (10_000..40_000).for_each(|n| _ = seen.note(key(n)));
+        assert!((30_100..40_000).all(|n| seen.note(key(n))));
+        let old = (0..1_000).filter(|n| seen.note(key(*n))).count();
+        assert!(old < 50, "{old}");
+    }
+}

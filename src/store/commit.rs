@@ -1,0 +1,242 @@
+//! The one commit: what becomes visible, in which order, and what of it goes to a disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::oneshot;
+
+use crate::purge::selector::url_of;
+use crate::semantics::vary::{content_language, is_language};
+use crate::store::Store;
+use crate::store::admission::{Admission, Facts, admission};
+use crate::store::body::OnDisk;
+use crate::store::disk::disks::site_number;
+use crate::store::disk::frame::{FrameKey, Kind, frame_bytes};
+use crate::store::disk::value::Payload;
+use crate::store::fill::Selecting;
+use crate::store::key::CacheKey;
+use crate::store::memory::{Entry, Variants};
+use crate::store::persist::{self, Label};
+use crate::store::record::StoredResponse;
+
+/// How long a response that takes the place of one on a disk waits to be there itself.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// What became of a finished response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    Stored,
+    /// A newer response stood there already.
+    Superseded,
+}
+
+/// A response that takes the place of one that may be on a disk.
+struct Replacing {
+    key: CacheKey,
+    /// Tells whether it is written; none: it will not be.
+    written: Option<oneshot::Receiver<bool>>,
+}
+
+impl Store {
+    /// Remembers on which fields responses under a primary key vary, as soon as a head says so.
+    pub fn note_variants(&self, primary: &CacheKey, names: &[Box<str>]) {
+        let _step = self.commit_lock(primary);
+        let known = match self.memory.lookup(primary) {
+            Some(Entry::Variants(variants)) => Some(variants),
+            _ => None,
+        };
+        let variants = Variants::with_latest(known.as_deref(), names);
+        if known.as_deref() != Some(&variants) {
+            self.lead(*primary, Entry::Variants(Arc::new(variants)));
+        }
+    }
+
+    /// Remembers what leads from one key to another, also on a disk.
+    pub(super) fn lead(&self, key: CacheKey, entry: Entry) {
+        if self.disks.takes(&FrameKey::of(key))
+            && let Some(payload) = persist::hint(&entry)
+        {
+            self.put(FrameKey::of(key), Kind::Hint, 0, payload);
+        }
+        self.memory.insert(key, entry);
+    }
+
+    /// Makes a complete response visible. It never replaces one whose fill began at a later position, or whose head
+    /// came later: a slow fill or a slow 304 is not news. When this returns, what it has replaced does not come back, not
+    /// even if the process is killed.
+    pub async fn commit(
+        &self,
+        primary: &CacheKey,
+        selecting: Option<&Selecting>,
+        stored: &Arc<StoredResponse>,
+        label: &Label,
+    ) -> Commit {
+        let key = selecting.map_or(*primary, |selecting| self.keyer.variant(primary, &selecting.values));
+        if self.memory.lookup(&key).is_none() && self.disks.contains(&FrameKey::of(key)) {
+            // What is on the disk may be the later one.
+            self.read(&key).await;
+        }
+        let (commit, written) = self.commit_now(primary, selecting, stored, label);
+        if let Some(Replacing { key, written }) = written {
+            let written = match written {
+                Some(written) => tokio::time::timeout(WRITTEN_WITHIN, written).await.is_ok_and(|told| told == Ok(true)),
+                None => false,
+            };
+            if !written {
+                self.bury(primary, &key);
+            }
+        }
+        commit
+    }
+
+    /// The same, but for what is known of it only after a disk has answered.
+    fn commit_now(
+        &self,
+        primary: &CacheKey,
+        selecting: Option<&Selecting>,
+        stored: &Arc<StoredResponse>,
+        label: &Label,
+    ) -> (Commit, Option<Replacing>) {
+        let key = selecting.map_or(*primary, |selecting| self.keyer.variant(primary, &selecting.values));
+        if let Some(selecting) = selecting {
+            self.note_variants(primary, &selecting.names);
+        }
+        let _step = self.commit_lock(&key);
+        if let Some(Entry::Response(current)) = self.memory.lookup(&key) {
+            let order = |r: &StoredResponse| (r.fill_pos(), r.freshness().response_time());
+            if current.is_live(&self.ledger) && order(&current) > order(stored) {
+                self.metrics.admission("superseded");
+                return (Commit::Superseded, None);
+            }
+        }
+        let replaces = !self.disks.is_empty() && self.disks.may_hold(&FrameKey::of(key));
+        // In the order of the commits: both under the lock.
+        let written = self.put_response(&key, stored, label);
+        self.memory.insert(key, Entry::Response(stored.clone()));
+        if let Some(Selecting { names, .. }) = selecting
+            && matches!(names.as_slice(), [name] if is_language(name))
+            && let Some(language) = content_language(stored.fields())
+        {
+            self.lead(self.keyer.language(primary, &language), Entry::Alias(Arc::new(key)));
+        }
+        self.marks.lift(primary);
+        self.metrics.admission("stored");
+        (Commit::Stored, replaces.then_some(Replacing { key, written }))
+    }
+
+    /// The commit of a response whose URL was invalidated when it began: nothing earlier can come back.
+    pub fn commit_over_nothing(
+        &self,
+        primary: &CacheKey,
+        selecting: Option<&Selecting>,
+        stored: &Arc<StoredResponse>,
+        label: &Label,
+    ) {
+        self.commit_now(primary, selecting, stored, label);
+    }
+
+    /// What a disk holds of a key was replaced by what is not on it: neither may be found again.
+    fn bury(&self, primary: &CacheKey, key: &CacheKey) {
+        self.ledger.invalidate(url_of(primary));
+        self.forget(key);
+    }
+
+    /// Whether a body that is about to arrive is kept on a disk, chunk by chunk; and what they will be known by.
+    pub fn admits_chunks(&self, key: &CacheKey, bytes: Option<u64>) -> Option<u64> {
+        let frame = FrameKey::of(*key);
+        if !self.disks.takes(&frame) || bytes.is_some_and(|bytes| bytes > self.disks.object_bytes_max()) {
+            return None;
+        }
+        let admitted = self.admits(&frame, bytes.unwrap_or(u64::MAX));
+        // Zero is for frames that are no chunks.
+        admitted.then(|| getrandom::u64().unwrap_or(0)).filter(|generation| *generation != 0)
+    }
+
+    /// Has a chunk written. None: the disk is too slow for it, or gone.
+    pub fn put_chunk(
+        &self,
+        key: &CacheKey,
+        generation: u64,
+        index: u32,
+        chunk: Bytes,
+        site: &str,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let frame = FrameKey::chunk(*key, generation, index);
+        self.put(frame, Kind::Chunk, site_number(site), Payload::Bytes(chunk))
+    }
+
+    /// What finds the chunks of a body.
+    pub fn on_disk(&self, key: CacheKey, generation: u64) -> OnDisk {
+        OnDisk { chunks: self.disks.clone(), key, generation }
+    }
+
+    /// Has a response written that was not when it was stored, now that it is wanted again.
+    pub fn keep_used(&self, key: &CacheKey, stored: &Arc<StoredResponse>, label: &Label) {
+        let frame = FrameKey::of(*key);
+        if !self.disks.takes(&frame) || self.disks.contains(&frame) {
+            return;
+        }
+        let _step = self.commit_lock(key);
+        let is_current = matches!(self.memory.lookup(key), Some(Entry::Response(now)) if Arc::ptr_eq(&now, stored));
+        if is_current && let Some(payload) = persist::response(stored, label) {
+            self.seen.note(frame.hash());
+            self.put(frame, Kind::Record, site_number(&label.site), payload);
+        }
+    }
+
+    /// Puts a response whose body has been read into memory in the place of the one without.
+    pub fn replace(&self, key: &CacheKey, from: &Arc<StoredResponse>, to: StoredResponse) {
+        let _step = self.commit_lock(key);
+        if matches!(self.memory.lookup(key), Some(Entry::Response(now)) if Arc::ptr_eq(&now, from)) {
+            self.memory.insert(*key, Entry::Response(Arc::new(to)));
+        }
+    }
+
+    /// Reads a body that is on a disk alone into memory, where there is room for it.
+    pub async fn read_body(&self, stored: &Arc<StoredResponse>, body: &OnDisk) {
+        let mut reservation = self.budget.fills.reservation();
+        if !reservation.grow(stored.body_len()) {
+            return;
+        }
+        let pieces: Vec<Option<Bytes>> = body.pieces(0..stored.body_len()).collect().await;
+        let chunks: Option<Box<[Bytes]>> = pieces.into_iter().collect();
+        if let Some(whole) = chunks.and_then(|chunks| stored.with_chunks(chunks)) {
+            self.replace(&body.key, stored, whole);
+        }
+    }
+
+    fn put_response(
+        &self,
+        key: &CacheKey,
+        stored: &Arc<StoredResponse>,
+        label: &Label,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let frame = FrameKey::of(*key);
+        if !self.disks.takes(&frame) {
+            return None;
+        }
+        // Its chunks have been admitted, or there are none.
+        let is_admitted = !stored.is_inline() || self.admits(&frame, stored.weight() as u64);
+        let payload = persist::response(stored, label).filter(|_| is_admitted)?;
+        self.put(frame, Kind::Record, site_number(&label.site), payload)
+    }
+
+    fn admits(&self, frame: &FrameKey, bytes: u64) -> bool {
+        let seen = self.seen.note(frame.hash());
+        let verdict = admission(Facts { bytes, full: self.disks.is_full(frame), seen });
+        self.metrics.disk_admission(verdict.as_str());
+        verdict == Admission::Write
+    }
+
+    fn put(&self, frame: FrameKey, kind: Kind, site: u32, payload: Payload) -> Option<oneshot::Receiver<bool>> {
+        let mut room = self.budget.writes.reservation();
+        if !room.grow(frame_bytes(payload.len()) as u64) {
+            // Above the disk's rate: nobody waits for it.
+            self.metrics.disk_lost("busy", 1);
+            return None;
+        }
+        self.disks.put(frame, kind, site, payload, room)
+    }
+}

@@ -1,0 +1,370 @@
+//! One disk of the cache: opened in the background, used while it is sound.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use foyer::{HybridCache, HybridCacheBuilder, HybridCachePolicy, Load, PsyncIoEngineConfig, RecoverMode, Spawner};
+use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, FlockOperation};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use super::engine::SegmentEngineConfig;
+use super::frame::{FrameKey, Kind, PAYLOAD_MAX};
+use super::health::Health;
+use super::index::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
+use super::log::{Geometry, Keep, Log, Writer};
+use super::manifest::{DATA, DiskError, Manifest};
+use super::recovery;
+use super::value::{Payload, Value};
+use crate::clock;
+use crate::semantics::time::UnixMs;
+use crate::store::budget::Reservation;
+use crate::store::key::KeyHasher;
+use crate::telemetry::metrics::Metrics;
+
+/// Segments a disk has at least: what is cleared at a time is then no large part of it.
+const SEGMENTS_WANTED: u64 = 32;
+/// A segment at least, so that a frame of any size and its row of the table fit many times.
+const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// How long a disk may take to write what is queued when the node stops.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// Threads of one disk that may wait for it.
+const READERS: usize = 16;
+
+const _: () = assert!(PAYLOAD_MAX as u64 * 4 < SEGMENT_BYTES_MIN);
+
+/// What a disk is opened with.
+pub struct Settings {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Frames its index may know.
+    pub entries_max: u64,
+    /// Counts the starts of the node.
+    pub run: u64,
+    /// It was taken out while the node ran: it may hold what was replaced elsewhere.
+    pub distrusted: bool,
+}
+
+/// One disk.
+pub struct Disk {
+    pub path: PathBuf,
+    /// What it is chosen by, the same in every run.
+    pub seed: u64,
+    pub bytes: u64,
+    pub health: Arc<Health>,
+    /// What it could not be opened for.
+    refused: Mutex<Option<String>>,
+    open: OnceLock<Open>,
+    recovered: AtomicBool,
+    opening: Mutex<Option<thread::JoinHandle<()>>>,
+    runtime: Mutex<Option<Runtime>>,
+    metrics: Arc<Metrics>,
+}
+
+struct Open {
+    cache: HybridCache<FrameKey, Value, KeyHasher>,
+    log: Arc<Log<File>>,
+    /// When it was opened: what is distrusted is stale since then.
+    at: UnixMs,
+    manifest: Mutex<Manifest>,
+    /// Holds the lock that keeps other processes out.
+    _lock: File,
+}
+
+/// What was read from a disk.
+pub struct Loaded {
+    pub kind: Kind,
+    pub payload: Payload,
+    /// Since when it has to be validated before it is used, if it has.
+    pub distrusted_since: Option<UnixMs>,
+}
+
+impl Disk {
+    /// Opens a disk on a thread of its own. What is on it is found little by little.
+    pub fn open(settings: Settings, keep: Box<dyn Keep>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let disk = Arc::new(Self {
+            seed: twox_hash::XxHash3_64::oneshot(settings.path.as_os_str().as_encoded_bytes()),
+            path: settings.path.clone(),
+            bytes: settings.bytes,
+            health: Arc::default(),
+            refused: Mutex::default(),
+            open: OnceLock::new(),
+            recovered: AtomicBool::new(false),
+            opening: Mutex::default(),
+            runtime: Mutex::default(),
+            metrics,
+        });
+        let opened = disk.clone();
+        let thread = thread::Builder::new().name("disk-open".into()).spawn(move || {
+            if let Err(error) = opened.start(&settings, keep) {
+                tracing::error!(%error, "a disk of the cache is not used");
+                *opened.refused.lock() = Some(error.to_string());
+                opened.health.take_out(&error.to_string());
+            }
+        });
+        match thread {
+            Ok(thread) => *disk.opening.lock() = Some(thread),
+            Err(error) => disk.health.take_out(&error.to_string()),
+        }
+        disk
+    }
+
+    fn start(&self, settings: &Settings, keep: Box<dyn Keep>) -> Result<(), DiskError> {
+        let started = clock::monotonic();
+        let directory = &settings.path;
+        fs::create_dir_all(directory).map_err(|error| DiskError::Directory(directory.clone(), error))?;
+        let lock = lock(directory)?;
+        let known = Manifest::read(directory)?;
+        let certain = known.as_ref().is_none_or(|known| known.is_certain(settings.run)) && !settings.distrusted;
+        let segment_bytes = known.as_ref().map_or_else(|| segment_bytes(settings.bytes), |known| known.segment_bytes);
+        let geometry = geometry(settings.bytes, segment_bytes)
+            .ok_or_else(|| DiskError::Foreign(directory.clone(), format!("segments of {segment_bytes} bytes")))?;
+        let mut manifest = Manifest::new(segment_bytes, settings.run);
+        manifest.distrusted = known.as_ref().map_or(0, |known| known.distrusted);
+        let read = |error| DiskError::Read(directory.join(DATA), error);
+        let data = data(directory, geometry.bytes())?;
+        let log = Arc::new(Log::new(data, geometry));
+        log.distrust(manifest.distrusted);
+        let used = recovery::segments(&log).map_err(read)?;
+        if let Some((_, newest)) = used.first().filter(|_| !certain) {
+            tracing::warn!(disk = %directory.display(), "what is on the disk is validated before it is used: it may have lost what was written last");
+            log.distrust(*newest);
+        }
+        recovery::claim(&log, &used);
+        manifest.distrusted = log.distrusted();
+        // On the disk before anything else is: from here on it is not known how it will be left.
+        manifest.write(directory).map_err(|error| DiskError::Space(directory.clone(), geometry.bytes(), error))?;
+        let resume = recovery::resume(&log, used.first().copied(), !certain).map_err(read)?;
+        let writer = Writer::new(log.clone(), keep, resume, settings.entries_max);
+        let cache = self.build(&log, writer)?;
+        let open = Open { cache, log: log.clone(), at: clock::wall(), manifest: Mutex::new(manifest), _lock: lock };
+        if self.open.set(open).is_err() {
+            return Ok(());
+        }
+        for (segment, epoch) in used.iter().skip(1) {
+            if self.health.is_out() {
+                return Ok(());
+            }
+            recovery::recover(&log, *segment, *epoch).map_err(read)?;
+        }
+        self.recovered.store(true, Ordering::Release);
+        self.note_distrust();
+        let seconds = clock::monotonic().duration_since(started).as_secs_f64();
+        tracing::info!(disk = %directory.display(), responses = log.index.records(), seconds, "a disk of the cache is open");
+        Ok(())
+    }
+
+    fn build(
+        &self,
+        log: &Arc<Log<File>>,
+        writer: Writer<File>,
+    ) -> Result<HybridCache<FrameKey, Value, KeyHasher>, DiskError> {
+        let failed = |error: String| DiskError::Start(self.path.clone(), error);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(READERS)
+            .thread_name("disk")
+            .enable_all()
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let engine = SegmentEngineConfig {
+            log: log.clone(),
+            writer,
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let building = HybridCacheBuilder::new()
+            .with_name("disk")
+            .with_policy(HybridCachePolicy::WriteOnInsertion)
+            .with_flush_on_close(false)
+            // The memory tier is a cache of its own: what goes through here is for the disk alone.
+            .memory(8)
+            .with_shards(8)
+            .with_hash_builder(KeyHasher::default())
+            .storage()
+            .with_io_engine_config(PsyncIoEngineConfig::new())
+            .with_engine_config(engine)
+            .with_recover_mode(RecoverMode::Quiet)
+            .with_spawner(Spawner::from(runtime.handle().clone()))
+            .build();
+        let cache = runtime.block_on(building).map_err(|error| failed(error.to_string()))?;
+        *self.runtime.lock() = Some(runtime);
+        Ok(cache)
+    }
+
+    fn usable(&self) -> Option<&Open> {
+        self.open.get().filter(|_| !self.health.is_out())
+    }
+
+    /// It is not used, and will not be.
+    pub fn is_out(&self) -> bool {
+        self.health.is_out()
+    }
+
+    /// Everything that is on it is known.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered.load(Ordering::Acquire)
+    }
+
+    /// What is written takes the place of something else.
+    pub fn is_full(&self) -> bool {
+        self.usable().is_some_and(|open| open.log.is_full())
+    }
+
+    /// Why it is not used, or what it last failed with.
+    pub fn why(&self) -> Option<String> {
+        self.refused.lock().clone().or_else(|| self.health.why())
+    }
+
+    pub fn log(&self) -> Option<&Arc<Log<File>>> {
+        self.open.get().map(|open| &open.log)
+    }
+
+    /// Whether it may hold a frame. A wonder of a number that two frames share apart, it does.
+    pub fn contains(&self, key: &FrameKey) -> bool {
+        self.usable().is_some_and(|open| open.cache.storage().may_contains(key))
+    }
+
+    /// Reads a frame. None: it is not there, or no more, or cannot be read.
+    pub async fn load(&self, key: &FrameKey) -> Option<Loaded> {
+        let open = self.usable()?;
+        match open.cache.storage().load(key).await.ok()? {
+            Load::Entry { value, .. } => {
+                let distrusted_since = value.doubtful.then_some(open.at);
+                Some(Loaded { kind: value.kind, payload: value.payload, distrusted_since })
+            }
+            // It still waits to be written.
+            Load::Piece { piece, .. } => {
+                let value = piece.value();
+                Some(Loaded { kind: value.kind, payload: value.payload.clone(), distrusted_since: None })
+            }
+            Load::Throttled | Load::Miss => None,
+        }
+    }
+
+    /// Has a frame written. What is given back tells whether it was; none: it cannot be.
+    pub fn put(
+        &self,
+        key: FrameKey,
+        kind: Kind,
+        site: u32,
+        payload: Payload,
+        room: Reservation,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let open = self.usable()?;
+        let (value, told) = Value::to_write(kind, site, payload, room);
+        drop(open.cache.storage_writer(key).force().insert(value));
+        Some(told)
+    }
+
+    pub fn remove(&self, key: &FrameKey) {
+        if let Some(open) = self.open.get() {
+            open.cache.storage().delete(key);
+        }
+    }
+
+    fn note_distrust(&self) {
+        let Some(open) = self.open.get() else { return };
+        let mut manifest = open.manifest.lock();
+        if manifest.distrusted < open.log.distrusted() {
+            manifest.distrusted = open.log.distrusted();
+            if let Err(error) = manifest.write(&self.path) {
+                self.health.failed(&error, "write");
+            }
+        }
+    }
+
+    /// Writes what is queued and says that everything is there.
+    pub fn close(&self) {
+        let (runtime, open) = (self.runtime.lock().take(), self.open.get());
+        let (Some(runtime), Some(open)) = (runtime, open) else { return };
+        let closed = runtime.block_on(async { tokio::time::timeout(CLOSE_WITHIN, open.cache.close()).await });
+        if closed.is_ok_and(|closed| closed.is_ok()) && !self.is_out() {
+            let mut manifest = open.manifest.lock();
+            manifest.clean = self.is_recovered();
+            manifest.distrusted = open.log.distrusted();
+            if let Err(error) = manifest.write(&self.path) {
+                tracing::warn!(%error, disk = %self.path.display(), "the disk is not marked as closed");
+            }
+        }
+        runtime.shutdown_background();
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, DiskError> {
+    let path = directory.join("littoral.lock");
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|error| DiskError::Open(path.clone(), error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::InUse(directory.to_owned())),
+        Err(error) => Err(DiskError::Open(path, error.into())),
+    }
+}
+
+/// The file of the frames, with all its space taken.
+fn data(directory: &Path, bytes: u64) -> Result<File, DiskError> {
+    let path = directory.join(DATA);
+    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+    let file = opened.map_err(|error| DiskError::Open(path.clone(), error))?;
+    let size = file.metadata().map_err(|error| DiskError::Read(path.clone(), error))?.len();
+    let space = |error: io::Error| DiskError::Space(path.clone(), bytes, error);
+    if size > bytes {
+        file.set_len(bytes).map_err(space)?;
+    }
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            tracing::warn!(file = %path.display(), "its file system cannot set space aside: a full disk will lose writes");
+            file.set_len(bytes).map_err(space)?;
+        }
+        Err(error) => {
+            // What could be had of it is given back, so that nothing else runs out.
+            if size < bytes {
+                let _ = file.set_len(size);
+            }
+            return Err(space(error.into()));
+        }
+    }
+    Ok(file)
+}
+
+/// How large the segments of a new disk are.
+fn segment_bytes(bytes: u64) -> u64 {
+    let wanted = (bytes / SEGMENTS_WANTED).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+    wanted / SEGMENT_BYTES_MIN * SEGMENT_BYTES_MIN
+}
+
+fn geometry(bytes: u64, segment_bytes: u64) -> Option<Geometry> {
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) || segment_bytes % SEGMENT_BYTES_MIN != 0 {
+        return None;
+    }
+    let segments = u32::try_from(bytes / segment_bytes).unwrap_or(SEGMENTS_MAX).min(SEGMENTS_MAX);
+    (segments >= 4).then_some(Geometry { segment_bytes, segments })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_of_any_size_are_divided_into_segments_that_fit_them() {
+        for (bytes, want) in [
+            (64 << 20, Some((4 << 20, 16))),
+            (2 << 30, Some((64 << 20, 32))),
+            (1 << 40, Some((64 << 20, 16384))),
+            (8 << 20, None),
+        ] {
+            let geometry = geometry(bytes, segment_bytes(bytes));
+            assert_eq!(geometry.map(|geometry| (geometry.segment_bytes, geometry.segments)), want, "{bytes}");
+            assert!(geometry.is_none_or(|geometry| geometry.bytes() <= bytes));
+        }
+        assert_eq!(geometry(2 << 30, 12345), None);
+    }
+}
