@@ -10,4 +10,6 @@ pub mod frame;
 pub mod index;
 pub mod log;
 pub mod media;
+#[cfg(test)]
+mod model;
 pub mod recovery;
