@@ -225,7 +225,7 @@ impl Writer {
             let mut batch = vec![first];
             if written.is_some_and(|written| clock::monotonic().duration_since(written) < BUSY_FOR) {
                 // Asleep, not at the channel: each purge that comes would wake the thread for itself.
-                thread::sleep(GATHER);
+                thread::park_timeout(GATHER);
             }
             batch.extend(asked.try_iter().take(BATCH_MAX - batch.len()));
             self.take(batch);

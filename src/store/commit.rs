@@ -12,7 +12,7 @@ use crate::semantics::vary::{content_language, is_language};
 use crate::store::Store;
 use crate::store::admission::{Admission, Facts, admission};
 use crate::store::body::OnDisk;
-use crate::store::disk::disks::site_number;
+use crate::store::disk::disks::{NO_SITE, site_number};
 use crate::store::disk::frame::{FrameKey, Kind, frame_bytes};
 use crate::store::disk::value::Payload;
 use crate::store::fill::Selecting;
@@ -58,7 +58,7 @@ impl Store {
         if self.disks.takes(&FrameKey::of(key))
             && let Some(payload) = persist::hint(&entry)
         {
-            self.put(FrameKey::of(key), Kind::Hint, 0, payload);
+            self.put(FrameKey::of(key), Kind::Hint, NO_SITE, payload);
         }
         self.memory.insert(key, entry);
     }

@@ -18,7 +18,8 @@ use super::engine::SegmentEngineConfig;
 use super::frame::{FrameKey, Kind, PAYLOAD_MAX};
 use super::health::Health;
 use super::index::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
-use super::log::{Geometry, Keep, Log, Writer};
+use super::clearing::Keep;
+use super::log::{Geometry, Log, Writer};
 use super::manifest::{DATA, DiskError, Manifest};
 use super::recovery;
 use super::value::{Payload, Value};
@@ -134,7 +135,8 @@ impl Disk {
         let used = recovery::segments(&log).map_err(read)?;
         if let Some((_, newest)) = used.first().filter(|_| !certain) {
             tracing::warn!(disk = %directory.display(), "what is on the disk is validated before it is used: it may have lost what was written last");
-            log.distrust(*newest);
+            // What was lost may have had later epochs: none of them is given again.
+            log.distrust((*newest).max(clock::wall().0));
         }
         recovery::claim(&log, &used);
         manifest.distrusted = log.distrusted();

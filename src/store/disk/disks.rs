@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::device::{Disk, Loaded};
 use super::frame::{FrameKey, Kind};
-use super::log::Keep;
+use super::clearing::Keep;
 use super::value::Payload;
 use crate::store::budget::Reservation;
 use crate::telemetry::metrics::DiskLevels;
@@ -132,15 +132,21 @@ impl Shares {
         self.0.store(Arc::new(sites.map(|(name, stated)| (site_number(name), share(stated))).collect()));
     }
 
-    /// Of a site that is no more, nothing is kept.
+    /// Of a site that is no more, nothing is kept. What is of no site takes no part.
     pub fn of(&self, site: u32) -> f64 {
+        if site == NO_SITE {
+            return 1.0;
+        }
         self.0.load().get(&site).copied().unwrap_or(0.0)
     }
 }
 
+/// What leads from one key to another is of no site.
+pub const NO_SITE: u32 = 0;
+
 /// The number of a site on disks: the same in every run.
 pub fn site_number(name: &str) -> u32 {
-    twox_hash::XxHash3_64::oneshot(name.as_bytes()) as u32
+    (twox_hash::XxHash3_64::oneshot(name.as_bytes()) as u32).max(NO_SITE + 1)
 }
 
 /// What decides over frames whose place is needed.

@@ -152,19 +152,28 @@ impl FrameHead {
         };
         (head.length as usize <= PAYLOAD_MAX).then_some(head)
     }
+
+    /// The head of a frame of this epoch stood here: part of it still does.
+    pub fn is_broken(head: &[u8; HEAD], epoch: u64) -> bool {
+        let is_like_one = head[..4] == FRAME.to_le_bytes() || head[40..48] == epoch.to_le_bytes();
+        is_like_one && Self::read(head).is_none()
+    }
 }
 
-/// The head of a segment: when it was begun, in the order of all segments of the disk.
-pub fn write_segment_head(epoch: u64) -> [u8; HEAD] {
+/// The head of a segment: when it was begun, in the order of all segments of the disk, and the last epoch whose frames
+/// were distrusted then.
+pub fn write_segment_head(epoch: u64, distrusted: u64) -> [u8; HEAD] {
     let mut head = Fields::default();
     head.put(&SEGMENT.to_le_bytes());
     head.put(&epoch.to_le_bytes());
+    head.put(&distrusted.to_le_bytes());
     head.seal()
 }
 
-/// The epoch of a segment. None: nothing was ever written there, or it cannot be read.
-pub fn read_segment_head(head: &[u8; HEAD]) -> Option<u64> {
-    Some(u64::from_le_bytes(Reader::sealed(head, SEGMENT)?.take()))
+/// The epoch of a segment, and the one that was distrusted. None: nothing was ever written there, or it cannot be read.
+pub fn read_segment_head(head: &[u8; HEAD]) -> Option<(u64, u64)> {
+    let mut fields = Reader::sealed(head, SEGMENT)?;
+    Some((u64::from_le_bytes(fields.take()), u64::from_le_bytes(fields.take())))
 }
 
 /// A row of a segment's table: what a node needs to find a frame.
@@ -264,10 +273,11 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn sealed(head: &'a [u8; HEAD], magic: u32) -> Option<Self> {
-        let sum = checksum(&head[..HEAD - 4]) as u32;
         let mut fields = Self(head);
-        let is_it = u32::from_le_bytes(fields.take()) == magic && head[HEAD - 4..] == sum.to_le_bytes();
-        is_it.then_some(fields)
+        // First, as most of what is looked at where a head may be is none.
+        let is_like_one = u32::from_le_bytes(fields.take()) == magic;
+        let is_whole = || head[HEAD - 4..] == (checksum(&head[..HEAD - 4]) as u32).to_le_bytes();
+        (is_like_one && is_whole()).then_some(fields)
     }
 
     fn take<const N: usize>(&mut self) -> [u8; N] {
@@ -297,10 +307,12 @@ mod tests {
             let mut wrong = bytes;
             wrong[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(FrameHead::read(&wrong), None, "bit {bit}");
+            assert!(FrameHead::is_broken(&wrong, 9), "bit {bit}");
         }
-        assert_eq!(read_segment_head(&write_segment_head(77)), Some(77));
+        assert!(!FrameHead::is_broken(&bytes, 9) && !FrameHead::is_broken(&[0; HEAD], 9));
+        assert_eq!(read_segment_head(&write_segment_head(77, 5)), Some((77, 5)));
         assert_eq!(read_segment_head(&bytes), None);
-        assert_eq!(FrameHead::read(&write_segment_head(77)), None);
+        assert_eq!(FrameHead::read(&write_segment_head(77, 5)), None);
         assert_eq!(FrameHead::read(&[0; HEAD]), None);
     }
 

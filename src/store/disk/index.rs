@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -63,6 +63,9 @@ impl Location {
 
 const HOT: u64 = 1 << 2;
 
+/// In place of a location, which is never zero: forgotten, and what older segments hold of it is not to come back.
+const GONE: u64 = 0;
+
 type Shard = RwLock<HashMap<u64, u64, KeyHasher>>;
 
 /// Frames by their number.
@@ -70,6 +73,8 @@ pub struct Index {
     shards: Box<[Shard]>,
     entries: AtomicU64,
     records: AtomicU64,
+    /// Older places of frames may still be found.
+    is_recovering: AtomicBool,
 }
 
 impl Default for Index {
@@ -78,6 +83,7 @@ impl Default for Index {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             entries: AtomicU64::new(0),
             records: AtomicU64::new(0),
+            is_recovering: AtomicBool::new(false),
         }
     }
 }
@@ -88,7 +94,7 @@ impl Index {
     }
 
     pub fn get(&self, hash: u64) -> Option<Location> {
-        self.shard(hash).read().get(&hash).map(|packed| Location(*packed))
+        self.shard(hash).read().get(&hash).filter(|packed| **packed != GONE).map(|packed| Location(*packed))
     }
 
     /// Remembers that a frame was wanted.
@@ -103,11 +109,32 @@ impl Index {
 
     /// The frame is here now, wherever it was before.
     pub fn put(&self, hash: u64, location: Location) {
-        let before = self.shard(hash).write().insert(hash, location.0);
+        let before = self.shard(hash).write().insert(hash, location.0).filter(|packed| *packed != GONE);
         self.count(before.map(Location), Some(location));
     }
 
-    /// The frame is here unless a later one is known.
+    /// The frame is here now, if it is known where it was before.
+    pub fn put_moved(&self, hash: u64, before: Location, location: Location) -> bool {
+        let mut shard = self.shard(hash).write();
+        let Some(packed) = shard.get_mut(&hash).filter(|packed| Location(**packed).place() == before.place()) else {
+            return false;
+        };
+        *packed = location.0;
+        true
+    }
+
+    /// From now until [`Self::end_recovery`], what is forgotten stays so when an older place of it is found.
+    pub fn begin_recovery(&self) {
+        self.is_recovering.store(true, Ordering::SeqCst);
+    }
+
+    /// Nothing older is found any more.
+    pub fn end_recovery(&self) {
+        self.is_recovering.store(false, Ordering::SeqCst);
+        self.shards.iter().for_each(|shard| shard.write().retain(|_, packed| *packed != GONE));
+    }
+
+    /// The frame is here unless a later one is known, or it was forgotten.
     pub fn put_older(&self, hash: u64, location: Location) -> bool {
         let mut shard = self.shard(hash).write();
         let Entry::Vacant(vacant) = shard.entry(hash) else { return false };
@@ -118,8 +145,8 @@ impl Index {
     }
 
     pub fn remove(&self, hash: u64) -> bool {
-        let before = self.shard(hash).write().remove(&hash);
-        self.count(before.map(Location), None);
+        let before = self.take(&mut self.shard(hash).write(), hash);
+        self.count(before, None);
         before.is_some()
     }
 
@@ -128,11 +155,18 @@ impl Index {
         let mut shard = self.shard(hash).write();
         let is_there = shard.get(&hash).is_some_and(|packed| Location(*packed).place() == location.place());
         if is_there {
-            shard.remove(&hash);
+            self.take(&mut shard, hash);
             drop(shard);
             self.count(Some(location), None);
         }
         is_there
+    }
+
+    /// With the shard locked, so that the end of a recovery sweeps away what is left here.
+    fn take(&self, shard: &mut HashMap<u64, u64, KeyHasher>, hash: u64) -> Option<Location> {
+        let before =
+            if self.is_recovering.load(Ordering::SeqCst) { shard.insert(hash, GONE) } else { shard.remove(&hash) };
+        before.filter(|packed| *packed != GONE).map(Location)
     }
 
     /// What stands in a segment, with the numbers of the frames.
@@ -140,7 +174,8 @@ impl Index {
         let mut found = Vec::new();
         for shard in &self.shards {
             let shard = shard.read();
-            let here = shard.iter().map(|(hash, packed)| (*hash, Location(*packed)));
+            let known = shard.iter().filter(|(_, packed)| **packed != GONE);
+            let here = known.map(|(hash, packed)| (*hash, Location(*packed)));
             found.extend(here.filter(|(_, location)| location.segment() == segment));
         }
         found
@@ -149,6 +184,10 @@ impl Index {
     /// Frames known.
     pub fn len(&self) -> u64 {
         self.entries.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Responses among them.
@@ -208,5 +247,20 @@ mod tests {
         assert_eq!((index.len(), index.records(), index.in_segment(2)), (1, 1, vec![(5, two)]));
         index.remove_at(5, two);
         assert_eq!((index.len(), index.records()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_so_until_all_is_recovered() {
+        let index = Index::default();
+        let (one, two) = (Location::new(0, 64, 128, Kind::Record), Location::new(2, 64, 128, Kind::Record));
+        index.begin_recovery();
+        index.put(5, two);
+        assert!(index.remove(5) && !index.remove(5) && !index.remove(6));
+        assert!(!index.put_older(5, one) && !index.put_older(6, one) && !index.put_moved(5, two, one));
+        assert_eq!((index.get(5), index.len(), index.records(), index.in_segment(0)), (None, 0, 0, Vec::new()));
+        index.put(6, two);
+        index.end_recovery();
+        assert!(index.put_older(5, one) && index.put_moved(6, two, one));
+        assert_eq!((index.get(6), index.len(), index.records()), (Some(one), 2, 2));
     }
 }

@@ -16,11 +16,11 @@ use super::frame::{
     FrameHead, FrameKey, HEAD, Kind, PAYLOAD_MAX, Row, checksum, checksum_of, frame_bytes, table_bytes,
     write_segment_head, write_table,
 };
+use super::clearing::{Keep, oldest};
 use super::index::{Index, Location};
 use super::media::Media;
-
-/// What of a cleared segment may be appended again: writing always gains on it.
-const KEEP_SHARE: u64 = 2;
+#[cfg(test)]
+use super::model::{Planted, is_planted};
 
 /// How a disk is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub struct Log<M> {
     doubt: AtomicU64,
     /// Every segment has been used: what is written now takes the place of something.
     full: AtomicBool,
+    /// Frames the index may know.
+    entries_max: AtomicU64,
 }
 
 /// What is known of each segment.
@@ -93,6 +95,10 @@ pub(super) struct Segments {
     pub(super) epochs: Vec<u64>,
     /// Bytes of each site in each segment.
     pub(super) sites: Vec<HashMap<u32, u64>>,
+    /// Used before this start, and not in the index yet.
+    pub(super) unread: Vec<u32>,
+    /// There is no room for what is older than what the index knows.
+    pub(super) no_older: bool,
 }
 
 impl Segments {
@@ -109,14 +115,28 @@ impl<M: Media> Log<M> {
             geometry,
             index: Index::default(),
             counts: Counts::default(),
-            segments: Mutex::new(Segments { epochs: vec![0; count], sites: vec![HashMap::new(); count] }),
+            segments: Mutex::new(Segments {
+                epochs: vec![0; count],
+                sites: vec![HashMap::new(); count],
+                unread: Vec::new(),
+                no_older: false,
+            }),
             doubt: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            entries_max: AtomicU64::new(u64::MAX),
         }
     }
 
-    /// Frames of `epoch` and before are to be looked at with suspicion.
+    /// Frames of `epoch` and before are to be looked at with suspicion. What is begun from now on has a later epoch, and
+    /// says so to those that start after this one.
+    ///
+    /// After a loss of power this has to be an epoch no segment has had, the lost ones among them: the milliseconds since
+    /// 1970, or the newest that is found if that is more.
     pub fn distrust(&self, epoch: u64) {
+        #[cfg(test)]
+        if is_planted(Planted::DoubtForgotten) {
+            return;
+        }
         self.doubt.fetch_max(epoch, Ordering::AcqRel);
     }
 
@@ -156,6 +176,7 @@ impl<M: Media> Log<M> {
     ///
     /// # Errors
     /// It has to be waited for, or failed.
+    #[expect(clippy::result_unit_err, reason = "whoever asks goes on with `read`, whatever it was")]
     pub fn read_at_once(&self, hash: u64) -> Result<Option<Frame>, ()> {
         let Some(location) = self.index.get(hash) else { return Ok(None) };
         let mut head = [0; HEAD];
@@ -174,7 +195,7 @@ impl<M: Media> Log<M> {
             frame_bytes(length) == location.bytes()
                 && head.key.hash() == hash
                 && payload.len() == length
-                && checksum(&payload) == head.checksum
+                && is_sound(&payload, head.checksum)
         });
         let Some(head) = head else {
             // Overwritten since it was looked up, and then the index knows that, or damaged: either way it is no more.
@@ -190,28 +211,38 @@ impl<M: Media> Log<M> {
     pub(super) fn set_full(&self) {
         self.full.store(true, Ordering::Release);
     }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.index.len() < self.entries_max.load(Ordering::Relaxed)
+    }
+
+    /// Nothing more comes from a segment that was there at the start.
+    pub(super) fn is_read(&self, segments: &mut Segments, segment: u32) {
+        let before = segments.unread.len();
+        segments.unread.retain(|unread| *unread != segment);
+        if before > 0 && segments.unread.is_empty() {
+            self.index.end_recovery();
+        }
+    }
 }
 
-/// What decides over frames whose segment is needed.
-pub trait Keep: Send + Sync {
-    /// It is wanted apart from what the disk knows: it stands in memory.
-    fn is_wanted(&self, hash: u64) -> bool;
-
-    /// What part of the disk a site may keep while another has more than its part.
-    fn share(&self, site: u32) -> f64;
+fn is_sound(payload: &[u8], sum: u64) -> bool {
+    #[cfg(test)]
+    if is_planted(Planted::ChecksumNotLookedAt) {
+        return true;
+    }
+    checksum(payload) == sum
 }
 
 /// The one that appends.
 pub struct Writer<M> {
-    log: Arc<Log<M>>,
-    keep: Box<dyn Keep>,
-    segment: u32,
+    pub(super) log: Arc<Log<M>>,
+    pub(super) keep: Box<dyn Keep>,
+    pub(super) segment: u32,
     epoch: u64,
     /// Where the next frame goes. At the end of the segment: a new one has to be begun first.
     offset: u64,
     rows: Vec<Row>,
-    /// Frames the index may know.
-    entries_max: u64,
     /// Frames appended so far, those that were kept apart.
     appended: u64,
 }
@@ -228,7 +259,14 @@ pub struct Resume {
 impl<M: Media> Writer<M> {
     pub fn new(log: Arc<Log<M>>, keep: Box<dyn Keep>, resume: Resume, entries_max: u64) -> Self {
         let Resume { segment, epoch, offset, rows } = resume;
-        Self { log, keep, segment, epoch, offset, rows, entries_max, appended: 0 }
+        log.entries_max.store(entries_max, Ordering::Relaxed);
+        let more = usize::try_from(log.index.len().saturating_sub(entries_max)).unwrap_or(usize::MAX);
+        let mut standing = log.index.in_segment(segment);
+        standing.sort_unstable_by_key(|(_, location)| location.offset());
+        for (hash, location) in standing.into_iter().take(more) {
+            log.index.remove_at(hash, location);
+        }
+        Self { log, keep, segment, epoch, offset, rows, appended: 0 }
     }
 
     pub fn epoch(&self) -> u64 {
@@ -243,12 +281,12 @@ impl<M: Media> Writer<M> {
     /// Appends frames. When this returns they are where a process that starts after this one was killed finds them.
     ///
     /// # Errors
-    /// The disk failed: none of them is found.
+    /// The disk failed: those that had no room in the segment the first of them went to are not found.
     pub fn append(&mut self, items: &[Item<'_>]) -> io::Result<()> {
         let mut left = items;
         while !left.is_empty() {
             let mut rolled = 0;
-            while !self.fits(left) || self.log.index.len() >= self.entries_max {
+            while !self.fits(left) || !self.log.has_room() {
                 self.roll()?;
                 rolled += 1;
                 if rolled > self.log.geometry.segments {
@@ -265,7 +303,7 @@ impl<M: Media> Writer<M> {
                 count += 1;
             }
             let (now, later) = left.split_at(count);
-            self.write(now)?;
+            self.write(now, None)?;
             self.appended += count as u64;
             left = later;
         }
@@ -273,13 +311,13 @@ impl<M: Media> Writer<M> {
     }
 
     /// Whether the first of some items has room in the current segment.
-    fn fits(&self, items: &[Item<'_>]) -> bool {
+    pub(super) fn fits(&self, items: &[Item<'_>]) -> bool {
         let bytes = items.first().map_or(0, |item| frame_bytes(item.payload_bytes()) as u64);
         self.offset + bytes + table_bytes(self.rows.len() + 1) as u64 <= self.log.geometry.segment_bytes
     }
 
-    /// Writes frames that have room, in one go.
-    fn write(&mut self, items: &[Item<'_>]) -> io::Result<()> {
+    /// Writes frames that have room, in one go. One that is `moved` is not known afterwards unless it was until then.
+    pub(super) fn write(&mut self, items: &[Item<'_>], moved: Option<Location>) -> io::Result<()> {
         const PADDING: [u8; HEAD] = [0; HEAD];
         let heads: Vec<[u8; HEAD]> = items.iter().map(|item| self.head(item).write()).collect();
         let mut pieces: Vec<&[u8]> = Vec::with_capacity(items.len() * 4);
@@ -308,7 +346,11 @@ impl<M: Media> Writer<M> {
         for (item, (at, bytes)) in items.iter().zip(places) {
             let hash = item.key.hash();
             let offset = u32::try_from(at).unwrap_or(u32::MAX);
-            self.log.index.put(hash, Location::new(self.segment, offset, bytes, item.kind));
+            let location = Location::new(self.segment, offset, bytes, item.kind);
+            match moved {
+                Some(before) => _ = self.log.index.put_moved(hash, before, location),
+                None => self.log.index.put(hash, location),
+            }
             let length = u32::try_from(item.payload_bytes()).unwrap_or(u32::MAX);
             self.rows.push(Row { hash, offset, length, site: item.site, kind: item.kind });
             *sites.entry(item.site).or_default() += bytes as u64;
@@ -338,7 +380,8 @@ impl<M: Media> Writer<M> {
     /// Finishes the current segment, goes on in the one that is free, and frees the oldest.
     fn roll(&mut self) -> io::Result<()> {
         let geometry = self.log.geometry;
-        if !self.rows.is_empty() {
+        // An empty one has a table too, or it would look like one that has lost something.
+        if !self.rows.is_empty() || self.offset < geometry.segment_bytes {
             let table = write_table(self.epoch, &self.rows);
             let at = geometry.at(self.segment + 1, 0) - table.len() as u64;
             // Without it the segment is read frame by frame.
@@ -354,92 +397,16 @@ impl<M: Media> Writer<M> {
             let latest = segments.epochs.iter().copied().max().unwrap_or(0).max(self.epoch);
             segments.sites[oldest as usize].clear();
             segments.epochs[oldest as usize] = 0;
-            (oldest, latest + 1)
+            self.log.is_read(&mut segments, oldest);
+            // An epoch that was lost is not given again: what is left of it would be taken for what is written now.
+            (oldest, latest.max(self.log.distrusted()) + 1)
         };
         // Only after a start does anything stand there.
         self.forget(free);
-        self.log.media.write(&[&write_segment_head(epoch)], geometry.at(free, 0))?;
+        let head = write_segment_head(epoch, self.log.distrusted());
+        self.log.media.write(&[&head], geometry.at(free, 0))?;
         self.log.segments.lock().epochs[free as usize] = epoch;
         (self.segment, self.epoch, self.offset) = (free, epoch, HEAD as u64);
         self.clear_oldest()
     }
-
-    /// Frees the oldest segment for the next turn. What is worth it is appended again.
-    fn clear_oldest(&mut self) -> io::Result<()> {
-        let (victim, epoch) = {
-            let segments = self.log.segments.lock();
-            oldest(&segments.epochs, self.segment)
-        };
-        if epoch == 0 {
-            return Ok(());
-        }
-        self.log.set_full();
-        let crowded = self.crowded();
-        let mut kept_bytes = 0;
-        let mut standing = self.log.index.in_segment(victim);
-        standing.sort_unstable_by_key(|(_, location)| location.offset());
-        let full = self.log.index.len() >= self.entries_max;
-        for (hash, location) in standing {
-            let room = !full && kept_bytes + location.bytes() as u64 <= self.log.geometry.segment_bytes / KEEP_SHARE;
-            let wanted = location.is_hot() || (location.kind() == Some(Kind::Record) && self.keep.is_wanted(hash));
-            if room && (wanted || crowded.is_some()) {
-                let frame = self.log.read(hash).ok().flatten();
-                let keeps = |frame: &Frame| match &crowded {
-                    // A site with more than its part gives way first, wanted or not.
-                    Some(sites) => !sites.contains(&frame.head.site),
-                    None => true,
-                };
-                if let Some(frame) = frame
-                    .filter(|frame| keeps(frame) && self.log.index.get(hash).is_some_and(|now| now.segment() == victim))
-                {
-                    let item = Item {
-                        key: frame.head.key,
-                        kind: frame.head.kind,
-                        site: frame.head.site,
-                        pieces: vec![&frame.payload],
-                    };
-                    if !self.fits(std::slice::from_ref(&item)) {
-                        self.log.index.remove_at(hash, location);
-                        continue;
-                    }
-                    self.write(&[item])?;
-                    kept_bytes += location.bytes() as u64;
-                    self.log.counts.kept.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                }
-            }
-            self.log.index.remove_at(hash, location);
-            self.log.counts.evicted.fetch_add(1, Ordering::Relaxed);
-        }
-        let mut segments = self.log.segments.lock();
-        segments.sites[victim as usize].clear();
-        segments.epochs[victim as usize] = 0;
-        Ok(())
-    }
-
-    /// The sites that have more than their part, if any has.
-    fn crowded(&self) -> Option<Vec<u32>> {
-        let segments = self.log.segments.lock();
-        let mut sites: Vec<u32> = segments.sites.iter().flat_map(|sites| sites.keys().copied()).collect();
-        sites.sort_unstable();
-        sites.dedup();
-        if sites.len() < 2 {
-            return None;
-        }
-        let whole = self.log.geometry.bytes() as f64;
-        sites.retain(|site| segments.site_bytes(*site) as f64 > self.keep.share(*site) * whole);
-        (!sites.is_empty()).then_some(sites)
-    }
-
-    fn forget(&self, segment: u32) {
-        for (hash, location) in self.log.index.in_segment(segment) {
-            self.log.index.remove_at(hash, location);
-        }
-    }
-}
-
-/// The segment that is cleared next, and its epoch; never the current one.
-fn oldest(epochs: &[u64], current: u32) -> (u32, u64) {
-    let others = (0u32..).zip(epochs).filter(|(segment, _)| *segment != current);
-    others.min_by_key(|(_, epoch)| **epoch).map_or((current, 0), |(segment, epoch)| (segment, *epoch))
 }

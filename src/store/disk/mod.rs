@@ -4,6 +4,7 @@
 //! - [`media`]: what frames are written to.
 //! - [`index`]: where each frame is.
 //! - [`log`]: frames appended to segments, and read back.
+//! - [`clearing`]: which frames go when their segment is needed.
 //! - [`recovery`]: what a disk holds when a node starts.
 //! - [`manifest`]: whether a disk is ours, how it is divided, and how it was left.
 //! - [`value`]: a frame on its way through foyer.
@@ -12,6 +13,7 @@
 //! - [`device`]: one disk, opened in the background.
 //! - [`disks`]: all of them: which a frame belongs to.
 
+pub mod clearing;
 pub mod device;
 pub mod disks;
 pub mod engine;
@@ -21,6 +23,8 @@ pub mod index;
 pub mod log;
 pub mod manifest;
 pub mod media;
+#[cfg(test)]
+mod model;
 pub mod recovery;
 pub mod value;
 

@@ -1,0 +1,105 @@
+//! Which frames go when their segment is needed, and which are appended again.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::frame::Kind;
+use super::log::{Frame, Item, Writer};
+use super::media::Media;
+#[cfg(test)]
+use super::model::{Planted, is_planted};
+
+/// What of a cleared segment may be appended again: writing always gains on it.
+const KEEP_SHARE: u64 = 2;
+
+/// What decides over frames whose segment is needed.
+pub trait Keep: Send + Sync {
+    /// It is wanted apart from what the disk knows: it stands in memory.
+    fn is_wanted(&self, hash: u64) -> bool;
+
+    /// What part of the disk a site may keep while another has more than its part.
+    fn share(&self, site: u32) -> f64;
+}
+
+impl<M: Media> Writer<M> {
+    /// Frees the oldest segment for the next turn. What is worth it is appended again.
+    pub(super) fn clear_oldest(&mut self) -> io::Result<()> {
+        let (victim, epoch) = {
+            let segments = self.log.segments.lock();
+            oldest(&segments.epochs, self.segment)
+        };
+        if epoch == 0 {
+            return Ok(());
+        }
+        self.log.set_full();
+        let crowded = self.crowded();
+        let mut kept_bytes = 0;
+        let mut standing = self.log.index.in_segment(victim);
+        standing.sort_unstable_by_key(|(_, location)| location.offset());
+        let full = !self.log.has_room();
+        for (hash, location) in standing {
+            let room = !full && kept_bytes + location.bytes() as u64 <= self.log.geometry.segment_bytes / KEEP_SHARE;
+            let wanted = location.is_hot() || (location.kind() == Some(Kind::Record) && self.keep.is_wanted(hash));
+            if room && (wanted || crowded.is_some()) {
+                let frame = self.log.read(hash).ok().flatten();
+                // A site with more than its part gives way first, wanted or not.
+                let is_crowded = |site| crowded.as_ref().is_some_and(|sites| sites.contains(&site));
+                // Appended again, a doubtful one would be trusted. A chunk is of one body, however old.
+                let is_certain = |frame: &Frame| !frame.doubtful || frame.head.kind == Kind::Chunk;
+                if let Some(frame) = frame.filter(|frame| !is_crowded(frame.head.site) && is_certain(frame)) {
+                    let item = Item {
+                        key: frame.head.key,
+                        kind: frame.head.kind,
+                        site: frame.head.site,
+                        pieces: vec![&frame.payload],
+                    };
+                    if !self.fits(std::slice::from_ref(&item)) {
+                        self.log.index.remove_at(hash, location);
+                        continue;
+                    }
+                    self.write(&[item], Some(location))?;
+                    kept_bytes += location.bytes() as u64;
+                    self.log.counts.kept.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+            }
+            self.log.index.remove_at(hash, location);
+            self.log.counts.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut segments = self.log.segments.lock();
+        segments.sites[victim as usize].clear();
+        segments.epochs[victim as usize] = 0;
+        self.log.is_read(&mut segments, victim);
+        Ok(())
+    }
+
+    /// The sites that have more than their part, if any has.
+    fn crowded(&self) -> Option<Vec<u32>> {
+        let segments = self.log.segments.lock();
+        let mut sites: Vec<u32> = segments.sites.iter().flat_map(|sites| sites.keys().copied()).collect();
+        sites.sort_unstable();
+        sites.dedup();
+        if sites.len() < 2 {
+            return None;
+        }
+        let whole = self.log.geometry.bytes() as f64;
+        sites.retain(|site| segments.site_bytes(*site) as f64 > self.keep.share(*site) * whole);
+        (!sites.is_empty()).then_some(sites)
+    }
+
+    pub(super) fn forget(&self, segment: u32) {
+        for (hash, location) in self.log.index.in_segment(segment) {
+            self.log.index.remove_at(hash, location);
+        }
+    }
+}
+
+/// The segment that is cleared next, and its epoch; never the current one.
+pub(super) fn oldest(epochs: &[u64], current: u32) -> (u32, u64) {
+    let others = (0u32..).zip(epochs).filter(|(segment, _)| *segment != current);
+    #[cfg(test)]
+    if is_planted(Planted::NewestCleared) && epochs.iter().filter(|epoch| **epoch == 0).count() == 0 {
+        return others.max_by_key(|(_, epoch)| **epoch).map_or((current, 0), |(segment, epoch)| (segment, *epoch));
+    }
+    others.min_by_key(|(_, epoch)| **epoch).map_or((current, 0), |(segment, epoch)| (segment, *epoch))
+}
