@@ -56,6 +56,7 @@ impl NodeOptions {
         Self::embedded()
             .with("--origin", origin)
             .with("--memory", "256MiB")
+            .with("--disk", "off")
             .with("--workers", "2")
             .with("--access-log", ACCESS_LOG)
     }
