@@ -12,7 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &["semantics"]),
     ("telemetry", &["semantics", "clock"]),
     ("purge", &["semantics", "clock", "store::key"]),
-    ("store", &["semantics", "purge", "telemetry", "origin::Failure"]),
+    ("store", &["semantics", "clock", "purge", "telemetry", "origin::Failure"]),
     ("origin", &["semantics", "clock", "telemetry", "purge"]),
     ("routing", &["semantics", "clock", "telemetry", "purge", "store", "origin"]),
     ("exchange", &["semantics", "store"]),
@@ -44,6 +44,9 @@ const PURE: &[&str] = &[
     "src/origin/health.rs",
     "src/origin/retry.rs",
     "src/routing/rule.rs",
+    "src/store/admission.rs",
+    "src/store/persist.rs",
+    "src/store/disk/frame.rs",
 ];
 const IMPURE: &[&str] = &["async", "std::net::Tcp", "std::fs", "Instant::now", "SystemTime::now"];
 

@@ -3,6 +3,7 @@
 //! - [`request`]: what a request is to the pipeline, and what became of it.
 //! - [`decide`]: what to do with a request, given what is stored. Decided once, on one `now`.
 //! - [`deliver`]: a stored response to one client.
+//! - [`disk`]: what is on a disk, read for the request that wants it.
 //! - [`coalesce`]: one fill for many requests.
 //! - [`fetch`]: the request machine's way through a miss.
 //! - [`fill`]: the fill machine.
@@ -14,6 +15,7 @@
 pub mod coalesce;
 pub mod decide;
 pub mod deliver;
+pub mod disk;
 pub mod edits;
 pub mod explain;
 pub mod failure;

@@ -232,7 +232,7 @@ impl Store {
 
     fn put(&self, frame: FrameKey, kind: Kind, site: u32, payload: Payload) -> Option<oneshot::Receiver<bool>> {
         let mut room = self.budget.writes.reservation();
-        if !room.grow(frame_bytes(payload.len()) as u64) {
+        if !room.grow(frame_bytes(payload.bytes()) as u64) {
             // Above the disk's rate: nobody waits for it.
             self.metrics.disk_lost("busy", 1);
             return None;

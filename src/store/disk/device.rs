@@ -14,11 +14,11 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+use super::clearing::Keep;
 use super::engine::SegmentEngineConfig;
 use super::frame::{FrameKey, Kind, PAYLOAD_MAX};
 use super::health::Health;
 use super::index::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
-use super::clearing::Keep;
 use super::log::{Geometry, Log, Writer};
 use super::manifest::{DATA, DiskError, Manifest};
 use super::recovery;
@@ -344,7 +344,7 @@ fn segment_bytes(bytes: u64) -> u64 {
 }
 
 fn geometry(bytes: u64, segment_bytes: u64) -> Option<Geometry> {
-    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) || segment_bytes % SEGMENT_BYTES_MIN != 0 {
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) || !segment_bytes.is_multiple_of(SEGMENT_BYTES_MIN) {
         return None;
     }
     let segments = u32::try_from(bytes / segment_bytes).unwrap_or(SEGMENTS_MAX).min(SEGMENTS_MAX);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
+use super::clearing::Keep;
 use super::device::{Disk, Loaded};
 use super::frame::{FrameKey, Kind};
-use super::clearing::Keep;
 use super::value::Payload;
 use crate::store::budget::Reservation;
 use crate::telemetry::metrics::DiskLevels;

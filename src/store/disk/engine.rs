@@ -249,7 +249,7 @@ fn write_all(mut writer: Writer<File>, work: &Receiver<Work>, health: &Health, m
         while let Some(item) = current.take() {
             match item {
                 Work::Write(piece) => {
-                    bytes += piece.value().payload.len();
+                    bytes += piece.value().payload.bytes();
                     pieces.push(piece);
                 }
                 Work::Reach(reached) => {

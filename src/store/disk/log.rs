@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::clearing::{Keep, oldest};
 use super::frame::{
     FrameHead, FrameKey, HEAD, Kind, PAYLOAD_MAX, Row, checksum, checksum_of, frame_bytes, table_bytes,
     write_segment_head, write_table,
 };
-use super::clearing::{Keep, oldest};
 use super::index::{Index, Location};
 use super::media::Media;
 #[cfg(test)]

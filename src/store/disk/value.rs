@@ -32,7 +32,7 @@ impl Payload {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.pieces().iter().map(|piece| piece.len()).sum()
     }
 }
@@ -111,6 +111,6 @@ impl Code for Value {
     }
 
     fn estimated_size(&self) -> usize {
-        5 + self.payload.len()
+        5 + self.payload.bytes()
     }
 }

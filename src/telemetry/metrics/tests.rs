@@ -26,7 +26,14 @@ fn drive(metrics: &Metrics) -> String {
     metrics.purge_applied(0.002);
     metrics.reclaimed(3);
     metrics.access_log_dropped.inc();
-    metrics.encode(&Levels { store_bytes: 7, store_objects: 3, fill_bytes: 5, purge_applied_seq: 9, disk: None })
+    metrics.disk_admission("stored");
+    metrics.disk_lost("busy", 2);
+    metrics.disk_up("/cache", true);
+    metrics.disk_read(0.0002);
+    metrics.disk_write(0.001);
+    metrics.floor_reset();
+    let disk = Some(DiskLevels { bytes: 11, objects: 4, written_bytes: 12, evicted: 6, damaged: 1 });
+    metrics.encode(&Levels { store_bytes: 7, store_objects: 3, fill_bytes: 5, purge_applied_seq: 9, disk })
 }
 
 /// The samples of a family, and their values.
@@ -90,7 +97,7 @@ fn samples_are_what_happened() {
         ("littoral_origin_seconds_sum", 0.3),
         ("littoral_store_bytes{tier=\"memory\"}", 7.0),
         ("littoral_store_objects{tier=\"memory\"}", 3.0),
-        ("littoral_store_evictions_total{tier=\"memory\"}", 1.0),
+        ("littoral_store_evictions_total{reason=\"capacity\",tier=\"memory\"}", 1.0),
         ("littoral_store_admissions_total{outcome=\"stored\",tier=\"memory\"}", 1.0),
         ("littoral_fill_bytes", 5.0),
         ("littoral_purge_applied_seq", 9.0),

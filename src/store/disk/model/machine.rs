@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::media::FaultyMedia;
 use super::{Planted, Random, is_planted};
-use crate::store::disk::frame::{FrameKey, HEAD, Kind, TABLE_END};
 use crate::store::disk::clearing::Keep;
+use crate::store::disk::frame::{FrameKey, HEAD, Kind, TABLE_END};
 use crate::store::disk::log::{Frame, Geometry, Item, Log, Writer};
 use crate::store::disk::recovery::{claim, recover, resume, segments};
 use crate::store::key::CacheKey;
