@@ -74,12 +74,33 @@ def misses(name, options):
     return throughput(name, f"every request a new {size} object, stored", options, lambda _: None, one, expected_fetches=lambda r: r["requests"])
 
 
-def throughput(name, title, options, warm, one, expected_fetches, tls=False):
+def disk_hits(name, options, objects=8192, memory=256):
+    """A working set eight times the memory: the rest is read from the system's memory of the disk, by nginx with sendfile."""
+    size = name.removeprefix("disk")
+
+    def one(server, _):
+        return load.wrk(server.url, [LOAD_CPU], options.seconds, script="random.lua", environment={"SIZE": size, "COUNT": str(objects)})
+
+    def warm(server):
+        check_body(server, size)
+        paths = [f"/{size}/{number + 1}" for number in range(objects)]
+        if load.fetch_each(server.port, paths) != objects:
+            raise rig.Failure(f"{server.name}: not every object was answered")
+
+    rig.ON_DISK = True
+    title = f"hits of {objects:,} objects of {size}, memory {memory} MiB, uniformly random"
+    try:
+        return throughput(name, title, options, warm, one, expected_fetches=lambda _: 0, memory=memory, disk="4GiB")
+    finally:
+        rig.ON_DISK = False
+
+
+def throughput(name, title, options, warm, one, expected_fetches, tls=False, **settings):
     rounds = {server: [] for server in contenders(options, tls)}
     with contextlib.ExitStack() as stack:
         origin = stack.enter_context(rig.origin([LOAD_CPU]))
         certificate = stack.enter_context(rig.certificate()) if tls else None
-        servers = [stack.enter_context(start(server, origin, options, certificate=certificate)) for server in rounds]
+        servers = [stack.enter_context(start(server, origin, options, certificate=certificate, **settings)) for server in rounds]
         for server in servers:
             warm(server)
         for number, server in alternating(servers, options.rounds):
@@ -92,8 +113,8 @@ def contenders(options, tls):
     return [server for server in options.servers if not tls or server in rig.SPEAK_TLS]
 
 
-def start(name, origin, options, cpus=(SERVER_CPU,), workers=1, prefix=(), certificate=None):
-    return rig.Server(name, origin.port, list(cpus), workers, options.littoral, prefix, certificate)
+def start(name, origin, options, cpus=(SERVER_CPU,), workers=1, prefix=(), certificate=None, **settings):
+    return rig.Server(name, origin.port, list(cpus), workers, options.littoral, prefix, certificate, **settings)
 
 
 def alternating(servers, rounds):
@@ -357,6 +378,7 @@ def quartiles(values):
 WORKLOADS = {
     "hot1k": hits, "hot32k": hits, "hot1m": hits,
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
+    "disk256k": disk_hits,
     "miss1k": misses, "miss32k": misses,
     "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "scale": scale, "instr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip

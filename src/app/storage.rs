@@ -17,7 +17,7 @@ use crate::purge::selector::Naming;
 use crate::store::Store;
 use crate::store::budget::Budget;
 use crate::store::disk::Disks;
-use crate::store::disk::disks::INDEX_ENTRY_BYTES;
+use crate::store::disk::index::entries_within;
 use crate::store::key::Keyer;
 use crate::store::tiers::{DiskPlan, PlannedDisk};
 use crate::telemetry::metrics::Metrics;
@@ -99,7 +99,7 @@ fn purge_log(
         let naming = Naming::new(identity.secret());
         let (ledger, is_new) = match has_disks {
             true => {
-                let buckets = buckets_for(Budget::new(memory, true).index / INDEX_ENTRY_BYTES / 4);
+                let buckets = buckets_for(entries_within(Budget::new(memory, true).index) / 4);
                 let opened = Invalidations::open(directory, buckets)
                     .map_err(|error| OpenError::Directory(directory.to_owned(), error))?;
                 (Ledger::restored(share, naming, opened.buckets, Box::new(opened.file)), opened.is_new)

@@ -109,6 +109,9 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, VecDeque};
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -138,5 +141,100 @@ mod tests {
         assert!((30_100..40_000).all(|n| seen.note(key(n))));
         let old = (0..1_000).filter(|n| seen.note(key(*n))).count();
         assert!(old < 50, "{old}");
+    }
+
+    /// A memory and a disk, as the tiers use them.
+    struct Model {
+        memory: foyer::Cache<u64, Arc<AtomicU64>>,
+        /// Oldest first: what was written, and whether it was read since.
+        disk: VecDeque<u64>,
+        hot: HashMap<u64, bool>,
+        capacity: usize,
+        seen: Seen,
+        selective: bool,
+        written: u64,
+        hits: u64,
+    }
+
+    impl Model {
+        fn new(capacity: usize, selective: bool) -> Self {
+            let memory = foyer::CacheBuilder::new(capacity / 10).with_eviction_config(foyer::S3FifoConfig::default());
+            let (disk, hot, seen) = (VecDeque::new(), HashMap::new(), Seen::new(2 * capacity as u64));
+            Self { memory: memory.with_shards(1).build(), disk, hot, capacity, seen, selective, written: 0, hits: 0 }
+        }
+
+        fn write(&mut self, key: u64) {
+            self.written += 1;
+            self.disk.push_back(key);
+            self.hot.insert(key, false);
+            while self.disk.len() > self.capacity {
+                let Some(oldest) = self.disk.pop_front() else { return };
+                // What was read since, or stands in memory, is written again.
+                if self.hot.get(&oldest) == Some(&true) || self.memory.contains(&oldest) {
+                    self.written += 1;
+                    self.hot.insert(oldest, false);
+                    self.disk.push_back(oldest);
+                } else {
+                    self.hot.remove(&oldest);
+                }
+            }
+        }
+
+        fn ask(&mut self, key: u64) {
+            let full = self.disk.len() == self.capacity;
+            if let Some(entry) = self.memory.get(&key) {
+                self.hits += 1;
+                let again = entry.value().fetch_add(1, Ordering::Relaxed) == 1;
+                if again && !self.hot.contains_key(&key) {
+                    self.write(key);
+                }
+                return;
+            }
+            if let Some(hot) = self.hot.get_mut(&key) {
+                self.hits += 1;
+                *hot = true;
+                self.memory.insert(key, Arc::new(AtomicU64::new(0)));
+                return;
+            }
+            self.memory.insert(key, Arc::new(AtomicU64::new(1)));
+            let seen = self.seen.note(key.wrapping_mul(0x2545_f491_4f6c_dd1d));
+            if !self.selective || admission(Facts { bytes: 64 << 10, full, seen }) == Admission::Write {
+                self.write(key);
+            }
+        }
+    }
+
+    #[test]
+    fn one_hit_wonders_stay_off_the_disk_and_the_hit_ratio_is_no_lower() {
+        const OBJECTS: usize = 100_000;
+        // The cumulative weights of Zipf(0.9).
+        let mut weights: Vec<f64> = (1..=OBJECTS).map(|rank| 1.0 / (rank as f64).powf(0.9)).collect();
+        (1..OBJECTS).for_each(|rank| weights[rank] += weights[rank - 1]);
+        let whole = weights[OBJECTS - 1];
+        for (wonders, capacity) in [(0.7, 10_000), (0.7, 30_000), (0.5, 10_000)] {
+            let [mut all, mut selective] = [false, true].map(|selective| Model::new(capacity, selective));
+            let mut state = 0x9e37_79b9_7f4a_7c15u64;
+            let mut random = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) as f64 / (1u64 << 53) as f64
+            };
+            for request in 0..600_000u64 {
+                let (is_wonder, at) = (random() < wonders, random() * whole);
+                let key = match is_wonder {
+                    true => (1 << 40) + request,
+                    false => weights.partition_point(|weight| *weight < at) as u64,
+                };
+                all.ask(key);
+                selective.ask(key);
+            }
+            let saved = 1.0 - selective.written as f64 / all.written as f64;
+            let (before, after) = (all.hits as f64 / 6e5, selective.hits as f64 / 6e5);
+            println!(
+                "{wonders} of one-hit wonders, disk of {capacity}: {saved:.3} fewer bytes, hits {before:.4} -> {after:.4}"
+            );
+            assert!(saved >= 0.4 && after >= before, "{wonders} {capacity}: {saved:.3} {before:.4} {after:.4}");
+        }
     }
 }

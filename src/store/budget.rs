@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const OBJECTS_SHARE: (u64, u64) = (3, 4);
 /// With a disk: half of it, as where everything on the disk is takes memory, and what waits to be written.
 const OBJECTS_SHARE_WITH_DISK: (u64, u64) = (1, 2);
-/// What is on disks: 1/8 of the budget, where there are any.
-const INDEX_SHARE: (u64, u64) = (1, 8);
+/// What is on disks, where there are any: 9/64 of the budget, just enough for maps of a power of two.
+const INDEX_SHARE: (u64, u64) = (9, 64);
 /// What waits to be written: 1/8 of the budget, and no more than a disk takes in a second.
 const WRITES_SHARE: (u64, u64) = (1, 8);
 const WRITES_MAX: u64 = 512 << 20;

@@ -15,8 +15,9 @@ use crate::store::body::{Chunks, OnDisk};
 use crate::store::budget::Budget;
 use crate::store::disk::Disks;
 use crate::store::disk::device::{Disk, Settings};
-use crate::store::disk::disks::{INDEX_ENTRY_BYTES, Keeping, Shares};
+use crate::store::disk::disks::{Keeping, Shares};
 use crate::store::disk::frame::{FrameKey, Kind};
+use crate::store::disk::index::entries_within;
 use crate::store::disk::value::Payload;
 use crate::store::key::{CacheKey, Keyer};
 use crate::store::marks::Marks;
@@ -90,13 +91,14 @@ impl Store {
         let tier = MemoryTier::new(&budget, memory, metrics.clone());
         let shares = Arc::<Shares>::default();
         let all: u64 = plan.disks.iter().map(|disk| disk.bytes).sum();
-        // Half of it for what was wanted lately: 20 bits a key.
-        let entries = budget.index / (INDEX_ENTRY_BYTES + SEEN_PER_ENTRY * 3);
+        let share = |disk: &PlannedDisk| u128::from(budget.index) * u128::from(disk.bytes) / u128::from(all.max(1));
+        let entries_max = |disk: &PlannedDisk| entries_within(u64::try_from(share(disk)).unwrap_or(u64::MAX));
+        let entries: u64 = plan.disks.iter().map(entries_max).sum();
         let disks = plan.disks.iter().map(|disk| {
             let settings = Settings {
                 path: disk.path.clone(),
                 bytes: disk.bytes,
-                entries_max: (u128::from(entries) * u128::from(disk.bytes) / u128::from(all.max(1))) as u64,
+                entries_max: entries_max(disk),
                 run: plan.run,
                 distrusted: disk.distrusted,
             };

@@ -33,6 +33,10 @@ use crate::telemetry::metrics::Metrics;
 const SEGMENTS_WANTED: u64 = 32;
 /// A segment at least, so that a frame of any size and its row of the table fit many times.
 const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Segments are multiples of it.
+const SEGMENT_STEP: u64 = 64 << 10;
+/// What the other files of the directory take at most.
+const OTHER_FILES: u64 = 1 << 20;
 /// How long a disk may take to write what is queued when the node stops.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// Threads of one disk that may wait for it.
@@ -339,15 +343,17 @@ fn data(directory: &Path, bytes: u64) -> Result<File, DiskError> {
 
 /// How large the segments of a new disk are.
 fn segment_bytes(bytes: u64) -> u64 {
-    let wanted = (bytes / SEGMENTS_WANTED).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-    wanted / SEGMENT_BYTES_MIN * SEGMENT_BYTES_MIN
+    let wanted = bytes.saturating_sub(OTHER_FILES) / SEGMENTS_WANTED;
+    wanted.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX) / SEGMENT_STEP * SEGMENT_STEP
 }
 
 fn geometry(bytes: u64, segment_bytes: u64) -> Option<Geometry> {
-    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) || !segment_bytes.is_multiple_of(SEGMENT_BYTES_MIN) {
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) || !segment_bytes.is_multiple_of(SEGMENT_STEP)
+    {
         return None;
     }
-    let segments = u32::try_from(bytes / segment_bytes).unwrap_or(SEGMENTS_MAX).min(SEGMENTS_MAX);
+    let segments =
+        u32::try_from(bytes.saturating_sub(OTHER_FILES) / segment_bytes).unwrap_or(SEGMENTS_MAX).min(SEGMENTS_MAX);
     (segments >= 4).then_some(Geometry { segment_bytes, segments })
 }
 
@@ -358,14 +364,14 @@ mod tests {
     #[test]
     fn disks_of_any_size_are_divided_into_segments_that_fit_them() {
         for (bytes, want) in [
-            (64 << 20, Some((4 << 20, 16))),
-            (2 << 30, Some((64 << 20, 32))),
-            (1 << 40, Some((64 << 20, 16384))),
+            (64 << 20, Some((4 << 20, 15))),
+            (2 << 30, Some((1023 << 16, 32))),
+            (1 << 40, Some((64 << 20, 16383))),
             (8 << 20, None),
         ] {
             let geometry = geometry(bytes, segment_bytes(bytes));
             assert_eq!(geometry.map(|geometry| (geometry.segment_bytes, geometry.segments)), want, "{bytes}");
-            assert!(geometry.is_none_or(|geometry| geometry.bytes() <= bytes));
+            assert!(geometry.is_none_or(|geometry| geometry.bytes() + OTHER_FILES <= bytes));
         }
         assert_eq!(geometry(2 << 30, 12345), None);
     }

@@ -13,9 +13,6 @@ use super::value::Payload;
 use crate::store::budget::Reservation;
 use crate::telemetry::metrics::DiskLevels;
 
-/// Memory one frame takes in an index at most: 17 bytes a place, and 7/16 of the places filled after it has grown.
-pub const INDEX_ENTRY_BYTES: u64 = 39;
-
 /// The disks of a node. None at all is a number like any other.
 #[derive(Default)]
 pub struct Disks(Vec<Arc<Disk>>);

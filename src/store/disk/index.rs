@@ -21,6 +21,17 @@ pub const SEGMENTS_MAX: u32 = (1 << SEGMENT_BITS) - 1;
 /// A segment at most.
 pub const SEGMENT_BYTES_MAX: u64 = (ALIGN as u64) << OFFSET_BITS;
 
+/// What one place of a map takes: a number, a location, and a byte of the map's own.
+const PLACE_BYTES: u64 = 17;
+
+/// Frames an index may know that is to take no more memory than this. Maps double, and are filled to 7/8; some get a
+/// little more than others.
+pub fn entries_within(bytes: u64) -> u64 {
+    let places = bytes / SHARDS as u64 / PLACE_BYTES;
+    let places = if places == 0 { 0 } else { 1 << places.ilog2() };
+    SHARDS as u64 * places / 8 * 7 / 100 * 98
+}
+
 /// Where a frame is, in eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location(u64);
@@ -230,6 +241,14 @@ mod tests {
                 (location.segment(), location.offset(), location.bytes(), location.kind(), location.is_hot()),
                 (segment, offset, bytes, Some(kind), false)
             );
+        }
+    }
+
+    #[test]
+    fn an_index_takes_no_more_than_it_may() {
+        for (bytes, want) in [(0, 0), (32 << 20, 898_912), (36 << 20, 1_797_824), (64 << 20, 1_797_824)] {
+            let entries = entries_within(bytes);
+            assert!(entries.abs_diff(want) < want / 100 + 1, "{bytes}: {entries}");
         }
     }
 
