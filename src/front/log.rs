@@ -123,7 +123,7 @@ impl Log {
             proto: seen.proto,
             tls: seen.peer.tls,
             trace_id,
-            tier: (outcome.cache == CacheOutcome::Hit).then_some("memory"),
+            tier: (outcome.cache == CacheOutcome::Hit).then_some(if outcome.from_disk { "disk" } else { "memory" }),
         });
     }
 

@@ -30,7 +30,10 @@ impl Pipeline {
             let request = Request { now: clock::wall(), disk: read, ..*request };
             match self.decide(&request) {
                 Decision::Read(next) => key = next,
-                decision => return self.answer(&request, decision, exchange).await,
+                decision => {
+                    let outcome = self.answer(&request, decision, exchange).await?;
+                    return Ok(Outcome { from_disk: outcome.from_disk || read, ..outcome });
+                }
             }
         }
         let request = Request { disk: false, ..*request };
@@ -58,11 +61,10 @@ impl Pipeline {
 
     /// A body that could not be read to its end is not offered again.
     pub(super) fn checked(&self, stored: &StoredResponse, outcome: Outcome) -> Outcome {
-        if !outcome.complete
-            && let Some(body) = stored.body_on_disk()
-        {
+        let Some(body) = stored.body_on_disk() else { return outcome };
+        if !outcome.complete {
             self.store.forget(&body.key);
         }
-        outcome
+        Outcome { from_disk: true, ..outcome }
     }
 }

@@ -85,6 +85,8 @@ pub struct Outcome {
     pub origin: Option<usize>,
     /// Origins that failed before one answered.
     pub retries: u32,
+    /// Some of what it was answered with was read from a disk.
+    pub from_disk: bool,
 }
 
 impl Outcome {
@@ -95,6 +97,17 @@ impl Outcome {
     }
 
     pub fn new(status: u16, cache: CacheOutcome, reason: Option<Reason>) -> Self {
-        Self { status, cache, reason, bytes: 0, ttl: None, age: None, complete: true, origin: None, retries: 0 }
+        Self {
+            status,
+            cache,
+            reason,
+            bytes: 0,
+            ttl: None,
+            age: None,
+            complete: true,
+            origin: None,
+            retries: 0,
+            from_disk: false,
+        }
     }
 }

@@ -224,7 +224,8 @@ impl Store {
     }
 
     fn admits(&self, frame: &FrameKey, bytes: u64) -> bool {
-        let seen = self.seen.note(frame.hash());
+        // What takes the place of something on a disk is wanted again.
+        let seen = self.seen.note(frame.hash()) || self.disks.contains(frame);
         let verdict = admission(Facts { bytes, full: self.disks.is_full(frame), seen });
         self.metrics.disk_admission(verdict.as_str());
         verdict == Admission::Write

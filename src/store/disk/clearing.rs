@@ -34,11 +34,13 @@ impl<M: Media> Writer<M> {
         self.log.set_full();
         let crowded = self.crowded();
         let mut kept_bytes = 0;
+        // Where a site has too much, the next segments have enough to give.
+        let keep_max = self.log.geometry.segment_bytes / if crowded.is_some() { 1 } else { KEEP_SHARE };
         let mut standing = self.log.index.in_segment(victim);
         standing.sort_unstable_by_key(|(_, location)| location.offset());
         let full = !self.log.has_room();
         for (hash, location) in standing {
-            let room = !full && kept_bytes + location.bytes() as u64 <= self.log.geometry.segment_bytes / KEEP_SHARE;
+            let room = !full && kept_bytes + location.bytes() as u64 <= keep_max;
             let wanted = location.is_hot() || (location.kind() == Some(Kind::Record) && self.keep.is_wanted(hash));
             if room && (wanted || crowded.is_some()) {
                 let frame = self.log.read(hash).ok().flatten();
@@ -102,4 +104,59 @@ pub(super) fn oldest(epochs: &[u64], current: u32) -> (u32, u64) {
         return others.max_by_key(|(_, epoch)| **epoch).map_or((current, 0), |(segment, epoch)| (segment, *epoch));
     }
     others.min_by_key(|(_, epoch)| **epoch).map_or((current, 0), |(segment, epoch)| (segment, *epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::disk::frame::FrameKey;
+    use crate::store::disk::log::{Geometry, Log};
+    use crate::store::disk::model::disk_without_faults;
+    use crate::store::disk::recovery;
+    use crate::store::key::CacheKey;
+
+    /// Shares of two sites; nothing stands in memory.
+    struct Shares;
+
+    impl Keep for Shares {
+        fn is_wanted(&self, _: u64) -> bool {
+            false
+        }
+
+        fn share(&self, _: u32) -> f64 {
+            0.5
+        }
+    }
+
+    #[test]
+    fn one_site_cannot_displace_another_below_its_share() {
+        let geometry = Geometry { segment_bytes: 256 << 10, segments: 8 };
+        let log = Arc::new(Log::new(disk_without_faults(geometry.bytes()), geometry));
+        let resume = recovery::resume(&log, None, false).expect("an empty disk");
+        let mut writer = Writer::new(log.clone(), Box::new(Shares), resume, 1 << 20);
+        let key = |site: u8, n: u32| {
+            let mut key = [site; 16];
+            key[..4].copy_from_slice(&n.to_le_bytes());
+            FrameKey::of(CacheKey::from_bytes(key))
+        };
+        let payload = vec![7; 4000];
+        let mut append = |site: u8, n: u32| {
+            let item = Item { key: key(site, n), kind: Kind::Record, site: u32::from(site), pieces: vec![&payload] };
+            writer.append(&[item]).expect("a sound disk");
+        };
+        // A fifth of the disk, and never read; then ten times the disk of the other site, half of it read at once.
+        (0..100).for_each(|n| append(1, n));
+        for n in 0..5_000 {
+            append(2, n);
+            if n % 2 == 0 {
+                assert!(log.read(key(2, n).hash()).is_ok_and(|frame| frame.is_some()));
+            }
+        }
+        assert_eq!((0..100).filter(|n| log.is_known(key(1, *n).hash())).count(), 100);
+        let others = (0..5_000).filter(|n| log.is_known(key(2, *n).hash())).count();
+        assert!((200..400).contains(&others), "{others}");
+        assert!(log.used_bytes() <= geometry.bytes());
+    }
 }

@@ -35,6 +35,11 @@ pub(super) fn is_planted(bug: Planted) -> bool {
     PLANTED.get() == Some(bug)
 }
 
+/// A disk in memory that does as it is told.
+pub(super) fn disk_without_faults(bytes: u64) -> impl super::media::Media {
+    media::FaultyMedia::new(bytes, Random(0))
+}
+
 /// SplitMix64.
 #[derive(Clone)]
 struct Random(u64);
