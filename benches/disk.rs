@@ -3,13 +3,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use foyer::{
     BlockEngineConfig, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy,
     HybridCacheProperties, Load, PsyncIoEngineConfig,
 };
+use littoral::clock;
 use littoral::store::budget::Budget;
 use littoral::store::disk::clearing::Keep;
 use littoral::store::disk::device::{Disk, Settings};
@@ -142,13 +143,13 @@ async fn load_ours(disk: &Arc<Disk>, key: FrameKey) -> usize {
 
 /// Microseconds of CPU time and of wall time that one read takes.
 async fn measure<F: Future<Output = usize>>(load: impl Fn(FrameKey) -> F) -> [f64; 2] {
-    let (started, cpu) = (Instant::now(), cpu_time());
+    let (started, cpu) = (clock::monotonic(), cpu_time());
     let mut read = 0;
     for number in 0..OBJECTS {
         read += usize::from(load(key(number.wrapping_mul(577) % OBJECTS)).await == BYTES);
     }
     assert!(read > OBJECTS as usize * 9 / 10, "{read} of {OBJECTS} were there");
-    [cpu_time() - cpu, started.elapsed()].map(|time| time.as_secs_f64() * 1e6 / read as f64)
+    [cpu_time() - cpu, clock::monotonic() - started].map(|time| time.as_secs_f64() * 1e6 / read as f64)
 }
 
 fn cpu_time() -> Duration {
