@@ -53,7 +53,9 @@ fn main() {
     }
     let ratios = theirs.iter().zip(&mine).map(|(theirs, mine)| theirs[0] / mine[0]).collect();
     let [low, middle, _] = quartiles(ratios);
-    println!("\nCPU time of the block engine over ours: median {middle:.1}, lower quartile {low:.1}; {ROUNDS} alternating rounds.");
+    println!(
+        "\nCPU time of the block engine over ours: median {middle:.1}, lower quartile {low:.1}; {ROUNDS} alternating rounds."
+    );
     disk.close();
     // What is left of the other is in a directory of ours.
     let _ = std::fs::remove_dir_all(&directory);
@@ -101,13 +103,8 @@ impl Keep for Nothing {
 }
 
 fn ours(directory: &Path) -> Arc<Disk> {
-    let settings = Settings {
-        path: directory.to_owned(),
-        bytes: 1 << 30,
-        entries_max: 1 << 20,
-        run: 1,
-        distrusted: false,
-    };
+    let settings =
+        Settings { path: directory.to_owned(), bytes: 1 << 30, entries_max: 1 << 20, run: 1, distrusted: false };
     let disk = Disk::open(settings, Box::new(Nothing), Metrics::new("bench"));
     while disk.log().is_none() {
         std::thread::yield_now();

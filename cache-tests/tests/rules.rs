@@ -48,6 +48,25 @@ async fn a_rule_says_how_long_the_edge_keeps_a_response() {
 }
 
 #[tokio::test]
+async fn a_rule_says_how_large_a_stored_response_may_be() {
+    let origin = Origin::start();
+    let (fits, exceeds) = ("x".repeat(1000), "x".repeat(1001));
+    origin.serve("/a/fits", Answer::ok(fits.clone()).field(FRESH));
+    origin.serve("/a/exceeds", Answer::ok(exceeds.clone()).field(FRESH));
+    origin.serve("/b/exceeds", Answer::ok(exceeds.clone()).field(FRESH));
+    let node = ruled(&origin, &[("path = \"/a/*\"", "max_size = \"1000B\"")]).await;
+    let mut table = Table::new("max_size");
+    for (target, hit) in [("/a/fits", true), ("/a/exceeds", false), ("/b/exceeds", true)] {
+        let first = node.get(target).await;
+        let second = node.get(target).await;
+        let detail = first.cache_status().ok().and_then(|status| status.detail);
+        let expected = (!hit).then(|| "too-large".to_owned());
+        table.row(target, same("a hit", second.is_hit(), hit).and(same("the reason", detail, expected)));
+    }
+    table.finish();
+}
+
+#[tokio::test]
 async fn a_rule_says_how_long_a_browser_keeps_a_response() {
     let origin = Origin::start();
     for target in ["/page", "/never"] {

@@ -55,6 +55,8 @@ impl Node {
 
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
+        // A start that fails is none: disks count those they missed.
+        read_files(&config)?;
         let Storage { log, store, record } = Storage::open(&config, &metrics)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {

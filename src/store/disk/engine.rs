@@ -39,7 +39,7 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Reads that wait for a disk. More are misses: the origin is faster then.
 const READS_MAX: usize = 64;
 /// How long a read may take. Longer, and the disk counts as stalled.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the thread that writes is given.
 enum Work {
