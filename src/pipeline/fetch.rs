@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use edge_config::section::limits::REJOINS_MAX;
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange};
@@ -218,6 +219,7 @@ impl Pipeline {
             matched: request.matched.cloned(),
             part: self.part_key(request).filter(|_| as_is),
             stale: if as_is { None } else { plan.stale.clone() },
+            late: Mutex::default(),
             shared: plan.sharing == FillSharing::Shared,
             origin_request: OriginRequest {
                 method,

@@ -9,6 +9,9 @@ mod spool;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use self::judge::{Head, Judge, group_number};
 use self::receive::{Receiving, next_or_else};
@@ -30,7 +33,8 @@ use crate::semantics::storable::{NotStored, RequestFacts, storable};
 use crate::semantics::surrogate;
 use crate::semantics::time::DeltaSeconds;
 use crate::semantics::validation::{freshen, same_representation, write_conditionals};
-use crate::store::fill::{Fill, FillHead, Room, Sharing};
+use crate::store::commit::Commit;
+use crate::store::fill::{Fill, FillHead, Room, Selecting, Sharing};
 use crate::store::key::CacheKey;
 use crate::store::persist::Label;
 use crate::store::record::{Parts, StoredResponse};
@@ -57,6 +61,8 @@ pub struct Job {
     pub stale: Option<Arc<StoredResponse>>,
     /// What a part is stored under that answers exactly this request.
     pub part: Option<CacheKey>,
+    /// What a disk was too busy for while somebody waited: the key, and the response.
+    pub late: Mutex<Option<(CacheKey, Arc<StoredResponse>)>>,
     /// Others may join.
     pub shared: bool,
     pub origin_request: OriginRequest,
@@ -81,6 +87,10 @@ impl Job {
             Err(_) if planted(Planted::FailedFillEndsCleanly) => self.fill.complete(),
             Err(failure) => self.fill.fail(failure),
         }
+        let late = self.late.lock().take();
+        if let Some((key, stored)) = late {
+            pipeline.store.put_late(&key, stored, &self.label).await;
+        }
     }
 
     /// Remembers what a response that was stored says about queries.
@@ -90,6 +100,13 @@ impl Job {
             if rule != NoVarySearch::default() {
                 pipeline.store.note_search(path, &self.origin_request.target, &self.primary, rule);
             }
+        }
+    }
+
+    async fn commit(&self, pipeline: &Pipeline, selecting: Option<&Selecting>, record: &Arc<StoredResponse>) {
+        let commit = pipeline.store.commit(&self.primary, selecting, record, &self.label).await;
+        if let Commit::InMemory { key } = commit {
+            *self.late.lock() = Some((key, record.clone()));
         }
     }
 
@@ -144,7 +161,7 @@ impl Job {
         let Freshened { record, sharing, fields, browser_ttl } = self.freshen(pipeline, stale, newer, facts);
         match &sharing {
             Sharing::Stored { selecting, .. } => {
-                pipeline.store.commit(&self.primary, selecting.as_ref(), &record, &self.label).await;
+                self.commit(pipeline, selecting.as_ref(), &record).await;
                 self.note_search(pipeline, &record);
             }
             Sharing::NotStored(reason) if !is_the_requests(*reason) => pipeline.store.supersede(&self.primary),
@@ -179,8 +196,7 @@ impl Job {
         let freshened = self.freshen(pipeline, &stored, newer, &facts);
         match &freshened.sharing {
             Sharing::Stored { selecting, .. } => {
-                let record = &freshened.record;
-                pipeline.store.commit(&self.primary, selecting.as_ref(), record, &self.label).await;
+                self.commit(pipeline, selecting.as_ref(), &freshened.record).await;
             }
             Sharing::NotStored(reason) if !is_the_requests(*reason) => pipeline.store.supersede(&self.primary),
             Sharing::NotStored(_) => {}
@@ -263,6 +279,7 @@ impl Job {
             fill_pos,
             retries,
             origin,
+            held_up: Duration::ZERO,
         };
         loop {
             if receiving.unpublished.is_none() && !self.fill.may_go_on().await {
@@ -270,6 +287,7 @@ impl Job {
             }
             let Some(piece) = next_or_else(body.as_mut(), || receiving.publish(None)).await? else { break };
             receiving.accept(piece);
+            receiving.settle().await;
         }
         receiving.finish().await;
         Ok(())

@@ -13,8 +13,8 @@ const OBJECTS_SHARE: (u64, u64) = (3, 4);
 const OBJECTS_SHARE_WITH_DISK: (u64, u64) = (1, 2);
 /// What is on disks, where there are any: 9/64 of the budget, just enough for maps of a power of two.
 const INDEX_SHARE: (u64, u64) = (9, 64);
-/// What waits to be written: 1/8 of the budget, and no more than a disk takes in a second.
-const WRITES_SHARE: (u64, u64) = (1, 8);
+/// What waits to be written: 3/16 of the budget, and no more than a disk takes in a second.
+const WRITES_SHARE: (u64, u64) = (3, 16);
 const WRITES_MAX: u64 = 512 << 20;
 /// Bodies of fills in progress: 1/8 of the budget.
 const FILLS_SHARE: (u64, u64) = (1, 8);
@@ -28,6 +28,8 @@ pub struct Budget {
     pub fills: Pool,
     /// What waits to be written to disks.
     pub writes: Pool,
+    /// What waits for a place among them. It stands in memory among the objects, unless it has left since.
+    pub late: Pool,
     /// What the indexes of disks may take together.
     pub index: u64,
 }
@@ -40,6 +42,7 @@ impl Budget {
             objects: share(if disk { OBJECTS_SHARE_WITH_DISK } else { OBJECTS_SHARE }),
             fills: Pool::new(share(FILLS_SHARE)),
             writes: Pool::new(if disk { share(WRITES_SHARE).min(WRITES_MAX) } else { 0 }),
+            late: Pool::new(if disk { share(OBJECTS_SHARE_WITH_DISK) / 2 } else { 0 }),
             index: if disk { share(INDEX_SHARE) } else { 0 },
         }
     }

@@ -1,12 +1,13 @@
 //! The one commit: what becomes visible, in which order, and what of it goes to a disk.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
 
+use crate::clock;
 use crate::purge::selector::url_of;
 use crate::semantics::vary::{content_language, is_language};
 use crate::store::Store;
@@ -21,6 +22,9 @@ use crate::store::memory::{Entry, Variants};
 use crate::store::persist::{self, Label};
 use crate::store::record::StoredResponse;
 
+/// How long a response may wait for a disk that is busy, once it is its turn, and how often it looks.
+const LATE_WITHIN: Duration = Duration::from_secs(1);
+const LATE_PAUSE: Duration = Duration::from_millis(2);
 /// How long a response that takes the place of one on a disk waits to be there itself.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -28,15 +32,30 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {
     Stored,
+    /// In memory, under this key; a disk was too busy for it: [`Store::put_late`].
+    InMemory {
+        key: CacheKey,
+    },
     /// A newer response stood there already.
     Superseded,
 }
 
-/// A response that takes the place of one that may be on a disk.
-struct Replacing {
-    key: CacheKey,
-    /// Tells whether it is written; none: it will not be.
-    written: Option<oneshot::Receiver<bool>>,
+/// What a commit has done so far.
+struct Committed {
+    commit: Commit,
+    /// An older one may be on a disk.
+    replaces: bool,
+    put: Put,
+}
+
+/// What became of a frame that was to be written.
+enum Put {
+    /// It will be; what is received tells whether it was.
+    Queued(oneshot::Receiver<bool>),
+    /// There is no room among what waits.
+    Busy,
+    /// It is not for a disk, or there is none.
+    Not,
 }
 
 impl Store {
@@ -78,15 +97,17 @@ impl Store {
             // What is on the disk may be the later one.
             self.read(&key).await;
         }
-        let (commit, written) = self.commit_now(primary, selecting, stored, label);
-        if let Some(Replacing { key, written }) = written {
-            let written = match written {
-                Some(written) => tokio::time::timeout(WRITTEN_WITHIN, written).await.is_ok_and(|told| told == Ok(true)),
-                None => false,
-            };
-            if !written {
-                self.bury(primary, &key);
+        let Committed { commit, replaces, put } = self.commit_now(primary, selecting, stored, label);
+        let written = match put {
+            Put::Queued(told) if replaces => {
+                tokio::time::timeout(WRITTEN_WITHIN, told).await.is_ok_and(|told| told == Ok(true))
             }
+            Put::Busy if !replaces => return Commit::InMemory { key },
+            Put::Queued(_) => true,
+            Put::Busy | Put::Not => false,
+        };
+        if replaces && !written {
+            self.bury(primary, &key);
         }
         commit
     }
@@ -98,7 +119,7 @@ impl Store {
         selecting: Option<&Selecting>,
         stored: &Arc<StoredResponse>,
         label: &Label,
-    ) -> (Commit, Option<Replacing>) {
+    ) -> Committed {
         let key = selecting.map_or(*primary, |selecting| self.keyer.variant(primary, &selecting.values));
         if let Some(selecting) = selecting {
             self.note_variants(primary, &selecting.names);
@@ -108,12 +129,12 @@ impl Store {
             let order = |r: &StoredResponse| (r.fill_pos(), r.freshness().response_time());
             if current.is_live(&self.ledger) && order(&current) > order(stored) {
                 self.metrics.admission("superseded");
-                return (Commit::Superseded, None);
+                return Committed { commit: Commit::Superseded, replaces: false, put: Put::Not };
             }
         }
         let replaces = !self.disks.is_empty() && self.disks.may_hold(&FrameKey::of(key));
         // In the order of the commits: both under the lock.
-        let written = self.put_response(&key, stored, label);
+        let put = self.put_response(&key, stored, label);
         self.memory.insert(key, Entry::Response(stored.clone()));
         if let Some(Selecting { names, .. }) = selecting
             && matches!(names.as_slice(), [name] if is_language(name))
@@ -123,7 +144,7 @@ impl Store {
         }
         self.marks.lift(primary);
         self.metrics.admission("stored");
-        (Commit::Stored, replaces.then_some(Replacing { key, written }))
+        Committed { commit: Commit::Stored, replaces, put }
     }
 
     /// The commit of a response whose URL was invalidated when it began: nothing earlier can come back.
@@ -150,8 +171,7 @@ impl Store {
             return None;
         }
         let admitted = self.admits(&frame, bytes.unwrap_or(u64::MAX));
-        // Zero is for frames that are no chunks.
-        admitted.then(|| getrandom::u64().unwrap_or(0)).filter(|generation| *generation != 0)
+        admitted.then(new_generation).flatten()
     }
 
     /// Has a chunk written. None: the disk is too slow for it, or gone.
@@ -164,7 +184,10 @@ impl Store {
         site: &str,
     ) -> Option<oneshot::Receiver<bool>> {
         let frame = FrameKey::chunk(*key, generation, index);
-        self.put(frame, Kind::Chunk, site_number(site), Payload::Bytes(chunk))
+        match self.put(frame, Kind::Chunk, site_number(site), Payload::Bytes(chunk)) {
+            Put::Queued(told) => Some(told),
+            Put::Busy | Put::Not => None,
+        }
     }
 
     /// What finds the chunks of a body.
@@ -186,12 +209,14 @@ impl Store {
         }
     }
 
-    /// Puts a response whose body has been read into memory in the place of the one without.
-    pub fn replace(&self, key: &CacheKey, from: &Arc<StoredResponse>, to: StoredResponse) {
+    /// Puts a response in the place of the same one whose body was elsewhere, if that still stands there.
+    fn replace(&self, key: &CacheKey, from: &Arc<StoredResponse>, to: Arc<StoredResponse>) -> bool {
         let _step = self.commit_lock(key);
-        if matches!(self.memory.lookup(key), Some(Entry::Response(now)) if Arc::ptr_eq(&now, from)) {
-            self.memory.insert(*key, Entry::Response(Arc::new(to)));
+        let is_there = matches!(self.memory.lookup(key), Some(Entry::Response(now)) if Arc::ptr_eq(&now, from));
+        if is_there {
+            self.memory.insert(*key, Entry::Response(to));
         }
+        is_there
     }
 
     /// Reads a body that is on a disk alone into memory, where there is room for it.
@@ -203,24 +228,21 @@ impl Store {
         let pieces: Vec<Option<Bytes>> = body.pieces(0..stored.body_len()).collect().await;
         let chunks: Option<Box<[Bytes]>> = pieces.into_iter().collect();
         if let Some(whole) = chunks.and_then(|chunks| stored.with_chunks(chunks)) {
-            self.replace(&body.key, stored, whole);
+            self.replace(&body.key, stored, Arc::new(whole));
         }
     }
 
-    fn put_response(
-        &self,
-        key: &CacheKey,
-        stored: &Arc<StoredResponse>,
-        label: &Label,
-    ) -> Option<oneshot::Receiver<bool>> {
+    fn put_response(&self, key: &CacheKey, stored: &Arc<StoredResponse>, label: &Label) -> Put {
         let frame = FrameKey::of(*key);
         if !self.disks.takes(&frame) {
-            return None;
+            return Put::Not;
         }
         // Its chunks have been admitted, or there are none.
         let is_admitted = !stored.is_inline() || self.admits(&frame, stored.weight() as u64);
-        let payload = persist::response(stored, label).filter(|_| is_admitted)?;
-        self.put(frame, Kind::Record, site_number(&label.site), payload)
+        match persist::response(stored, label).filter(|_| is_admitted) {
+            Some(payload) => self.put(frame, Kind::Record, site_number(&label.site), payload),
+            None => Put::Not,
+        }
     }
 
     fn admits(&self, frame: &FrameKey, bytes: u64) -> bool {
@@ -231,13 +253,75 @@ impl Store {
         verdict == Admission::Write
     }
 
-    fn put(&self, frame: FrameKey, kind: Kind, site: u32, payload: Payload) -> Option<oneshot::Receiver<bool>> {
+    fn put(&self, frame: FrameKey, kind: Kind, site: u32, payload: Payload) -> Put {
         let mut room = self.budget.writes.reservation();
         if !room.grow(frame_bytes(payload.bytes()) as u64) {
             // Above the disk's rate: nobody waits for it.
-            self.metrics.disk_lost("busy", 1);
-            return None;
+            return Put::Busy;
         }
-        self.disks.put(frame, kind, site, payload, room)
+        self.disks.put(frame, kind, site, payload, room).map_or(Put::Not, Put::Queued)
     }
+
+    /// Has a response written that a disk was too busy for, when nobody waits for it any more. It stands in memory
+    /// meanwhile; what has left it, or does not get its turn, is not written.
+    pub async fn put_late(&self, key: &CacheKey, stored: Arc<StoredResponse>, label: &Label) {
+        let mut waiting = self.budget.late.reservation();
+        let written = waiting.grow(stored.weight() as u64) && self.put_in_turn(key, stored, label).await;
+        if !written {
+            self.metrics.disk_lost("busy", 1);
+        }
+    }
+
+    async fn put_in_turn(&self, key: &CacheKey, stored: Arc<StoredResponse>, label: &Label) -> bool {
+        // One after the other, so that one of them looks for room at a time.
+        let Ok(_turn) = self.late.acquire().await else { return false };
+        let until = clock::monotonic() + LATE_WITHIN;
+        let chunks = stored.chunks().to_vec();
+        let mut stored = stored;
+        if !chunks.is_empty() {
+            let Some(generation) = new_generation() else { return false };
+            for (index, chunk) in (0u32..).zip(chunks) {
+                let frame = FrameKey::chunk(*key, generation, index);
+                let payload = Payload::Bytes(chunk);
+                if !self
+                    .put_until(until, || self.put(frame, Kind::Chunk, site_number(&label.site), payload.clone()))
+                    .await
+                {
+                    return false;
+                }
+            }
+            let Some(known) = stored.with_generation(generation).map(Arc::new) else { return false };
+            if !self.replace(key, &stored, known.clone()) {
+                return false;
+            }
+            stored = known;
+        }
+        let Some(payload) = persist::response(&stored, label) else { return false };
+        self.put_until(until, || {
+            let _step = self.commit_lock(key);
+            match self.memory.lookup(key) {
+                Some(Entry::Response(now)) if Arc::ptr_eq(&now, &stored) => {
+                    self.put(FrameKey::of(*key), Kind::Record, site_number(&label.site), payload.clone())
+                }
+                _ => Put::Not,
+            }
+        })
+        .await
+    }
+
+    /// Tries again until there is room.
+    async fn put_until(&self, until: Instant, put: impl Fn() -> Put) -> bool {
+        loop {
+            match put() {
+                Put::Queued(_) => return true,
+                Put::Busy if clock::monotonic() < until => tokio::time::sleep(LATE_PAUSE).await,
+                Put::Busy | Put::Not => return false,
+            }
+        }
+    }
+}
+
+/// What the chunks of a body are known by: no other body has it. Zero is for frames that are no chunks.
+fn new_generation() -> Option<u64> {
+    getrandom::u64().ok().filter(|generation| *generation != 0)
 }

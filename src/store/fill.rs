@@ -355,6 +355,12 @@ impl Fill {
         state.reservation = None;
     }
 
+    /// Whether a reader has read everything there is.
+    pub fn somebody_waits(&self) -> bool {
+        let state = self.state.lock();
+        state.readers.count > 0 && state.readers.fastest() == state.received
+    }
+
     /// The body is on a disk as far as this: readers that are behind find it there.
     pub fn spilled(&self, to: u64) {
         let mut state = self.state.lock();

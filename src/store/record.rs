@@ -129,14 +129,23 @@ impl StoredResponse {
 
     /// The same record over chunks that have been read into memory.
     pub fn with_chunks(&self, chunks: Box<[Bytes]>) -> Option<Self> {
-        let rest = self.rest.as_ref()?;
-        let Body::OnDisk(OnDisk { generation, .. }) = &rest.body else { return None };
-        let rest = Rest {
-            body: Body::Chunks(chunks, Some(*generation)),
-            length: rest.length,
-            upstream_status: rest.upstream_status.clone(),
-            browser: rest.browser.clone(),
-        };
+        match &self.rest.as_ref()?.body {
+            Body::OnDisk(OnDisk { generation, .. }) => self.with_body(Body::Chunks(chunks, Some(*generation))),
+            _ => None,
+        }
+    }
+
+    /// The same record over the same chunks, which are on a disk too by now.
+    pub fn with_generation(&self, generation: u64) -> Option<Self> {
+        match &self.rest.as_ref()?.body {
+            Body::Chunks(chunks, None) => self.with_body(Body::Chunks(chunks.clone(), Some(generation))),
+            _ => None,
+        }
+    }
+
+    fn with_body(&self, body: Body) -> Option<Self> {
+        let Rest { length, upstream_status, browser, .. } = self.rest.as_deref()?;
+        let rest = Rest { body, length: *length, upstream_status: upstream_status.clone(), browser: browser.clone() };
         Some(Self {
             block: self.block.clone(),
             selectors: self.selectors.clone(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::purge::ledger::{Gone, Invalidated, Ledger};
 use crate::purge::selector::url_of;
@@ -40,6 +41,8 @@ pub struct Store {
     /// What part of the disks each site may keep.
     pub shares: Arc<Shares>,
     pub(super) seen: Seen,
+    /// Whose turn it is among what disks were too busy for.
+    pub(super) late: Semaphore,
     commits: Box<[Mutex<()>]>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -112,6 +115,7 @@ impl Store {
             disks: Arc::new(Disks::new(disks.collect())),
             shares,
             seen: Seen::new(if plan.disks.is_empty() { 0 } else { entries * SEEN_PER_ENTRY }),
+            late: Semaphore::new(1),
             budget,
             memory: tier,
             commits: (0..COMMIT_LOCKS).map(|_| Mutex::new(())).collect(),

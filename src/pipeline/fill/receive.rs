@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use edge_config::section::limits::CHUNK_BYTES;
@@ -11,6 +12,7 @@ use edge_config::section::limits::CHUNK_BYTES;
 use super::judge::Head;
 use super::spool::Spool;
 use super::{Job, is_the_requests};
+use crate::clock;
 use crate::origin::{Failure, OriginBody};
 use crate::pipeline::Pipeline;
 use crate::purge::position::Position;
@@ -37,7 +39,15 @@ pub(super) struct Receiving<'a> {
     /// Connections that failed before this answer.
     pub(super) retries: u32,
     pub(super) origin: usize,
+    /// How long a disk has held up somebody who waited.
+    pub(super) held_up: Duration,
 }
+
+/// How often a fill looks whether a disk takes a chunk, how long it does, and how long its readers may be held up by that
+/// altogether.
+const DISK_PAUSE: Duration = Duration::from_millis(2);
+const DISK_WITHIN: Duration = Duration::from_secs(10);
+const HELD_UP_MAX: Duration = Duration::from_millis(100);
 
 pub(super) struct Keeping {
     collector: Collector,
@@ -154,6 +164,24 @@ impl Receiving<'_> {
         }
     }
 
+    /// Waits with a chunk that a disk is too busy for, as long as that holds up hardly anybody.
+    pub(super) async fn settle(&mut self) {
+        let until = clock::monotonic() + DISK_WITHIN;
+        loop {
+            let Some(body) = self.body.as_mut().filter(|body| !body.in_memory) else { return };
+            if body.spool.retry(&self.pipeline.store, &self.job.label.site) {
+                return;
+            }
+            if self.job.fill.somebody_waits() {
+                self.held_up += DISK_PAUSE;
+            }
+            if self.held_up > HELD_UP_MAX || clock::monotonic() > until {
+                return self.give_up("disk-busy");
+            }
+            tokio::time::sleep(DISK_PAUSE).await;
+        }
+    }
+
     /// Sees to it that there is room for some more of a body whose length was not said.
     fn keep_room(&mut self, bytes: u64) {
         let Some(body) = self.body.as_mut().filter(|_| self.length.is_none()) else { return };
@@ -176,6 +204,7 @@ impl Receiving<'_> {
         match body.spool.on_disk(store).zip(body.spool.written()) {
             Some((on_disk, to)) => {
                 body.in_memory = false;
+                body.spool.be_patient();
                 body.collector.pass();
                 self.job.fill.spill(on_disk);
                 self.job.fill.spilled(to);
@@ -225,7 +254,15 @@ impl Receiving<'_> {
             self.publish(record);
             return;
         }
-        let Some(mut body) = self.body.take() else { return };
+        if let Some(body) = &mut self.body
+            && body.collector.length() > CHUNK_BYTES as u64
+            && let Some(rest) = body.collector.rest()
+        {
+            let length = Some(body.collector.length());
+            body.spool.put(&self.pipeline.store, rest, length, &self.job.label.site);
+        }
+        self.settle().await;
+        let Some(body) = self.body.take() else { return };
         let store = &self.pipeline.store;
         let length = body.collector.length();
         let parts = Parts {
@@ -237,11 +274,7 @@ impl Receiving<'_> {
             browser: body.browser.as_ref(),
             selectors: body.selectors.get(),
         };
-        if length > CHUNK_BYTES as u64
-            && let Some(rest) = body.collector.rest()
-        {
-            body.spool.put(store, rest, Some(length), &self.job.label.site);
-        }
+        let is_late = body.in_memory && body.spool.is_late();
         let generation = body.spool.generation();
         let record = match (body.in_memory, generation) {
             (true, Some(generation)) => StoredResponse::of_chunks(&parts, &body.collector.finish(), generation),
@@ -252,7 +285,11 @@ impl Receiving<'_> {
             // Not all of it is anywhere.
             (false, None) => return self.job.fill.stop_keeping(),
         };
-        self.commit(&Arc::new(record), body.selecting.as_ref()).await;
+        let record = Arc::new(record);
+        self.commit(&record, body.selecting.as_ref()).await;
+        if is_late {
+            *self.job.late.lock() = Some((body.spool.key(), record));
+        }
     }
 
     async fn commit(&self, record: &Arc<StoredResponse>, selecting: Option<&Selecting>) {
@@ -260,7 +297,7 @@ impl Receiving<'_> {
         match &self.job.part {
             Some(part) if record.status() == 206 => store.commit_part(&self.job.primary, part, record),
             _ => {
-                store.commit(&self.job.primary, selecting, record, &self.job.label).await;
+                self.job.commit(self.pipeline, selecting, record).await;
                 self.job.note_search(self.pipeline, record);
             }
         }

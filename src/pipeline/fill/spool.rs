@@ -17,6 +17,10 @@ pub(super) struct Spool {
     key: CacheKey,
     state: State,
     next: u32,
+    /// It waits for a disk that is busy: memory is too small for the body.
+    patient: bool,
+    /// The chunk it waits with.
+    held: Option<Bytes>,
     /// Chunks that wait to be written, in order.
     pending: VecDeque<Receiver<bool>>,
     /// Bytes from the beginning that are written.
@@ -29,6 +33,8 @@ enum State {
     Undecided,
     /// Every chunk so far is written, or will be.
     Going(u64),
+    /// A disk was too busy for a chunk.
+    Late,
     /// Not on a disk.
     Off,
 }
@@ -38,7 +44,7 @@ impl Spool {
     pub(super) fn new(key: CacheKey, generation: Option<u64>, may: bool) -> Self {
         let undecided = if may { State::Undecided } else { State::Off };
         let state = generation.map_or(undecided, State::Going);
-        Self { key, state, next: 0, pending: VecDeque::new(), written: 0 }
+        Self { key, state, next: 0, patient: generation.is_some(), held: None, pending: VecDeque::new(), written: 0 }
     }
 
     pub(super) fn key(&self) -> CacheKey {
@@ -49,8 +55,13 @@ impl Spool {
     pub(super) fn generation(&self) -> Option<u64> {
         match self.state {
             State::Going(generation) => Some(generation),
-            State::Undecided | State::Off => None,
+            State::Undecided | State::Late | State::Off => None,
         }
+    }
+
+    /// A disk was too busy for it.
+    pub(super) fn is_late(&self) -> bool {
+        self.state == State::Late
     }
 
     pub(super) fn on_disk(&self, store: &Store) -> Option<OnDisk> {
@@ -63,11 +74,28 @@ impl Spool {
             self.state = store.admits_chunks(&self.key, length).map_or(State::Off, State::Going);
         }
         let State::Going(generation) = self.state else { return };
-        match store.put_chunk(&self.key, generation, self.next, chunk, site) {
+        match store.put_chunk(&self.key, generation, self.next, chunk.clone(), site) {
             Some(told) => self.pending.push_back(told),
-            None => self.state = State::Off,
+            None if self.patient => {
+                self.held = Some(chunk);
+                return;
+            }
+            None => self.state = State::Late,
         }
         self.next += 1;
+    }
+
+    /// From now on the body is on a disk alone.
+    pub(super) fn be_patient(&mut self) {
+        self.patient = true;
+    }
+
+    /// Tries again to put a chunk that a disk was too busy for. True: there is none any more.
+    pub(super) fn retry(&mut self, store: &Store, site: &str) -> bool {
+        if let Some(chunk) = self.held.take() {
+            self.put(store, chunk, None, site);
+        }
+        self.held.is_none()
     }
 
     /// How far it is written. None: not all of it will be.

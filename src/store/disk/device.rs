@@ -126,19 +126,24 @@ impl Disk {
         fs::create_dir_all(directory).map_err(|error| DiskError::Directory(directory.clone(), error))?;
         let lock = lock(directory)?;
         let known = Manifest::read(directory)?;
-        let certain = known.as_ref().is_none_or(|known| known.is_certain(settings.run)) && !settings.distrusted;
         let segment_bytes = known.as_ref().map_or_else(|| segment_bytes(settings.bytes), |known| known.segment_bytes);
         let geometry = geometry(settings.bytes, segment_bytes)
             .ok_or_else(|| DiskError::Foreign(directory.clone(), format!("segments of {segment_bytes} bytes")))?;
-        let mut manifest = Manifest::new(segment_bytes, settings.run);
+        let mut manifest = Manifest::new(geometry, settings.run);
         manifest.distrusted = known.as_ref().map_or(0, |known| known.distrusted);
         let read = |error| DiskError::Read(directory.join(DATA), error);
-        let data = data(directory, geometry.bytes())?;
+        let (data, bytes_found) = data(directory, geometry.bytes())?;
+        let is_cut = known.as_ref().is_some_and(|known| bytes_found.min(geometry.bytes()) < known.data_bytes());
+        if known.as_ref().is_some_and(|known| bytes_found < known.data_bytes()) {
+            tracing::warn!(file = %directory.join(DATA).display(), bytes = bytes_found, "the file was cut off: what is left is used");
+        }
+        let certain =
+            known.as_ref().is_none_or(|known| known.is_certain(settings.run)) && !settings.distrusted && !is_cut;
         let log = Arc::new(Log::new(data, geometry));
         log.distrust(manifest.distrusted);
         let used = recovery::segments(&log).map_err(read)?;
         if let Some((_, newest)) = used.first().filter(|_| !certain) {
-            tracing::warn!(disk = %directory.display(), "what is on the disk is validated before it is used: it may have lost what was written last");
+            tracing::warn!(disk = %directory.display(), "what is on the disk is validated before it is used: what replaced it may be lost");
             // What was lost may have had later epochs: none of them is given again.
             log.distrust((*newest).max(clock::wall().0));
         }
@@ -314,8 +319,8 @@ fn lock(directory: &Path) -> Result<File, DiskError> {
     }
 }
 
-/// The file of the frames, with all its space taken.
-fn data(directory: &Path, bytes: u64) -> Result<File, DiskError> {
+/// The file of the frames, with all its space taken, and how many bytes it had.
+fn data(directory: &Path, bytes: u64) -> Result<(File, u64), DiskError> {
     let path = directory.join(DATA);
     let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let file = opened.map_err(|error| DiskError::Open(path.clone(), error))?;
@@ -338,7 +343,7 @@ fn data(directory: &Path, bytes: u64) -> Result<File, DiskError> {
             return Err(space(error.into()));
         }
     }
-    Ok(file)
+    Ok((file, size))
 }
 
 /// How large the segments of a new disk are.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::log::Geometry;
+
 /// The format of everything in the directory. Another one is not read.
 const FORMAT: u32 = 1;
 const NAME: &str = "littoral.manifest";
@@ -18,6 +20,8 @@ pub const DATA: &str = "littoral.cache";
 pub struct Manifest {
     pub format: u32,
     pub segment_bytes: u64,
+    /// How many there were. Fewer now, and what is missing may have replaced something that is left.
+    pub segments: u32,
     /// The run of the node that used it last.
     pub run: u64,
     /// The start of the machine it was last used in: another one, and what was written last may not have reached the disk.
@@ -48,8 +52,9 @@ pub enum DiskError {
 }
 
 impl Manifest {
-    pub fn new(segment_bytes: u64, run: u64) -> Self {
-        Self { format: FORMAT, segment_bytes, run, boot: boot(), clean: false, distrusted: 0 }
+    pub fn new(geometry: Geometry, run: u64) -> Self {
+        let Geometry { segment_bytes, segments } = geometry;
+        Self { format: FORMAT, segment_bytes, segments, run, boot: boot(), clean: false, distrusted: 0 }
     }
 
     /// Reads the manifest of a directory. None: nothing was ever kept there.
@@ -85,6 +90,11 @@ impl Manifest {
         (self.clean || self.boot == boot()) && self.run + 1 >= run
     }
 
+    /// Bytes of the frames when it was written.
+    pub fn data_bytes(&self) -> u64 {
+        self.segment_bytes.saturating_mul(u64::from(self.segments))
+    }
+
     /// Puts it in the place of what was there.
     ///
     /// # Errors
@@ -117,7 +127,7 @@ mod tests {
         fs::write(directory.join(DATA), b"somebody's").expect("writable");
         let refused = Manifest::read(&directory).expect_err("foreign").to_string();
         assert!(refused.contains("littoral.cache is not of this cache (there is no littoral.manifest"), "{refused}");
-        let manifest = Manifest::new(1 << 20, 4);
+        let manifest = Manifest::new(Geometry { segment_bytes: 1 << 20, segments: 8 }, 4);
         manifest.write(&directory).expect("writable");
         assert_eq!(Manifest::read(&directory).ok().flatten(), Some(manifest.clone()));
         for (text, why) in [
@@ -135,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_loss_of_power_and_a_missed_run_make_it_uncertain() {
-        let here = Manifest::new(1, 4);
+        let here = Manifest::new(Geometry { segment_bytes: 1, segments: 1 }, 4);
         let elsewhere = Manifest { boot: "another".into(), ..here.clone() };
         assert!(here.is_certain(5) && !here.is_certain(6));
         assert!(!elsewhere.is_certain(5) && Manifest { clean: true, ..elsewhere }.is_certain(5));
