@@ -187,7 +187,7 @@ pub struct Tally {
     pub bytes: u64,
     pub missed: Vec<Derived>,
     pub wrong: Vec<String>,
-    pub broken: Vec<End>,
+    pub broken: Vec<(Derived, End)>,
     pub first_byte_max: Duration,
 }
 
@@ -207,7 +207,7 @@ impl Tally {
                     tally.missed.push(*of);
                 }
                 Outcome::Wrong(what) => tally.wrong.push(what.clone()),
-                Outcome::Broken(end) => tally.broken.push(end.clone()),
+                Outcome::Broken(end) => tally.broken.push((*of, end.clone())),
             }
         }
         tally
@@ -289,7 +289,7 @@ async fn answer_all(mut stream: TcpStream, counter: Arc<AtomicU64>) -> std::io::
     }
 }
 
-/// Requests under way. A connection that the node breaks ends its part of it.
+/// Requests under way, on connections that are made again when they break, as long as the node accepts them.
 #[derive(Debug)]
 pub struct Load {
     tasks: JoinSet<()>,
@@ -305,14 +305,14 @@ impl Load {
         for _ in 0..CONNECTIONS {
             let (wanted, answered) = (Arc::clone(&wanted), Arc::clone(&answered));
             tasks.spawn(async move {
-                let Ok(mut client) = Client::connect_with(node, Socket::default()).await else { return };
                 let next = || wanted.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some(object) = next() {
-                    let answer = object.read(&mut client).await;
-                    let is_over = matches!(answer.outcome, Outcome::Broken(_) | Outcome::Wrong(_));
-                    answered.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
-                    if is_over {
-                        return;
+                while let Ok(mut client) = Client::connect_with(node, Socket::default()).await {
+                    let mut is_open = true;
+                    while is_open {
+                        let Some(object) = next() else { return };
+                        let answer = object.read(&mut client).await;
+                        is_open = matches!(answer.outcome, Outcome::Hit | Outcome::Miss);
+                        answered.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
                     }
                 }
             });

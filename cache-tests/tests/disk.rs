@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use cache_tests::answer::Answer;
 use cache_tests::client::HOST;
 use cache_tests::deadline::until;
 use cache_tests::derived::{Answered, Derived, DerivedOrigin, Load, Outcome, Tally, ask_for_all};
 use cache_tests::disk::{is_open, objects, opened, written_bytes};
+use cache_tests::gate::Gate;
 use cache_tests::machine::Machine;
 use cache_tests::node::{Node, NodeOptions};
+use cache_tests::origin::Origin;
 use cache_tests::process::Scratch;
 use cache_tests::random::Random;
+use cache_tests::response::End;
 use serde_json::json;
 
 const CHUNK: u64 = 256 << 10;
@@ -90,6 +94,7 @@ async fn kill_while_it_fills(count: u64, random: &mut Random) -> Kept {
     before.purge(&json!({ "urls": urls })).await;
     before.kill().await;
     let late = late.finish().await;
+    assert_eq!(Tally::of(&late).wrong, Vec::<String>::new());
     let late: Vec<Derived> =
         late.iter().filter(|answer| !matches!(answer.outcome, Outcome::Broken(_))).map(|answer| answer.of).collect();
 
@@ -277,6 +282,58 @@ async fn a_gigabyte_at_once_reads_back() {
     for killed in [false, true] {
         burst(1 << 30, "2GiB", killed).await;
     }
+}
+
+/// A body larger than all memory, to one who reads as it comes and to one who begins when the other is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_larger_than_memory() {
+    const FIRST_BYTES: usize = 1_000;
+    let machine = Machine::shared();
+    let (origin, data) = (Origin::start(), Scratch::new("data"));
+    let large = Derived { number: 1, length: 300 << 20 };
+    let gate = Gate::closed();
+    let mut pieces = large.pieces();
+    let first = pieces[0].split_to(FIRST_BYTES);
+    let answer = Answer::ok(first).field("Cache-Control: max-age=86400").hold(&gate);
+    origin.serve(&large.target(), pieces.into_iter().fold(answer, Answer::piece));
+    // A body takes an eighth of a disk at most.
+    let options = NodeOptions::before(&origin)
+        .with("--data", data.path().to_str().expect("UTF-8"))
+        .with("--disk", "3GiB")
+        .within(&machine);
+    let node = opened(options).await;
+
+    let (mut fast, mut slow) = (node.client().await, node.client().await);
+    for client in [&mut fast, &mut slow] {
+        client.ask("GET", &large.target(), &[]).await;
+        client.begin("GET").await.expect("a head, before the origin has sent the rest");
+    }
+    let begun = fast.body_of_at_least(FIRST_BYTES).await.expect("what the origin has sent");
+    assert_eq!(large.check(0, &begun), Ok(()));
+    gate.open();
+    for (client, name, from) in [(&mut fast, "fast", begun.len() as u64), (&mut slow, "slow", 0)] {
+        let started = Instant::now();
+        let mut at = from;
+        let end = loop {
+            match client.some_body().await {
+                Ok(bytes) => {
+                    assert_eq!(large.check(at, &bytes), Ok(()), "the {name} one");
+                    at += bytes.len() as u64;
+                }
+                Err(end) => break end,
+            }
+        };
+        assert_eq!((at, end), (large.length, End::Whole), "the {name} one");
+        eprintln!("the {name} one took {:?}", started.elapsed());
+    }
+    let again = large.read(&mut node.client().await).await;
+    assert_eq!(again.outcome, Outcome::Hit);
+    let part = large.read_part(&mut node.client().await, 200_000_000..200_900_000).await;
+    assert_eq!(part.outcome, Outcome::Hit);
+    assert_eq!(origin.count(&large.target()), 1);
+    let peak = node.peak_rss_bytes() >> 20;
+    eprintln!("{peak} MiB were resident at most; a second answer after {:?}", again.first_byte);
+    assert!(peak < 256 + 64, "{peak} MiB were resident");
 }
 
 /// On a full disk what is asked for once takes nothing's place.
