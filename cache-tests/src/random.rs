@@ -24,7 +24,7 @@ impl Random {
         Self::seeded(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -33,7 +33,7 @@ impl Random {
 
     /// From 0 to below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        (self.next() >> 11) % limit.max(1)
+        (self.number() >> 11) % limit.max(1)
     }
 
     /// From `range.start` to below `range.end`.

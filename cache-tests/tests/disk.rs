@@ -86,6 +86,7 @@ async fn kill_while_it_fills(count: u64, random: &mut Random) -> Kept {
     let settled = ask_for_all(before.address(), first.to_vec()).await;
     Tally::of(&settled).assert_right("the fill");
     let written = settle(&before, first.len()).await;
+    let lost = metric(&before, "littoral_store_lost_writes_total").await;
     before.purge(&json!({ "tags": ["tag-3"] })).await;
     let late = Load::start(before.address(), rest.to_vec());
     late.reached(random.below(rest.len() as u64 * 9 / 10) as usize, LOAD).await;
@@ -106,7 +107,7 @@ async fn kill_while_it_fills(count: u64, random: &mut Random) -> Kept {
     // Until all of it is found, what is not is a miss.
     is_open(&after).await;
     let kept = &kept[early..];
-    parts(&after, kept, random).await;
+    let parts = parts(&after, kept, random).await;
     let asked = origin.requests();
     let tally_of = async |objects: Vec<Derived>| Tally::of(&ask_for_all(after.address(), objects).await);
     let (settled, late, gone) = (tally_of(kept.to_vec()).await, tally_of(late).await, tally_of(gone).await);
@@ -115,7 +116,9 @@ async fn kill_while_it_fills(count: u64, random: &mut Random) -> Kept {
     }
     assert_eq!(gone.hits, 0, "what was purged is a hit");
     assert_eq!(origin.requests() - asked, settled.misses + late.misses + gone.misses, "hits are from the store");
-    assert!(settled.hit_share() >= 0.99, "of {} written {written}: {settled:?}", first.len());
+    assert!(settled.hit_share() >= 0.99, "of {} written {written}, {lost} frames lost: {settled:?}", first.len());
+    // What the disk was too busy for is in neither.
+    assert!(parts >= 0.97 || lost > 0.0, "{parts} of the parts are hits");
     assert!(first_hit <= FIRST, "the first hit came after {first_hit:?}");
     Kept { first_hit, early, settled, late }
 }
@@ -133,25 +136,25 @@ async fn first_hit(node: &Node, kept: &[Derived], started: Instant) -> (Duration
     panic!("none of {} is a hit", kept.len())
 }
 
-/// Parts of what was kept are hits, within a chunk and across chunks.
-async fn parts(node: &Node, kept: &[Derived], random: &mut Random) {
+/// What share of parts of what was kept are hits, within a chunk and across chunks.
+async fn parts(node: &Node, kept: &[Derived], random: &mut Random) -> f64 {
     let mut client = node.client().await;
     let (mut hits, mut asked) = (0, 0);
     for object in kept.iter().step_by(kept.len() / 60 + 1) {
         let length = object.length;
         let begin = random.below(length);
-        let mut wanted = vec![begin..random.within(begin + 1..length + 1)];
+        let mut wanted: Vec<_> = [begin..random.within(begin + 1..length + 1)].into();
         if length > CHUNK {
             wanted.extend([CHUNK - 1..CHUNK + 1, 10..20, CHUNK..length]);
         }
         for part in wanted {
             let answer = object.read_part(&mut client, part.clone()).await;
             Tally::of([&answer]).assert_right(&format!("{part:?}"));
-            hits += u64::from(answer.outcome == Outcome::Hit);
+            hits += u32::from(answer.outcome == Outcome::Hit);
             asked += 1;
         }
     }
-    assert!(hits * 100 >= asked * 97, "{hits} of {asked} parts are hits");
+    f64::from(hits) / f64::from(asked)
 }
 
 async fn killed_again_and_again(kills: u64, objects: u64) {
@@ -250,6 +253,10 @@ async fn burst(bytes: u64, disk: &str, killed: bool) {
     Tally::of(&ask_for_all(before.address(), all.clone()).await).assert_right("the burst");
     let seconds = started.elapsed().as_secs_f64();
     let lost = metric(&before, "littoral_store_lost_writes_total").await;
+    let metrics = before.metrics().await;
+    let writes = metrics.sum("littoral_disk_write_seconds_count", &[]);
+    let slow = writes - metrics.sum("littoral_disk_write_seconds_bucket", &[("le", "0.1")]);
+    eprintln!("{writes} writes, {slow} of them longer than 0.1 s");
     if killed {
         settle(&before, all.len()).await;
         before.kill().await;

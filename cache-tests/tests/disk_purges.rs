@@ -23,7 +23,7 @@ const LARGE: u64 = 600_000;
 fn node(origin: &str, data: &Scratch, machine: &Machine) -> NodeOptions {
     NodeOptions::before_url(origin)
         .with("--data", data.path().to_str().expect("UTF-8"))
-        .with("--memory", "64MiB")
+        .with("--memory", "256MiB")
         .with("--disk", "256MiB")
         .within(machine)
 }
