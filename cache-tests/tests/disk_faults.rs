@@ -272,9 +272,9 @@ async fn a_file_that_is_cut_off() {
     let mut table = Table::new("cut off");
     for (name, running, left) in [
         ("before a start, to nothing", false, 0),
-        ("before a start, to a part", false, 9 * MIB + 77),
+        ("before a start, to a part", false, MIB + 77),
         ("while it runs, to nothing", true, 0),
-        ("while it runs, to a part", true, 9 * MIB + 77),
+        ("while it runs, to a part", true, MIB + 77),
     ] {
         let (origin, data) = (DerivedOrigin::start().await, Scratch::new("data"));
         let options = || node(&origin, &data, &machine);
