@@ -9,6 +9,7 @@
 pub mod deadline;
 pub mod machine;
 pub mod process;
+pub mod random;
 
 pub mod answer;
 pub mod gate;
@@ -30,6 +31,8 @@ pub mod node;
 pub mod peer;
 
 pub mod bulk;
+pub mod derived;
+pub mod disk;
 pub mod scenario;
 pub mod table;
 pub mod upgrade;

@@ -36,6 +36,8 @@ pub struct NodeOptions {
     configuration: Option<Configuration>,
     listen: IpAddr,
     locking: Locking,
+    /// What is done first, as a shell has it.
+    before: Option<String>,
 }
 
 /// What a node has of the [`Machine`].
@@ -64,7 +66,14 @@ impl NodeOptions {
     /// What a newcomer has: no origin, no setting.
     pub fn embedded() -> Self {
         let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Self { arguments: Vec::new(), environment: Vec::new(), configuration: None, listen, locking: Locking::Shared }
+        Self {
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            configuration: None,
+            listen,
+            locking: Locking::Shared,
+            before: None,
+        }
     }
 
     /// With a configuration file of this content, see [`Configuration::new`]: HTTP, TLS and the admin address.
@@ -114,6 +123,13 @@ impl NodeOptions {
         self
     }
 
+    /// Starts the node behind a command of the shell that sees it as root of file systems of its own (a user namespace):
+    /// what is mounted there is for this node alone.
+    pub fn behind(mut self, command: &str) -> Self {
+        self.before = Some(command.to_owned());
+        self
+    }
+
     /// No other node runs beside this one: for tests that measure.
     pub fn alone(mut self) -> Self {
         self.locking = Locking::Alone;
@@ -160,7 +176,14 @@ impl Node {
             let (http, https) = (free(options.listen), free(options.listen));
             let addresses = Addresses { http, https, admin: free(Ipv4Addr::LOCALHOST.into()) };
             let scratch = Scratch::new("node");
-            let mut command = Command::new(binary());
+            let mut command = match &options.before {
+                None => Command::new(binary()),
+                Some(before) => {
+                    let mut shell = Command::new("unshare");
+                    shell.args(["-rm", "sh", "-c", &format!("{before} && exec \"$@\""), "sh"]).arg(binary());
+                    shell
+                }
+            };
             command.arg("run").args(&options.arguments).envs(options.environment.iter().cloned());
             match &options.configuration {
                 Some(configuration) => {
@@ -274,7 +297,7 @@ impl Node {
         response.json()
     }
 
-    /// Ends the node at once, as a power cut would, and gives the directory it had.
+    /// Ends the node at once: nothing that it still has in mind is done.
     pub async fn kill(mut self) {
         self.process.signal("KILL");
         self.process.end_within(PATIENCE).await;
