@@ -294,7 +294,6 @@ async fn a_gigabyte_at_once_reads_back() {
 
 /// A body larger than all memory, to one who reads as it comes and to one who begins when the other is done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a bug of the node: when the disk is busy once, every reader is broken off"]
 async fn a_body_larger_than_memory() {
     const FIRST_BYTES: usize = 1_000;
     let machine = Machine::shared();

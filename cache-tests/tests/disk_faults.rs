@@ -309,7 +309,6 @@ async fn a_file_that_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a bug of the node: nothing is said"]
 async fn a_file_that_was_cut_off_before_a_start_is_said() {
     let machine = Machine::shared();
     let (origin, data) = (DerivedOrigin::start().await, Scratch::new("data"));

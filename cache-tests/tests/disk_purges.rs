@@ -284,13 +284,11 @@ async fn cut_off_does_not_bring_back(size: &str, cut: impl Fn(&Scratch)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a bug of the node: what was replaced is a hit again"]
 async fn a_smaller_disk_does_not_bring_back_what_was_replaced() {
     cut_off_does_not_bring_back("64MiB", |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a bug of the node: what was replaced is a hit again"]
 async fn a_file_that_was_cut_off_does_not_bring_back_what_was_replaced() {
     let cut = |data: &Scratch| {
         let file = std::fs::File::options().write(true).open(file_of(data.path())).expect("it is there");

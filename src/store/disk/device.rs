@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::clearing::Keep;
 use super::engine::SegmentEngineConfig;
-use super::frame::{FrameKey, Kind, PAYLOAD_MAX};
+use super::frame::{FrameKey, HEAD, Kind, PAYLOAD_MAX};
 use super::health::Health;
 use super::index::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 use super::log::{Geometry, Log, Writer};
@@ -132,13 +133,16 @@ impl Disk {
         let mut manifest = Manifest::new(geometry, settings.run);
         manifest.distrusted = known.as_ref().map_or(0, |known| known.distrusted);
         let read = |error| DiskError::Read(directory.join(DATA), error);
-        let (data, bytes_found) = data(directory, geometry.bytes())?;
-        let is_cut = known.as_ref().is_some_and(|known| bytes_found.min(geometry.bytes()) < known.data_bytes());
-        if known.as_ref().is_some_and(|known| bytes_found < known.data_bytes()) {
-            tracing::warn!(file = %directory.join(DATA).display(), bytes = bytes_found, "the file was cut off: what is left is used");
+        let data = open_data(directory)?;
+        let found = data.metadata().map_err(read)?.len();
+        let wanted = known.as_ref().map_or(0, Manifest::data_bytes);
+        if found < wanted {
+            tracing::warn!(file = %directory.join(DATA).display(), bytes = found, "the file was cut off: what is left is used");
         }
+        let loses = found < wanted || is_used_beyond(&data, geometry, wanted).map_err(read)?;
         let certain =
-            known.as_ref().is_none_or(|known| known.is_certain(settings.run)) && !settings.distrusted && !is_cut;
+            known.as_ref().is_none_or(|known| known.is_certain(settings.run)) && !settings.distrusted && !loses;
+        take_space(&data, directory, geometry.bytes())?;
         let log = Arc::new(Log::new(data, geometry));
         log.distrust(manifest.distrusted);
         let used = recovery::segments(&log).map_err(read)?;
@@ -162,7 +166,10 @@ impl Disk {
             if self.health.is_out() {
                 return Ok(());
             }
-            recovery::recover(&log, *segment, *epoch).map_err(read)?;
+            // What cannot be read is doubt about what is older, and no more.
+            if let Err(error) = recovery::recover(&log, *segment, *epoch) {
+                self.health.failed(&error, "read");
+            }
         }
         self.recovered.store(true, Ordering::Release);
         self.note_distrust();
@@ -319,31 +326,48 @@ fn lock(directory: &Path) -> Result<File, DiskError> {
     }
 }
 
-/// The file of the frames, with all its space taken, and how many bytes it had.
-fn data(directory: &Path, bytes: u64) -> Result<(File, u64), DiskError> {
+fn open_data(directory: &Path) -> Result<File, DiskError> {
     let path = directory.join(DATA);
     let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-    let file = opened.map_err(|error| DiskError::Open(path.clone(), error))?;
-    let size = file.metadata().map_err(|error| DiskError::Read(path.clone(), error))?.len();
-    let space = |error: io::Error| DiskError::Space(path.clone(), bytes, error);
-    if size > bytes {
-        file.set_len(bytes).map_err(space)?;
+    opened.map_err(|error| DiskError::Open(path, error))
+}
+
+/// Whether something was written to the segments that a smaller disk will not have: it may have replaced what stays.
+fn is_used_beyond(data: &File, geometry: Geometry, wanted: u64) -> io::Result<bool> {
+    let mut at = geometry.bytes();
+    while at < wanted {
+        let mut head = [0; HEAD];
+        data.read_exact_at(&mut head, at)?;
+        if head != [0; HEAD] {
+            return Ok(true);
+        }
+        at += geometry.segment_bytes;
     }
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => {}
+    Ok(false)
+}
+
+/// Has the file have exactly so many bytes, all of them on the disk.
+fn take_space(data: &File, directory: &Path, bytes: u64) -> Result<(), DiskError> {
+    let path = directory.join(DATA);
+    let space = |error: io::Error| DiskError::Space(path.clone(), bytes, error);
+    let size = data.metadata().map_err(space)?.len();
+    if size > bytes {
+        data.set_len(bytes).map_err(space)?;
+    }
+    match rustix::fs::fallocate(data, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP) => {
             tracing::warn!(file = %path.display(), "its file system cannot set space aside: a full disk will lose writes");
-            file.set_len(bytes).map_err(space)?;
+            data.set_len(bytes).map_err(space)
         }
         Err(error) => {
             // What could be had of it is given back, so that nothing else runs out.
             if size < bytes {
-                let _ = file.set_len(size);
+                let _ = data.set_len(size);
             }
-            return Err(space(error.into()));
+            Err(space(error.into()))
         }
     }
-    Ok((file, size))
 }
 
 /// How large the segments of a new disk are.
