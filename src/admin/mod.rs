@@ -45,6 +45,7 @@ use crate::pipeline::explain::Question;
 use crate::purge::limit::Limits;
 use crate::purge::local::LocalLog;
 use crate::routing::Snapshot;
+use crate::store::disk::stat::DiskStat;
 use crate::telemetry::metrics::Levels;
 
 /// How long the node gives its own front to accept a connection before it says it is not ready.
@@ -66,6 +67,7 @@ const PATHS: [&str; 12] = [
 ];
 
 /// What the operator may have the node do.
+#[async_trait]
 pub trait Operate: Send + Sync {
     /// Puts the configuration in force anew. Both answers are for a program.
     ///
@@ -91,7 +93,7 @@ pub trait Operate: Send + Sync {
     ///
     /// # Errors
     /// It is no request that a client could send.
-    fn explain(&self, question: &Question) -> Result<Value, String>;
+    async fn explain(&self, question: &Question) -> Result<Value, String>;
 
     /// What the node is and does.
     fn describe(&self) -> Value;
@@ -177,7 +179,11 @@ impl Admin {
         let store = &self.pipeline.store;
         let more = json!({
             "requests": self.pipeline.metrics.requests_by_outcome().into_iter().collect::<serde_json::Map<_, _>>(),
-            "store": { "memory": { "bytes": store.memory.bytes(), "objects": store.memory.objects() } },
+            "store": {
+                "memory": { "bytes": store.memory.bytes(), "objects": store.memory.objects() },
+                "disk": store.disks.all().iter().map(|disk| DiskStat::of(disk)).collect::<Vec<_>>(),
+                "writes": { "used_bytes": store.budget.writes.used(), "limit_bytes": store.budget.writes.limit() },
+            },
             "fill_bytes": store.budget.fills.used(),
             "purge": { "position": place(store.ledger.applied().log), "entries": store.ledger.len() },
         });
@@ -222,7 +228,7 @@ impl Admin {
         })
     }
 
-    fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
+    async fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
         let caller = self.caller(session, Verb::Explain)?;
         let question = explain::read(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
         let snapshot = self.node.snapshot();
@@ -230,7 +236,7 @@ impl Admin {
         if !site.map_or(caller.may_everything(), |site| caller.may(&site.name)) {
             return Err(Reply::error(StatusCode::FORBIDDEN, "the token is not for this"));
         }
-        let explained = self.node.explain(&question);
+        let explained = self.node.explain(&question).await;
         explained
             .map(|answer| Reply::json(StatusCode::OK, &answer))
             .map_err(|refusal| Reply::error(StatusCode::BAD_REQUEST, refusal))
@@ -244,7 +250,7 @@ impl Admin {
             ("/v1/stat", &Method::GET) => {
                 self.caller(session, Verb::Operate).map(|_| Reply::json(StatusCode::OK, &self.stat()))
             }
-            ("/v1/explain", &Method::GET) => self.explain(session, query),
+            ("/v1/explain", &Method::GET) => self.explain(session, query).await,
             ("/v1/purge", &Method::POST) => self.purge(session, query).await,
             (path, &Method::GET) if path.starts_with("/v1/purges/") => {
                 self.find_purge(session, path.trim_start_matches("/v1/purges/")).await

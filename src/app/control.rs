@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
+use async_trait::async_trait;
 use edge_config::change::{SiteChanges, needs_restart, site_changes};
 use edge_config::{Config, Problems};
 use parking_lot::Mutex;
@@ -210,6 +211,7 @@ fn problems_json(problems: &Problems) -> Value {
     json!({ "errors": errors.collect::<Vec<_>>() })
 }
 
+#[async_trait]
 impl Operate for Control {
     fn reload(&self) -> Result<Value, Value> {
         let version = Self::reload(self).map_err(|refused| refused.json())?;
@@ -237,8 +239,8 @@ impl Operate for Control {
         self.purge_rate.load(Ordering::Relaxed)
     }
 
-    fn explain(&self, question: &Question) -> Result<Value, String> {
-        let answer = self.front.explain(question).map_err(|refusal| refusal.sentence().to_owned())?;
+    async fn explain(&self, question: &Question) -> Result<Value, String> {
+        let answer = self.front.explain(question).await.map_err(|refusal| refusal.sentence().to_owned())?;
         serde_json::to_value(answer).map_err(|error| error.to_string())
     }
 

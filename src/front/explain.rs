@@ -13,7 +13,7 @@ use crate::front::log::Seen;
 use crate::front::request::{Routed, is_cached, pipeline_request, refusal};
 use crate::front::{Front, Peer};
 use crate::origin::group::Member;
-use crate::pipeline::explain::{Explanation, Question, Stored};
+use crate::pipeline::explain::{Explanation, Places, Question, Stored};
 use crate::pipeline::request::Forwarded;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
@@ -36,6 +36,8 @@ pub struct Answer {
     /// The rules that match the request, in order.
     pub rules: Vec<RuleAt>,
     pub stored: Option<Stored>,
+    /// Where that is.
+    pub places: Option<Places>,
     /// The fields that select among what is stored for the URL, one set an entry.
     pub vary: Vec<String>,
     /// Why the last answer was not stored, where that is known.
@@ -79,7 +81,7 @@ impl Front {
     ///
     /// # Errors
     /// It is no request that a client could send.
-    pub fn explain(&self, question: &Question) -> Result<Answer, Refusal> {
+    pub async fn explain(&self, question: &Question) -> Result<Answer, Refusal> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", question.method, question.target, question.host);
         question.fields.iter().for_each(|field| {
             head += field;
@@ -109,7 +111,7 @@ impl Front {
             let key = self.key(&seen, site, &routed, &mut scratch);
             let forward = |_: Forwarded, _: &mut Vec<u8>| {};
             let request = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward);
-            let explained = self.pipeline.explain(&request);
+            let explained = self.pipeline.explain(&request).await;
             let mut answer = Answer::of(&explained, site);
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             answer.key = Some(Key {
@@ -157,6 +159,7 @@ impl Answer {
             key: None,
             rules: Vec::new(),
             stored: None,
+            places: None,
             vary: Vec::new(),
             last_not_stored: None,
             origins: site.map(|site| origins_of(site)).unwrap_or_default(),
@@ -178,6 +181,7 @@ impl Answer {
             key: None,
             rules: Vec::new(),
             stored: explained.stored.clone(),
+            places: explained.places.clone(),
             vary: explained.vary.clone(),
             last_not_stored: explained.not_stored.map(Reason::as_str),
             origins: origins_of(site),
@@ -221,7 +225,7 @@ impl Answer {
             said.push(format!("The rule at {}:{} matches{when}.", rule.file, rule.line));
         }
         match &self.stored {
-            Some(stored) => said.extend(sentences_of(stored)),
+            Some(stored) => said.extend(sentences_of(stored, self.places.as_ref())),
             None if self.key.is_some() => said.push("Nothing is stored that could answer it.".into()),
             None => {}
         }
@@ -261,7 +265,7 @@ fn origins_of(site: &Site) -> Vec<OriginAt> {
     site.group.members().iter().map(origin).collect()
 }
 
-fn sentences_of(stored: &Stored) -> Vec<String> {
+fn sentences_of(stored: &Stored, places: Option<&Places>) -> Vec<String> {
     let from = match stored.lifetime_source {
         "heuristic" => "a tenth of the time since it was last modified".to_owned(),
         "none" => "nothing, so it is stale from the beginning".to_owned(),
@@ -271,14 +275,32 @@ fn sentences_of(stored: &Stored) -> Vec<String> {
     let cut = if stored.purged_softly { ", cut short by a soft purge" } else { "" };
     let mut said = vec![
         format!(
-            "A response {} of {} bytes is stored in memory since {}.",
-            stored.status, stored.body_bytes, stored.response_time
+            "A response {} of {} bytes is stored {} since {}.",
+            stored.status,
+            stored.body_bytes,
+            places.and_then(|places| places.tier.strip_prefix("disk ")).map_or_else(
+                || "in memory".to_owned(),
+                |path| format!("on the disk {}", path.trim_matches(['(', ')'])),
+            ),
+            stored.response_time
         ),
         format!(
             "Its lifetime is {} s, from {from}{cut}; its age is {} s, so that {} s are left.",
             stored.lifetime, stored.age, stored.ttl
         ),
     ];
+    match places {
+        Some(Places { body_on_disk: Some(path), .. }) => {
+            said.push(format!("Its body is on the disk {path} alone: it is read from there while it is sent."));
+        }
+        Some(Places { tier, on_disk: Some(path), .. }) if tier == "memory" => {
+            said.push(format!("It is on the disk {path} too."));
+        }
+        Some(Places { not_on_disk: Some(_), .. }) => {
+            said.push("It is on no disk: that is full, and takes a response when it is wanted a second time.".into());
+        }
+        _ => {}
+    }
     if stored.no_cache {
         said.push("It carries no-cache: every use needs validation.".into());
     }

@@ -224,6 +224,11 @@ impl Disk {
         self.refused.lock().clone().or_else(|| self.health.why())
     }
 
+    /// What is distrusted is stale since then.
+    pub fn opened_at(&self) -> Option<UnixMs> {
+        self.open.get().map(|open| open.at)
+    }
+
     pub fn log(&self) -> Option<&Arc<Log<File>>> {
         self.open.get().map(|open| &open.log)
     }
@@ -344,7 +349,9 @@ fn segment_bytes(bytes: u64) -> u64 {
 }
 
 fn geometry(bytes: u64, segment_bytes: u64) -> Option<Geometry> {
-    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) || !segment_bytes.is_multiple_of(SEGMENT_BYTES_MIN) {
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes)
+        || !segment_bytes.is_multiple_of(SEGMENT_BYTES_MIN)
+    {
         return None;
     }
     let segments = u32::try_from(bytes / segment_bytes).unwrap_or(SEGMENTS_MAX).min(SEGMENTS_MAX);
