@@ -1,5 +1,7 @@
 //! Commands that ask a running node, over its admin API.
 
+pub mod cache;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a draining node has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-fn agent() -> Agent {
-    Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into()
+fn agent(within: Duration) -> Agent {
+    Agent::config_builder().timeout_global(Some(within)).http_status_as_error(false).build().into()
 }
 
 fn answer(admin: SocketAddr, response: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Value, AskError> {
@@ -61,6 +63,16 @@ fn errors_in_words(answer: &Value) -> String {
 
 /// Asks, with the token if there is one.
 fn ask(method: &Method, admin: &AdminAddress, target: &str, body: Option<&Value>) -> Result<Value, AskError> {
+    ask_within(TIMEOUT, method, admin, target, body)
+}
+
+fn ask_within(
+    within: Duration,
+    method: &Method,
+    admin: &AdminAddress,
+    target: &str,
+    body: Option<&Value>,
+) -> Result<Value, AskError> {
     let mut request = Request::builder().method(method).uri(format!("http://{}{target}", admin.admin));
     if let Some(token) = &admin.token {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -68,7 +80,7 @@ fn ask(method: &Method, admin: &AdminAddress, target: &str, body: Option<&Value>
     let body = body.map(Value::to_string).unwrap_or_default();
     let silent = |error| AskError::Silent { admin: admin.admin, error };
     let request = request.body(body).map_err(|error| silent(error.into()))?;
-    answer(admin.admin, agent().run(request))
+    answer(admin.admin, agent(within).run(request))
 }
 
 /// What a node is and does.

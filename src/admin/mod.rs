@@ -10,6 +10,11 @@
 //! | `POST /v1/purge` | purges what the JSON names: 200 with a receipt; [`purge::PurgeRequest`] |
 //! | `GET /v1/purges/{id}` | the receipt of a purge, and how far each node is |
 //! | `GET /v1/explain?url=URL` | what would become of a request; `method`, `header` and `client` may be said too |
+//! | `GET /v1/cache/object?url=URL` | everything stored for a URL, and where; `header` may be said too |
+//! | `GET /v1/cache/objects?site=NAME` | what is stored of a site, a page of it; `prefix`, `limit` and `cursor` may be said too |
+//! | `POST /v1/cache/verify?url=URL` | reads what disks have of a URL: whether it is what was written, chunk by chunk |
+//! | `POST /v1/cache/verify?all=1` | 202; begins to read everything there is on disks, at `rate` MiB a second |
+//! | `GET /v1/cache/verify` | how far that is, and what it has found |
 //! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
@@ -18,6 +23,7 @@
 //! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`].
 
 pub mod access;
+pub mod cached;
 pub mod explain;
 pub mod openapi;
 pub mod purge;
@@ -41,17 +47,18 @@ use self::purge::handle::place;
 use self::reply::Reply;
 use crate::clock;
 use crate::pipeline::Pipeline;
-use crate::pipeline::explain::Question;
+use crate::pipeline::explain::{Named, Question};
 use crate::purge::limit::Limits;
 use crate::purge::local::LocalLog;
 use crate::routing::Snapshot;
 use crate::store::disk::stat::DiskStat;
+use crate::store::verify::Verification;
 use crate::telemetry::metrics::Levels;
 
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 15] = [
     "/livez",
     "/readyz",
     "/currentz",
@@ -60,6 +67,9 @@ const PATHS: [&str; 12] = [
     "/v1/purge",
     "/v1/purges/{id}",
     "/v1/explain",
+    "/v1/cache/object",
+    "/v1/cache/objects",
+    "/v1/cache/verify",
     "/v1/openapi.json",
     "/v1/config/reload",
     "/v1/drain",
@@ -95,6 +105,12 @@ pub trait Operate: Send + Sync {
     /// It is no request that a client could send.
     async fn explain(&self, question: &Question) -> Result<Value, String>;
 
+    /// What the store knows a request by. None: no site answers for its host.
+    ///
+    /// # Errors
+    /// It is no request that a client could send.
+    fn named(&self, question: &Question) -> Result<Option<Named>, String>;
+
     /// What the node is and does.
     fn describe(&self) -> Value;
 
@@ -108,6 +124,7 @@ pub struct Admin {
     node: Arc<dyn Operate>,
     log: Arc<LocalLog>,
     limits: Mutex<Limits>,
+    verification: Arc<Verification>,
     /// What the node is called in receipts.
     name: String,
     /// Where clients connect: ready means that somebody listens there.
@@ -128,6 +145,7 @@ impl Admin {
         Self {
             pipeline,
             limits: Mutex::new(Limits::new(node.purge_rate())),
+            verification: Arc::default(),
             node,
             log,
             name,
@@ -208,6 +226,12 @@ impl Admin {
     }
 }
 
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.verification.stop();
+    }
+}
+
 /// An address to connect to for an address that is listened on.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     let mut reachable = address;
@@ -251,6 +275,10 @@ impl Admin {
                 self.caller(session, Verb::Operate).map(|_| Reply::json(StatusCode::OK, &self.stat()))
             }
             ("/v1/explain", &Method::GET) => self.explain(session, query).await,
+            ("/v1/cache/object", &Method::GET) => self.cache_object(session, query).await,
+            ("/v1/cache/objects", &Method::GET) => self.cache_objects(session, query).await,
+            ("/v1/cache/verify", &Method::POST) => self.cache_verify(session, query).await,
+            ("/v1/cache/verify", &Method::GET) => self.cache_verification(session),
             ("/v1/purge", &Method::POST) => self.purge(session, query).await,
             (path, &Method::GET) if path.starts_with("/v1/purges/") => {
                 self.find_purge(session, path.trim_start_matches("/v1/purges/")).await

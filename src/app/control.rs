@@ -21,7 +21,7 @@ use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
 use crate::origin::group::{Member, Origins};
-use crate::pipeline::explain::Question;
+use crate::pipeline::explain::{Named, Question};
 use crate::routing::{Site, Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
@@ -242,6 +242,10 @@ impl Operate for Control {
     async fn explain(&self, question: &Question) -> Result<Value, String> {
         let answer = self.front.explain(question).await.map_err(|refusal| refusal.sentence().to_owned())?;
         serde_json::to_value(answer).map_err(|error| error.to_string())
+    }
+
+    fn named(&self, question: &Question) -> Result<Option<Named>, String> {
+        self.front.named(question).map_err(|refusal| refusal.sentence().to_owned())
     }
 
     fn tell(&self) {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::clock;
-use crate::front::gate::{Refusal, Verdict, gate};
+use crate::front::gate::{Head, Refusal, Verdict, gate};
 use crate::front::log::Seen;
 use crate::front::request::{Routed, is_cached, pipeline_request, refusal};
 use crate::front::{Front, Peer};
 use crate::origin::group::Member;
-use crate::pipeline::explain::{Explanation, Places, Question, Stored};
+use crate::pipeline::explain::{Explanation, Named, Places, Question, Stored};
 use crate::pipeline::request::Forwarded;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
@@ -77,22 +77,32 @@ pub struct OriginAt {
 }
 
 impl Front {
+    /// What the store knows a request by. None: no site answers for its host.
+    ///
+    /// # Errors
+    /// It is no request that a client could send.
+    pub fn named(&self, question: &Question) -> Result<Option<Named>, Refusal> {
+        let head = head_of(question);
+        let head = gated(&head)?;
+        let snapshot = self.snapshots.load();
+        let Some(site) = snapshot.site(head.host) else { return Ok(None) };
+        let tls = (question.scheme == "https").then_some("TLSv1.3");
+        let peer = Peer { client: question.client, tls };
+        let seen = Seen { peer, site: Some(site), head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
+        let routed = Routed::new(&seen, site);
+        let key = self.key(&seen, site, &routed, &mut Vec::new());
+        let forward = |_: Forwarded, _: &mut Vec<u8>| {};
+        let label = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward).label();
+        Ok(Some(Named { key, label, fields: head.fields.as_bytes().to_vec() }))
+    }
+
     /// Explains what would become of a request.
     ///
     /// # Errors
     /// It is no request that a client could send.
     pub async fn explain(&self, question: &Question) -> Result<Answer, Refusal> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", question.method, question.target, question.host);
-        question.fields.iter().for_each(|field| {
-            head += field;
-            head += "\r\n";
-        });
-        head += "\r\n";
-        let head = match gate(head.as_bytes()) {
-            Verdict::Accepted(head) => head,
-            Verdict::Refused(refusal) => return Err(refusal),
-            Verdict::Incomplete => return Err(Refusal::MalformedTarget),
-        };
+        let head = head_of(question);
+        let head = gated(&head)?;
         let snapshot = self.snapshots.load();
         let site = snapshot.site(head.host);
         let tls = (question.scheme == "https").then_some("TLSv1.3");
@@ -133,6 +143,20 @@ impl Front {
         answer.rules = rules_of(site, routed.matched.as_ref());
         answer.tell();
         Ok(answer)
+    }
+}
+
+/// The head of a request as a client would send it.
+fn head_of(question: &Question) -> String {
+    let fields: String = question.fields.iter().map(|field| format!("{field}\r\n")).collect();
+    format!("{} {} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", question.method, question.target, question.host)
+}
+
+fn gated(head: &str) -> Result<Head<'_>, Refusal> {
+    match gate(head.as_bytes()) {
+        Verdict::Accepted(head) => Ok(head),
+        Verdict::Refused(refusal) => Err(refusal),
+        Verdict::Incomplete => Err(Refusal::MalformedTarget),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::decide::{Decision, FillSharing, Plan, range_of};
@@ -19,6 +20,7 @@ use crate::store::admission::{Admission, Facts, admission};
 use crate::store::disk::frame::FrameKey;
 use crate::store::key::CacheKey;
 use crate::store::memory::Entry;
+use crate::store::persist::Label;
 use crate::store::record::StoredResponse;
 use crate::store::tiers::{Lookup, READS_MAX};
 
@@ -69,7 +71,7 @@ pub struct Explanation {
 }
 
 /// What is stored for a request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Stored {
     pub status: u16,
     pub body_bytes: u64,
@@ -105,6 +107,15 @@ pub struct Places {
     pub on_disk: Option<String>,
     /// Why no disk has it, in the tokens of `littoral_store_admissions_total`, where that is known.
     pub not_on_disk: Option<&'static str>,
+}
+
+/// What the store knows a request by.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub key: CacheKey,
+    pub label: Label,
+    /// Its field lines.
+    pub fields: Vec<u8>,
 }
 
 /// A request that somebody might send.
@@ -220,6 +231,13 @@ fn status_of(request: &Request<'_>, stored: &StoredResponse) -> u16 {
     }
 }
 
+/// An HTTP date.
+pub fn date(at: UnixMs) -> String {
+    let mut date = Vec::new();
+    http_date::write(at, &mut date);
+    String::from_utf8_lossy(&date).into_owned()
+}
+
 impl Stored {
     /// `freshness`: what purges have left of it.
     pub fn of(stored: &StoredResponse, freshness: Freshness, now: UnixMs) -> Self {
@@ -229,8 +247,6 @@ impl Stored {
             lifetime(stored.status(), fields, &ResponseDirectives::parse(fields), kept.response_time());
         let found = validators(fields);
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        let mut response_time = Vec::new();
-        http_date::write(kept.response_time(), &mut response_time);
         Self {
             status: stored.status(),
             body_bytes: stored.body_len(),
@@ -239,7 +255,7 @@ impl Stored {
             // Or a targeted field that clients do not see any more.
             lifetime_source: if stated == kept.lifetime() { source.as_str() } else { "rule" },
             ttl: freshness.ttl_seconds(now),
-            response_time: text(&response_time),
+            response_time: date(kept.response_time()),
             stale_while_revalidate: u64::from(freshness.stale_while_revalidate().0),
             stale_if_error: u64::from(freshness.stale_if_error().0),
             must_revalidate: freshness.must_revalidate(),
