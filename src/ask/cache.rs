@@ -318,7 +318,7 @@ pub fn progress_in_words(answer: &Value) -> String {
             text(answer, "/disk").map(|disk| format!(" {disk}")).unwrap_or_default(),
             number(answer, "/mib_per_second"),
         ),
-        _ => format!("Verified: {read} read in {:.0} s.", answer.get("seconds").and_then(Value::as_f64).unwrap_or(0.0)),
+        _ => format!("Verified: {read} read in {:.1} s.", answer.get("seconds").and_then(Value::as_f64).unwrap_or(0.0)),
     }];
     let (damaged, failed) = (number(answer, "/damaged"), number(answer, "/unreadable"));
     lines.push(match (damaged, failed) {

@@ -65,7 +65,7 @@ fn verifications_are_said_in_words() {
         (
             json!({ "started_at": 1, "running": false, "frames": 4, "frames_at_start": 4, "bytes": 1024, "seconds": 2.4,
                 "right": 2, "damaged": 1, "gone": 1 }),
-            "Verified: 4 of 4 frames, 1.0 KiB read in 2 s.\n\
+            "Verified: 4 of 4 frames, 1.0 KiB read in 2.4 s.\n\
              2 right, 1 damaged and forgotten, 0 unreadable: look at the disk's health (smartctl).\n\
              1 replaced or evicted meanwhile.",
         ),
