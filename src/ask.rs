@@ -1,5 +1,7 @@
 //! Commands that ask a running node, over its admin API.
 
+pub mod cache;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a draining node has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-fn agent() -> Agent {
-    Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into()
+fn agent(within: Duration) -> Agent {
+    Agent::config_builder().timeout_global(Some(within)).http_status_as_error(false).build().into()
 }
 
 fn answer(admin: SocketAddr, response: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Value, AskError> {
@@ -61,6 +63,16 @@ fn errors_in_words(answer: &Value) -> String {
 
 /// Asks, with the token if there is one.
 fn ask(method: &Method, admin: &AdminAddress, target: &str, body: Option<&Value>) -> Result<Value, AskError> {
+    ask_within(TIMEOUT, method, admin, target, body)
+}
+
+fn ask_within(
+    within: Duration,
+    method: &Method,
+    admin: &AdminAddress,
+    target: &str,
+    body: Option<&Value>,
+) -> Result<Value, AskError> {
     let mut request = Request::builder().method(method).uri(format!("http://{}{target}", admin.admin));
     if let Some(token) = &admin.token {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -68,7 +80,7 @@ fn ask(method: &Method, admin: &AdminAddress, target: &str, body: Option<&Value>
     let body = body.map(Value::to_string).unwrap_or_default();
     let silent = |error| AskError::Silent { admin: admin.admin, error };
     let request = request.body(body).map_err(|error| silent(error.into()))?;
-    answer(admin.admin, agent().run(request))
+    answer(admin.admin, agent(within).run(request))
 }
 
 /// What a node is and does.
@@ -212,11 +224,54 @@ pub fn in_words(stat: &Value) -> String {
         number("/store/memory/objects"),
         number("/store/memory/bytes") as f64 / f64::from(1 << 20),
     ));
+    lines.extend(stat.pointer("/store/disk").and_then(Value::as_array).into_iter().flatten().map(disk_in_words));
+    if number("/store/writes/limit_bytes") > 0 {
+        lines.push(format!(
+            "writes       {} of {} wait for disks",
+            size(number("/store/writes/used_bytes")),
+            size(number("/store/writes/limit_bytes")),
+        ));
+    }
     for origin in stat.get("origins").and_then(Value::as_array).into_iter().flatten() {
         let field = |name: &str| origin.get(name).and_then(Value::as_str).unwrap_or_default();
         lines.push(format!("origin       {} {}: {}", field("site"), field("origin"), field("state")));
     }
     lines.join("\n")
+}
+
+fn disk_in_words(disk: &Value) -> String {
+    let number = |name: &str| disk.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let is = |name: &str| disk.get(name) == Some(&Value::Bool(true));
+    let text = |name: &str| disk.get(name).and_then(Value::as_str);
+    let state = match (is("up"), is("recovered"), text("why")) {
+        (true, true, None) => String::new(),
+        (true, false, None) => "; what it held before the start is still being found".into(),
+        (true, _, Some(why)) => format!("; it last failed with {why}"),
+        (false, _, Some(why)) => format!("; it is not used: {why}"),
+        (false, _, None) => "; it is being opened".into(),
+    };
+    let damaged = match number("damaged") {
+        0 => String::new(),
+        damaged => format!(", {damaged} found damaged"),
+    };
+    format!(
+        "disk         {}: {} responses, {} of {}, {} written{damaged}{state}",
+        text("path").unwrap_or_default(),
+        number("responses"),
+        size(number("used_bytes")),
+        size(number("bytes")),
+        size(number("written_bytes")),
+    )
+}
+
+/// Bytes, as people say them.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (bytes.max(1).ilog2() / 10).min(4) as usize;
+    match power {
+        0 => format!("{bytes} B"),
+        _ => format!("{:.1} {}", bytes as f64 / f64::from(1 << 10).powi(power as i32), units[power]),
+    }
 }
 
 #[cfg(test)]
@@ -225,16 +280,36 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn sizes_are_said_in_words() {
+        for (bytes, expected) in
+            [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 50, "5120.0 TiB")]
+        {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
     fn stat_is_said_in_words() {
         let stat = json!({
             "version": "1.2.3", "uptime_seconds": 5, "config_version": 2, "draining": true, "connections": 7,
             "requests": { "hit": 3, "miss": 1, "error": 0 },
-            "store": { "memory": { "bytes": 1_572_864, "objects": 9 } },
+            "store": {
+                "memory": { "bytes": 1_572_864, "objects": 9 },
+                "disk": [
+                    { "path": "/a", "bytes": 2048, "used_bytes": 1024, "responses": 3, "written_bytes": 9, "up": true,
+                      "recovered": true, "why": null, "damaged": 2 },
+                    { "path": "/b", "up": false, "why": "/b is in use" },
+                ],
+                "writes": { "used_bytes": 0, "limit_bytes": 1024 },
+            },
             "origins": [{ "site": "shop", "origin": "a:80", "state": "down" }],
         });
         let expected = "littoral 1.2.3, up 5 s, configuration 2, draining\nconnections  7\n\
             requests     4, 75.0 % from the store\n  hit        3\n  miss       1\n\
-            memory       9 objects, 1.5 MiB\norigin       shop a:80: down";
+            memory       9 objects, 1.5 MiB\n\
+            disk         /a: 3 responses, 1.0 KiB of 2.0 KiB, 9 B written, 2 found damaged\n\
+            disk         /b: 0 responses, 0 B of 0 B, 0 B written; it is not used: /b is in use\n\
+            writes       0 B of 1.0 KiB wait for disks\norigin       shop a:80: down";
         assert_eq!(in_words(&stat), expected);
     }
 

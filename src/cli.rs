@@ -5,6 +5,8 @@
     reason = "doc comments here are the command's help, where brackets are brackets"
 )]
 
+pub mod cache;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -78,6 +80,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at what a node has stored
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Make a token for the admin API: prints it, and the line for the configuration
     Token {
         /// What it is called in receipts

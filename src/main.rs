@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use littoral::app::{self, StartError};
+use littoral::ask::cache::Found;
 use littoral::ask::{self, AskError};
 use littoral::cli::{Cli, Command};
 use tracing_subscriber::EnvFilter;
@@ -59,6 +60,14 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             let answer = ask::explain(&admin, &url, &method, &headers, client).map_err(asked)?;
             println!("{}", if json { answer.to_string() } else { ask::explained_in_words(&answer) });
             Ok(())
+        }
+        Command::Cache(command) => {
+            let (said, found) = ask::cache::run(&command).map_err(asked)?;
+            println!("{said}");
+            match found {
+                Found::AllRight => Ok(()),
+                Found::NotRight => Err((miette::miette!("a disk does not hold what was written"), 1)),
+            }
         }
         Command::Token { name, sites, verbs } => {
             let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();

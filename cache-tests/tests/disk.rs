@@ -143,7 +143,7 @@ async fn parts(node: &Node, kept: &[Derived], random: &mut Random) -> f64 {
     for object in kept.iter().step_by(kept.len() / 60 + 1) {
         let length = object.length;
         let begin = random.below(length);
-        let mut wanted: Vec<_> = [begin..random.within(begin + 1..length + 1)].into();
+        let mut wanted = Vec::from_iter(std::iter::once(begin..random.within(begin + 1..length + 1)));
         if length > CHUNK {
             wanted.extend([CHUNK - 1..CHUNK + 1, 10..20, CHUNK..length]);
         }

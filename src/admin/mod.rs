@@ -10,6 +10,11 @@
 //! | `POST /v1/purge` | purges what the JSON names: 200 with a receipt; [`purge::PurgeRequest`] |
 //! | `GET /v1/purges/{id}` | the receipt of a purge, and how far each node is |
 //! | `GET /v1/explain?url=URL` | what would become of a request; `method`, `header` and `client` may be said too |
+//! | `GET /v1/cache/object?url=URL` | everything stored for a URL, and where; `header` may be said too |
+//! | `GET /v1/cache/objects?site=NAME` | what is stored of a site, a page of it; `prefix`, `limit` and `cursor` may be said too |
+//! | `POST /v1/cache/verify?url=URL` | reads what disks have of a URL: whether it is what was written, chunk by chunk |
+//! | `POST /v1/cache/verify?all=1` | 202; begins to read everything there is on disks, at `rate` MiB a second |
+//! | `GET /v1/cache/verify` | how far that is, and what it has found |
 //! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
@@ -18,6 +23,7 @@
 //! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`].
 
 pub mod access;
+pub mod cached;
 pub mod explain;
 pub mod openapi;
 pub mod purge;
@@ -41,16 +47,18 @@ use self::purge::handle::place;
 use self::reply::Reply;
 use crate::clock;
 use crate::pipeline::Pipeline;
-use crate::pipeline::explain::Question;
+use crate::pipeline::explain::{Named, Question};
 use crate::purge::limit::Limits;
 use crate::purge::local::LocalLog;
 use crate::routing::Snapshot;
+use crate::store::disk::stat::DiskStat;
+use crate::store::verify::Verification;
 use crate::telemetry::metrics::Levels;
 
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 15] = [
     "/livez",
     "/readyz",
     "/currentz",
@@ -59,6 +67,9 @@ const PATHS: [&str; 12] = [
     "/v1/purge",
     "/v1/purges/{id}",
     "/v1/explain",
+    "/v1/cache/object",
+    "/v1/cache/objects",
+    "/v1/cache/verify",
     "/v1/openapi.json",
     "/v1/config/reload",
     "/v1/drain",
@@ -66,6 +77,7 @@ const PATHS: [&str; 12] = [
 ];
 
 /// What the operator may have the node do.
+#[async_trait]
 pub trait Operate: Send + Sync {
     /// Puts the configuration in force anew. Both answers are for a program.
     ///
@@ -91,7 +103,13 @@ pub trait Operate: Send + Sync {
     ///
     /// # Errors
     /// It is no request that a client could send.
-    fn explain(&self, question: &Question) -> Result<Value, String>;
+    async fn explain(&self, question: &Question) -> Result<Value, String>;
+
+    /// What the store knows a request by. None: no site answers for its host.
+    ///
+    /// # Errors
+    /// It is no request that a client could send.
+    fn named(&self, question: &Question) -> Result<Option<Named>, String>;
 
     /// What the node is and does.
     fn describe(&self) -> Value;
@@ -106,6 +124,7 @@ pub struct Admin {
     node: Arc<dyn Operate>,
     log: Arc<LocalLog>,
     limits: Mutex<Limits>,
+    verification: Arc<Verification>,
     /// What the node is called in receipts.
     name: String,
     /// Where clients connect: ready means that somebody listens there.
@@ -126,6 +145,7 @@ impl Admin {
         Self {
             pipeline,
             limits: Mutex::new(Limits::new(node.purge_rate())),
+            verification: Arc::default(),
             node,
             log,
             name,
@@ -177,7 +197,11 @@ impl Admin {
         let store = &self.pipeline.store;
         let more = json!({
             "requests": self.pipeline.metrics.requests_by_outcome().into_iter().collect::<serde_json::Map<_, _>>(),
-            "store": { "memory": { "bytes": store.memory.bytes(), "objects": store.memory.objects() } },
+            "store": {
+                "memory": { "bytes": store.memory.bytes(), "objects": store.memory.objects() },
+                "disk": store.disks.all().iter().map(|disk| DiskStat::of(disk)).collect::<Vec<_>>(),
+                "writes": { "used_bytes": store.budget.writes.used(), "limit_bytes": store.budget.writes.limit() },
+            },
             "fill_bytes": store.budget.fills.used(),
             "purge": { "position": place(store.ledger.applied().log), "entries": store.ledger.len() },
         });
@@ -202,6 +226,12 @@ impl Admin {
     }
 }
 
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.verification.stop();
+    }
+}
+
 /// An address to connect to for an address that is listened on.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     let mut reachable = address;
@@ -222,7 +252,7 @@ impl Admin {
         })
     }
 
-    fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
+    async fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
         let caller = self.caller(session, Verb::Explain)?;
         let question = explain::read(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
         let snapshot = self.node.snapshot();
@@ -230,7 +260,7 @@ impl Admin {
         if !site.map_or(caller.may_everything(), |site| caller.may(&site.name)) {
             return Err(Reply::error(StatusCode::FORBIDDEN, "the token is not for this"));
         }
-        let explained = self.node.explain(&question);
+        let explained = self.node.explain(&question).await;
         explained
             .map(|answer| Reply::json(StatusCode::OK, &answer))
             .map_err(|refusal| Reply::error(StatusCode::BAD_REQUEST, refusal))
@@ -244,7 +274,11 @@ impl Admin {
             ("/v1/stat", &Method::GET) => {
                 self.caller(session, Verb::Operate).map(|_| Reply::json(StatusCode::OK, &self.stat()))
             }
-            ("/v1/explain", &Method::GET) => self.explain(session, query),
+            ("/v1/explain", &Method::GET) => self.explain(session, query).await,
+            ("/v1/cache/object", &Method::GET) => self.cache_object(session, query).await,
+            ("/v1/cache/objects", &Method::GET) => self.cache_objects(session, query).await,
+            ("/v1/cache/verify", &Method::POST) => self.cache_verify(session, query).await,
+            ("/v1/cache/verify", &Method::GET) => self.cache_verification(session),
             ("/v1/purge", &Method::POST) => self.purge(session, query).await,
             (path, &Method::GET) if path.starts_with("/v1/purges/") => {
                 self.find_purge(session, path.trim_start_matches("/v1/purges/")).await

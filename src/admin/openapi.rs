@@ -3,7 +3,9 @@
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
+use super::cached::{CachedObject, CachedObjects, Verified};
 use super::purge::{PurgeRequest, Receipt, Wrong};
+use crate::store::verify::Progress;
 
 /// What every error looks like.
 #[derive(utoipa::ToSchema)]
@@ -14,9 +16,9 @@ struct Errors {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Littoral", description = "Purging what a node has stored."),
-    paths(purge, purge_receipt),
-    components(schemas(PurgeRequest, Receipt, Errors)),
+    info(title = "Littoral", description = "Purging and looking at what a node has stored."),
+    paths(purge, purge_receipt, cache_object, cache_objects, cache_verify, cache_verification),
+    components(schemas(PurgeRequest, Receipt, CachedObject, CachedObjects, Verified, Progress, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -72,6 +74,82 @@ fn purge() {}
 #[expect(dead_code, reason = "it stands for the handler in `purge::handle`")]
 fn purge_receipt() {}
 
+/// Everything stored for a URL: where it is, how old it is, and what purges have left of it.
+#[utoipa::path(
+    get,
+    path = "/v1/cache/object",
+    params(
+        ("url" = String, Query, description = "the URL, as a client would ask for it"),
+        ("header" = Option<Vec<String>>, Query, description = "a field of the request, `Name: value`; may be repeated"),
+    ),
+    responses(
+        (status = 200, description = "what is stored", body = CachedObject),
+        (status = 400, description = "it is no URL, or no request that a client could send", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for explain", body = Errors),
+        (status = 404, description = "nothing is stored, or no site answers for the host", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `cached::handle`")]
+fn cache_object() {}
+
+/// What is stored on disks of a site or below a URL, a page of it. One page looks at 2,000 records or for a second at most:
+/// it may have none and still not be the last.
+#[utoipa::path(
+    get,
+    path = "/v1/cache/objects",
+    params(
+        ("site" = Option<String>, Query, description = "the site, by name; not needed where `prefix` or the token says it"),
+        ("prefix" = Option<String>, Query, description = "http://host/path, host/path or /path"),
+        ("limit" = Option<usize>, Query, description = "responses of a page, 1 to 1000; 100 if it is absent"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "a page", body = CachedObjects),
+        (status = 400, description = "what is wrong with the question", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for explain", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `cached::handle`")]
+fn cache_objects() {}
+
+/// Read what is on disks, to see whether it is what was written. What is damaged is forgotten.
+#[utoipa::path(
+    post,
+    path = "/v1/cache/verify",
+    params(
+        ("url" = Option<String>, Query, description = "what is stored for this URL, now"),
+        ("header" = Option<Vec<String>>, Query, description = "a field of the request, `Name: value`; may be repeated"),
+        ("all" = Option<String>, Query, description = "`1`: everything, in the background; needs a token for every site"),
+        ("rate" = Option<u32>, Query, description = "with `all`: MiB read in a second at most; 64 if it is absent"),
+    ),
+    responses(
+        (status = 200, description = "what was found, chunk by chunk", body = Verified),
+        (status = 202, description = "it has begun", body = Progress),
+        (status = 400, description = "what is wrong with the question", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this, or not for operate", body = Errors),
+        (status = 404, description = "nothing is on a disk for the URL", body = Errors),
+        (status = 409, description = "a verification of everything is under way", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `cached::handle`")]
+fn cache_verify() {}
+
+/// How far the verification of everything is.
+#[utoipa::path(
+    get,
+    path = "/v1/cache/verify",
+    responses(
+        (status = 200, description = "how far it is, and what it has found", body = Progress),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for every site, or not for operate", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `cached::handle`")]
+fn cache_verification() {}
+
 /// The document, as JSON.
 pub fn document() -> String {
     Document::openapi().to_json().unwrap_or_default() + "\n"
@@ -89,6 +167,12 @@ mod tests {
             "/paths/~1v1~1purges~1{id}/get/responses/200",
             "/components/schemas/PurgeRequest/properties/tags",
             "/components/schemas/Receipt/properties/position",
+            "/paths/~1v1~1cache~1object/get/responses/404",
+            "/paths/~1v1~1cache~1objects/get/responses/200",
+            "/paths/~1v1~1cache~1verify/post/responses/409",
+            "/paths/~1v1~1cache~1verify/get/responses/200",
+            "/components/schemas/CachedObject/properties/records",
+            "/components/schemas/Progress/properties/damaged",
             "/components/securitySchemes/token",
         ] {
             assert!(document.pointer(pointer).is_some(), "{pointer} is missing: {document}");

@@ -318,4 +318,4 @@ pub fn cost(selectors: &[Selector]) -> BTreeMap<&str, u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

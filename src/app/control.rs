@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
+use async_trait::async_trait;
 use edge_config::change::{SiteChanges, needs_restart, site_changes};
 use edge_config::{Config, Problems};
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
 use crate::origin::group::{Member, Origins};
-use crate::pipeline::explain::Question;
+use crate::pipeline::explain::{Named, Question};
 use crate::routing::{Site, Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
@@ -210,6 +211,7 @@ fn problems_json(problems: &Problems) -> Value {
     json!({ "errors": errors.collect::<Vec<_>>() })
 }
 
+#[async_trait]
 impl Operate for Control {
     fn reload(&self) -> Result<Value, Value> {
         let version = Self::reload(self).map_err(|refused| refused.json())?;
@@ -237,9 +239,13 @@ impl Operate for Control {
         self.purge_rate.load(Ordering::Relaxed)
     }
 
-    fn explain(&self, question: &Question) -> Result<Value, String> {
-        let answer = self.front.explain(question).map_err(|refusal| refusal.sentence().to_owned())?;
+    async fn explain(&self, question: &Question) -> Result<Value, String> {
+        let answer = self.front.explain(question).await.map_err(|refusal| refusal.sentence().to_owned())?;
         serde_json::to_value(answer).map_err(|error| error.to_string())
+    }
+
+    fn named(&self, question: &Question) -> Result<Option<Named>, String> {
+        self.front.named(question).map_err(|refusal| refusal.sentence().to_owned())
     }
 
     fn tell(&self) {

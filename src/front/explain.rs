@@ -8,12 +8,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::clock;
-use crate::front::gate::{Refusal, Verdict, gate};
+use crate::front::gate::{Head, Refusal, Verdict, gate};
 use crate::front::log::Seen;
 use crate::front::request::{Routed, is_cached, pipeline_request, refusal};
 use crate::front::{Front, Peer};
 use crate::origin::group::Member;
-use crate::pipeline::explain::{Explanation, Question, Stored};
+use crate::pipeline::explain::{Explanation, Named, Places, Question, Stored};
 use crate::pipeline::request::Forwarded;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
@@ -36,6 +36,8 @@ pub struct Answer {
     /// The rules that match the request, in order.
     pub rules: Vec<RuleAt>,
     pub stored: Option<Stored>,
+    /// Where that is.
+    pub places: Option<Places>,
     /// The fields that select among what is stored for the URL, one set an entry.
     pub vary: Vec<String>,
     /// Why the last answer was not stored, where that is known.
@@ -75,22 +77,32 @@ pub struct OriginAt {
 }
 
 impl Front {
+    /// What the store knows a request by. None: no site answers for its host.
+    ///
+    /// # Errors
+    /// It is no request that a client could send.
+    pub fn named(&self, question: &Question) -> Result<Option<Named>, Refusal> {
+        let head = head_of(question);
+        let head = gated(&head)?;
+        let snapshot = self.snapshots.load();
+        let Some(site) = snapshot.site(head.host) else { return Ok(None) };
+        let tls = (question.scheme == "https").then_some("TLSv1.3");
+        let peer = Peer { client: question.client, tls };
+        let seen = Seen { peer, site: Some(site), head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
+        let routed = Routed::new(&seen, site);
+        let key = self.key(&seen, site, &routed, &mut Vec::new());
+        let forward = |_: Forwarded, _: &mut Vec<u8>| {};
+        let label = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward).label();
+        Ok(Some(Named { key, label, fields: head.fields.as_bytes().to_vec() }))
+    }
+
     /// Explains what would become of a request.
     ///
     /// # Errors
     /// It is no request that a client could send.
-    pub fn explain(&self, question: &Question) -> Result<Answer, Refusal> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", question.method, question.target, question.host);
-        question.fields.iter().for_each(|field| {
-            head += field;
-            head += "\r\n";
-        });
-        head += "\r\n";
-        let head = match gate(head.as_bytes()) {
-            Verdict::Accepted(head) => head,
-            Verdict::Refused(refusal) => return Err(refusal),
-            Verdict::Incomplete => return Err(Refusal::MalformedTarget),
-        };
+    pub async fn explain(&self, question: &Question) -> Result<Answer, Refusal> {
+        let head = head_of(question);
+        let head = gated(&head)?;
         let snapshot = self.snapshots.load();
         let site = snapshot.site(head.host);
         let tls = (question.scheme == "https").then_some("TLSv1.3");
@@ -109,7 +121,7 @@ impl Front {
             let key = self.key(&seen, site, &routed, &mut scratch);
             let forward = |_: Forwarded, _: &mut Vec<u8>| {};
             let request = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward);
-            let explained = self.pipeline.explain(&request);
+            let explained = self.pipeline.explain(&request).await;
             let mut answer = Answer::of(&explained, site);
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             answer.key = Some(Key {
@@ -131,6 +143,20 @@ impl Front {
         answer.rules = rules_of(site, routed.matched.as_ref());
         answer.tell();
         Ok(answer)
+    }
+}
+
+/// The head of a request as a client would send it.
+fn head_of(question: &Question) -> String {
+    let fields: String = question.fields.iter().map(|field| format!("{field}\r\n")).collect();
+    format!("{} {} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", question.method, question.target, question.host)
+}
+
+fn gated(head: &str) -> Result<Head<'_>, Refusal> {
+    match gate(head.as_bytes()) {
+        Verdict::Accepted(head) => Ok(head),
+        Verdict::Refused(refusal) => Err(refusal),
+        Verdict::Incomplete => Err(Refusal::MalformedTarget),
     }
 }
 
@@ -157,6 +183,7 @@ impl Answer {
             key: None,
             rules: Vec::new(),
             stored: None,
+            places: None,
             vary: Vec::new(),
             last_not_stored: None,
             origins: site.map(|site| origins_of(site)).unwrap_or_default(),
@@ -178,6 +205,7 @@ impl Answer {
             key: None,
             rules: Vec::new(),
             stored: explained.stored.clone(),
+            places: explained.places.clone(),
             vary: explained.vary.clone(),
             last_not_stored: explained.not_stored.map(Reason::as_str),
             origins: origins_of(site),
@@ -221,7 +249,7 @@ impl Answer {
             said.push(format!("The rule at {}:{} matches{when}.", rule.file, rule.line));
         }
         match &self.stored {
-            Some(stored) => said.extend(sentences_of(stored)),
+            Some(stored) => said.extend(sentences_of(stored, self.places.as_ref())),
             None if self.key.is_some() => said.push("Nothing is stored that could answer it.".into()),
             None => {}
         }
@@ -261,7 +289,7 @@ fn origins_of(site: &Site) -> Vec<OriginAt> {
     site.group.members().iter().map(origin).collect()
 }
 
-fn sentences_of(stored: &Stored) -> Vec<String> {
+fn sentences_of(stored: &Stored, places: Option<&Places>) -> Vec<String> {
     let from = match stored.lifetime_source {
         "heuristic" => "a tenth of the time since it was last modified".to_owned(),
         "none" => "nothing, so it is stale from the beginning".to_owned(),
@@ -271,14 +299,32 @@ fn sentences_of(stored: &Stored) -> Vec<String> {
     let cut = if stored.purged_softly { ", cut short by a soft purge" } else { "" };
     let mut said = vec![
         format!(
-            "A response {} of {} bytes is stored in memory since {}.",
-            stored.status, stored.body_bytes, stored.response_time
+            "A response {} of {} bytes is stored {} since {}.",
+            stored.status,
+            stored.body_bytes,
+            places.and_then(|places| places.tier.strip_prefix("disk ")).map_or_else(
+                || "in memory".to_owned(),
+                |path| format!("on the disk {}", path.trim_matches(['(', ')'])),
+            ),
+            stored.response_time
         ),
         format!(
             "Its lifetime is {} s, from {from}{cut}; its age is {} s, so that {} s are left.",
             stored.lifetime, stored.age, stored.ttl
         ),
     ];
+    match places {
+        Some(Places { body_on_disk: Some(path), .. }) => {
+            said.push(format!("Its body is on the disk {path} alone: it is read from there while it is sent."));
+        }
+        Some(Places { tier, on_disk: Some(path), .. }) if tier == "memory" => {
+            said.push(format!("It is on the disk {path} too."));
+        }
+        Some(Places { not_on_disk: Some(_), .. }) => {
+            said.push("It is on no disk: that is full, and takes a response when it is wanted a second time.".into());
+        }
+        _ => {}
+    }
     if stored.no_cache {
         said.push("It carries no-cache: every use needs validation.".into());
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::decide::{Decision, FillSharing, Plan, range_of};
@@ -15,9 +16,13 @@ use crate::semantics::range::RangePlan;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::time::UnixMs;
 use crate::semantics::validation::{Precondition, precondition, validators};
+use crate::store::admission::{Admission, Facts, admission};
+use crate::store::disk::frame::FrameKey;
+use crate::store::key::CacheKey;
 use crate::store::memory::Entry;
+use crate::store::persist::Label;
 use crate::store::record::StoredResponse;
-use crate::store::tiers::Lookup;
+use crate::store::tiers::{Lookup, READS_MAX};
 
 /// What a request would get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub struct Explanation {
     pub sharing: Option<FillSharing>,
     /// What is stored for this request.
     pub stored: Option<Stored>,
+    /// Where it was and is.
+    pub places: Option<Places>,
     /// The fields that select among what is stored for the URL.
     pub vary: Vec<String>,
     /// Why the last answer was not stored, if that is known.
@@ -64,9 +71,8 @@ pub struct Explanation {
 }
 
 /// What is stored for a request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Stored {
-    pub tier: &'static str,
     pub status: u16,
     pub body_bytes: u64,
     pub age: u64,
@@ -90,6 +96,28 @@ pub struct Stored {
     pub memory_bytes: usize,
 }
 
+/// Where a stored response is, as far as that can be known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Places {
+    /// `memory`, or `disk (PATH)` where it had to be read from there first: since then its head is in memory.
+    pub tier: String,
+    /// The disk its body is on, if that is on a disk alone.
+    pub body_on_disk: Option<String>,
+    /// The disk that has it, or will have it.
+    pub on_disk: Option<String>,
+    /// Why no disk has it, in the tokens of `littoral_store_admissions_total`, where that is known.
+    pub not_on_disk: Option<&'static str>,
+}
+
+/// What the store knows a request by.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub key: CacheKey,
+    pub label: Label,
+    /// Its field lines.
+    pub fields: Vec<u8>,
+}
+
 /// A request that somebody might send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -105,12 +133,27 @@ pub struct Question {
 }
 
 impl Pipeline {
-    /// Decides as the data path does, and says why. Nobody is asked, and nothing is counted.
-    pub fn explain(&self, request: &Request<'_>) -> Explanation {
+    /// Decides as the data path does, and says why. What that has to read from a disk is read; no origin is asked, and no
+    /// use is counted.
+    pub async fn explain(&self, request: &Request<'_>) -> Explanation {
+        let mut request = *request;
+        let mut read = Vec::new();
+        while let Decision::Read(key) = self.decide(&request) {
+            // What cannot be read is not there.
+            request.disk = read.len() < READS_MAX && self.store.read(&key).await;
+            read.push(key);
+        }
+        self.explain_known(&request, &read)
+    }
+
+    fn explain_known(&self, request: &Request<'_>, read: &[CacheKey]) -> Explanation {
         let decision = self.decide(request);
-        let stored = match self.look_up(request) {
-            Lookup::Found { stored, freshness, .. } => Some(describe(&stored, freshness, request.now)),
-            Lookup::UriMiss { .. } | Lookup::VaryMiss { .. } | Lookup::OnDisk { .. } => None,
+        let (stored, places) = match self.look_up(request) {
+            Lookup::Found { stored, key, freshness } => {
+                let places = self.places(&stored, key, read.contains(&key));
+                (Some(Stored::of(&stored, freshness, request.now)), Some(places))
+            }
+            Lookup::UriMiss { .. } | Lookup::VaryMiss { .. } | Lookup::OnDisk { .. } => (None, None),
         };
         let vary = match self.store.memory.lookup(&request.key) {
             Some(Entry::Variants(variants)) => {
@@ -124,6 +167,7 @@ impl Pipeline {
             cache_status: CacheStatus { detail: Some(Reason::OnlyIfCached), ..CacheStatus::default() },
             sharing: None,
             stored,
+            places,
             vary,
             not_stored: self.mark(request).map(|mark| mark.reason),
         };
@@ -147,8 +191,26 @@ impl Pipeline {
                 sharing: Some(sharing),
                 ..known
             },
-            // Who asks has it read first.
+            // What had to be read has been.
             Decision::NothingStored | Decision::Read(_) => known,
+        }
+    }
+
+    fn places(&self, stored: &StoredResponse, key: CacheKey, was_read: bool) -> Places {
+        let (disks, frame) = (&self.store.disks, FrameKey::of(key));
+        let path = disks.disk_of(&frame).map(|disk| disk.path.display().to_string());
+        let is_there = disks.contains(&frame);
+        // A disk with room takes everything: what a full one has not taken was wanted once.
+        let facts = Facts { bytes: stored.weight() as u64, full: disks.is_full(&frame), seen: false };
+        let refused = Some(admission(facts)).filter(|verdict| !is_there && *verdict != Admission::Write);
+        Places {
+            tier: match &path {
+                Some(path) if was_read => format!("disk ({path})"),
+                _ => "memory".into(),
+            },
+            body_on_disk: path.clone().filter(|_| stored.body_on_disk().is_some()),
+            on_disk: path.filter(|_| is_there),
+            not_on_disk: refused.map(Admission::as_str),
         }
     }
 }
@@ -169,32 +231,40 @@ fn status_of(request: &Request<'_>, stored: &StoredResponse) -> u16 {
     }
 }
 
-fn describe(stored: &StoredResponse, freshness: Freshness, now: UnixMs) -> Stored {
-    let fields = stored.fields();
-    let kept = stored.freshness();
-    let (stated, source) = lifetime(stored.status(), fields, &ResponseDirectives::parse(fields), kept.response_time());
-    let found = validators(fields);
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    let mut response_time = Vec::new();
-    http_date::write(kept.response_time(), &mut response_time);
-    Stored {
-        tier: "memory",
-        status: stored.status(),
-        body_bytes: stored.body_len(),
-        age: u64::from(freshness.age_seconds(now).0),
-        lifetime: u64::from(freshness.lifetime().0),
-        // Or a targeted field that clients do not see any more.
-        lifetime_source: if stated == kept.lifetime() { source.as_str() } else { "rule" },
-        ttl: freshness.ttl_seconds(now),
-        response_time: text(&response_time),
-        stale_while_revalidate: u64::from(freshness.stale_while_revalidate().0),
-        stale_if_error: u64::from(freshness.stale_if_error().0),
-        must_revalidate: freshness.must_revalidate(),
-        no_cache: freshness.no_cache(),
-        purged_softly: freshness != kept,
-        etag: found.etag.map(text),
-        last_modified: found.last_modified.map(text),
-        surrogate_keys: stored.selectors().keys().count(),
-        memory_bytes: stored.weight(),
+/// An HTTP date.
+pub fn date(at: UnixMs) -> String {
+    let mut date = Vec::new();
+    http_date::write(at, &mut date);
+    String::from_utf8_lossy(&date).into_owned()
+}
+
+impl Stored {
+    /// `freshness`: what purges have left of it.
+    pub fn of(stored: &StoredResponse, freshness: Freshness, now: UnixMs) -> Self {
+        let fields = stored.fields();
+        let kept = stored.freshness();
+        let (stated, source) =
+            lifetime(stored.status(), fields, &ResponseDirectives::parse(fields), kept.response_time());
+        let found = validators(fields);
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        Self {
+            status: stored.status(),
+            body_bytes: stored.body_len(),
+            age: u64::from(freshness.age_seconds(now).0),
+            lifetime: u64::from(freshness.lifetime().0),
+            // Or a targeted field that clients do not see any more.
+            lifetime_source: if stated == kept.lifetime() { source.as_str() } else { "rule" },
+            ttl: freshness.ttl_seconds(now),
+            response_time: date(kept.response_time()),
+            stale_while_revalidate: u64::from(freshness.stale_while_revalidate().0),
+            stale_if_error: u64::from(freshness.stale_if_error().0),
+            must_revalidate: freshness.must_revalidate(),
+            no_cache: freshness.no_cache(),
+            purged_softly: freshness != kept,
+            etag: found.etag.map(text),
+            last_modified: found.last_modified.map(text),
+            surrogate_keys: stored.selectors().keys().count(),
+            memory_bytes: stored.weight(),
+        }
     }
 }

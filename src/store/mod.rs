@@ -14,6 +14,8 @@
 //! - [`searches`]: URLs that differ in what does not matter.
 //! - [`tiers`]: the one lookup.
 //! - [`commit`]: the one commit.
+//! - [`inventory`]: what is stored, for who only looks.
+//! - [`verify`]: whether what is on disks is what was written.
 
 pub mod admission;
 pub mod body;
@@ -22,6 +24,7 @@ pub mod collector;
 pub mod commit;
 pub mod disk;
 pub mod fill;
+pub mod inventory;
 pub mod key;
 pub mod marks;
 pub mod memory;
@@ -29,5 +32,6 @@ pub mod persist;
 pub mod record;
 pub mod searches;
 pub mod tiers;
+pub mod verify;
 
 pub use tiers::Store;

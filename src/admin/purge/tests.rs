@@ -9,7 +9,7 @@ use crate::admin::access::Access;
 use crate::origin::Nobody;
 use crate::origin::group::Group;
 
-fn snapshot(sites: &[(&str, &str)]) -> Snapshot {
+pub fn snapshot(sites: &[(&str, &str)]) -> Snapshot {
     let made = sites.iter().enumerate().map(|(index, (name, host))| {
         let origin: edge_config::section::origin::Origin = "http://127.0.0.1:1".parse().expect("an origin");
         let mut config = edge_config::section::site::Site::of_one(name, origin.clone());
@@ -21,7 +21,7 @@ fn snapshot(sites: &[(&str, &str)]) -> Snapshot {
     Snapshot::new(1, Limits::default(), made.collect())
 }
 
-fn caller(sites: &[&str]) -> Caller {
+pub fn caller(sites: &[&str]) -> Caller {
     let token = Token {
         name: "t".into(),
         hash: *blake3::hash(b"t").as_bytes(),

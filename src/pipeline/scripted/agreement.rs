@@ -84,7 +84,7 @@ fn what_is_explained_is_what_happens() {
         let before = node.origin.asked.lock().len();
         let mut got = Got::default();
         let (explained, outcome) = node.with_request(method, target, &asked, now, |request| {
-            let explained = node.pipeline.explain(request);
+            let explained = run(node.pipeline.explain(request));
             let decision = node.pipeline.decide(request);
             let outcome = run(node.pipeline.answer(request, decision, &mut got)).expect("the client takes everything");
             (explained, outcome)

@@ -240,6 +240,11 @@ impl Disk {
         self.refused.lock().clone().or_else(|| self.health.why())
     }
 
+    /// What is distrusted is stale since then.
+    pub fn opened_at(&self) -> Option<UnixMs> {
+        self.open.get().map(|open| open.at)
+    }
+
     pub fn log(&self) -> Option<&Arc<Log<File>>> {
         self.open.get().map(|open| &open.log)
     }

@@ -32,7 +32,7 @@ impl Disks {
 
     /// The disk of everything that stands under a key: the same as long as no disk comes or goes, and then only what was
     /// on that one moves (rendezvous hashing, weighted by size).
-    fn disk_of(&self, key: &FrameKey) -> Option<&Arc<Disk>> {
+    pub fn disk_of(&self, key: &FrameKey) -> Option<&Arc<Disk>> {
         if let [only] = self.0.as_slice() {
             return Some(only).filter(|disk| !disk.is_out());
         }

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -171,6 +172,9 @@ impl Engine<FrameKey, Value, HybridCacheProperties> for SegmentEngine {
     }
 
     fn enqueue(&self, piece: Piece, _: usize) {
+        let bytes = piece.value().payload.bytes() as u64;
+        // Before it is queued: it may be written before this returns.
+        self.log.counts.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let refused = match &*self.queue.lock() {
             Some(queue) => match queue.send(Work::Write(piece)) {
                 Ok(()) => return,
@@ -178,6 +182,7 @@ impl Engine<FrameKey, Value, HybridCacheProperties> for SegmentEngine {
             },
             None => Work::Write(piece),
         };
+        self.log.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         if let Work::Write(piece) = refused {
             piece.value().tell(false);
         }
@@ -289,6 +294,8 @@ fn write_batch(writer: &mut Writer<File>, pieces: &mut Vec<Piece>, health: &Heal
         }
     }
     metrics.disk_write(seconds);
+    let bytes = items.iter().map(|item| item.payload_bytes() as u64).sum();
+    writer.counts().queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
     for (number, piece) in pieces.drain(..).enumerate() {
         piece.value().tell(number < written);
     }

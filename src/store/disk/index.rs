@@ -206,11 +206,30 @@ impl Index {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Every record's place, a shard at a time.
-    pub fn record_places(&self, shard: usize) -> Option<Vec<(u64, Location)>> {
+    /// The records of one shard from a number on, in the order of their numbers, and no more than `count` of them. What
+    /// comes and goes meanwhile changes no other's place in this order. None: there is no such shard.
+    pub fn record_places(&self, shard: usize, from: u64, count: usize) -> Option<Vec<(u64, Location)>> {
         let shard = self.shards.get(shard)?.read();
         let all = shard.iter().map(|(hash, packed)| (*hash, Location(*packed)));
-        Some(all.filter(|(_, location)| location.kind() == Some(Kind::Record)).collect())
+        let is_next = |(hash, at): &(u64, Location)| *hash >= from && at.kind() == Some(Kind::Record);
+        let mut found: Vec<(u64, Location)> = all.filter(is_next).collect();
+        drop(shard);
+        if found.len() > count {
+            found.select_nth_unstable_by_key(count, |(hash, _)| *hash);
+            found.truncate(count);
+        }
+        found.sort_unstable_by_key(|(hash, _)| *hash);
+        Some(found)
+    }
+
+    /// The numbers of all frames of one shard, in the order in which they stand on the disk. None: there is no such shard.
+    pub fn in_shard(&self, shard: usize) -> Option<Vec<u64>> {
+        let shard = self.shards.get(shard)?.read();
+        let known = shard.iter().filter(|(_, packed)| **packed != GONE);
+        let mut found: Vec<(u64, Location)> = known.map(|(hash, packed)| (*hash, Location(*packed))).collect();
+        drop(shard);
+        found.sort_unstable_by_key(|(_, location)| (location.segment(), location.offset()));
+        Some(found.into_iter().map(|(hash, _)| hash).collect())
     }
 
     fn count(&self, before: Option<Location>, after: Option<Location>) {
@@ -266,6 +285,25 @@ mod tests {
         assert_eq!((index.len(), index.records(), index.in_segment(2)), (1, 1, vec![(5, two)]));
         index.remove_at(5, two);
         assert_eq!((index.len(), index.records()), (0, 0));
+    }
+
+    #[test]
+    fn records_are_listed_in_an_order_that_stands() {
+        let index = Index::default();
+        // One shard, and a frame among them that is no record.
+        for (number, kind) in [(9, Kind::Record), (2, Kind::Record), (5, Kind::Chunk), (7, Kind::Record)] {
+            index.put(number, Location::new(1, 64 * number as u32, 128, kind));
+        }
+        let from = |from, count| {
+            let found = index.record_places(0, from, count).expect("a shard");
+            found.into_iter().map(|(hash, _)| hash).collect::<Vec<_>>()
+        };
+        assert_eq!((from(0, 2), from(8, 2), from(10, 2)), (vec![2, 7], vec![9], Vec::new()));
+        index.remove(7);
+        index.put(8, Location::new(1, 64, 128, Kind::Record));
+        assert_eq!(from(3, 9), [8, 9]);
+        assert_eq!(index.in_shard(0), Some(vec![8, 2, 5, 9]));
+        assert_eq!((index.record_places(SHARDS, 0, 1), index.in_shard(SHARDS)), (None, None));
     }
 
     #[test]

@@ -48,6 +48,25 @@ pub struct Frame {
     pub doubtful: bool,
 }
 
+/// What was found where a frame is said to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Looked {
+    Frame(Frame),
+    /// It is not there, or not any more.
+    Nothing,
+    /// It was not what was written, and is forgotten.
+    Damaged,
+}
+
+impl Looked {
+    /// The frame, which counts as wanted from now on.
+    fn wanted<M>(self, log: &Log<M>, hash: u64, location: Location) -> Option<Frame> {
+        let Self::Frame(frame) = self else { return None };
+        log.index.touch(hash, location);
+        Some(frame)
+    }
+}
+
 /// A frame to be appended.
 pub struct Item<'a> {
     pub key: FrameKey,
@@ -72,6 +91,8 @@ pub struct Counts {
     pub evicted: AtomicU64,
     /// Frames that were not what was written.
     pub damaged: AtomicU64,
+    /// Bytes of payloads that wait to be written now.
+    pub queued_bytes: AtomicU64,
 }
 
 /// One disk's frames, as readers and the writer share them.
@@ -164,6 +185,18 @@ impl<M: Media> Log<M> {
     /// The disk failed.
     pub fn read(&self, hash: u64) -> io::Result<Option<Frame>> {
         let Some(location) = self.index.get(hash) else { return Ok(None) };
+        Ok(self.read_at(hash, location)?.wanted(self, hash, location))
+    }
+
+    /// The same for who only looks: the frame does not count as wanted, and it is told from one that is damaged.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn look(&self, hash: u64) -> io::Result<Looked> {
+        self.index.get(hash).map_or(Ok(Looked::Nothing), |location| self.read_at(hash, location))
+    }
+
+    fn read_at(&self, hash: u64, location: Location) -> io::Result<Looked> {
         let mut head = [0; HEAD];
         let mut rest = vec![0; location.bytes().saturating_sub(HEAD)];
         let offset = self.geometry.at(location.segment(), u64::from(location.offset()));
@@ -183,12 +216,12 @@ impl<M: Media> Log<M> {
         let mut rest = vec![0; location.bytes().saturating_sub(HEAD)];
         let offset = self.geometry.at(location.segment(), u64::from(location.offset()));
         match self.media.read_at_once(&mut [&mut head, &mut rest], offset) {
-            Ok(true) => Ok(self.checked(hash, location, &head, rest)),
+            Ok(true) => Ok(self.checked(hash, location, &head, rest).wanted(self, hash, location)),
             Ok(false) | Err(_) => Err(()),
         }
     }
 
-    fn checked(&self, hash: u64, location: Location, head: &[u8; HEAD], mut payload: Vec<u8>) -> Option<Frame> {
+    fn checked(&self, hash: u64, location: Location, head: &[u8; HEAD], mut payload: Vec<u8>) -> Looked {
         let head = FrameHead::read(head).filter(|head| {
             let length = head.length as usize;
             payload.truncate(length);
@@ -199,13 +232,13 @@ impl<M: Media> Log<M> {
         });
         let Some(head) = head else {
             // Overwritten since it was looked up, and then the index knows that, or damaged: either way it is no more.
-            if self.index.remove_at(hash, location) {
-                self.counts.damaged.fetch_add(1, Ordering::Relaxed);
+            if !self.index.remove_at(hash, location) {
+                return Looked::Nothing;
             }
-            return None;
+            self.counts.damaged.fetch_add(1, Ordering::Relaxed);
+            return Looked::Damaged;
         };
-        self.index.touch(hash, location);
-        Some(Frame { head, payload, doubtful: head.epoch <= self.distrusted() })
+        Looked::Frame(Frame { head, payload, doubtful: head.epoch <= self.distrusted() })
     }
 
     pub(super) fn set_full(&self) {
@@ -271,6 +304,10 @@ impl<M: Media> Writer<M> {
 
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.log.counts
     }
 
     /// Frames appended so far: what an append that failed has added are the first of its frames.

@@ -12,6 +12,7 @@
 //! - [`health`]: whether a disk can still be used.
 //! - [`device`]: one disk, opened in the background.
 //! - [`disks`]: all of them: which a frame belongs to.
+//! - [`stat`]: what one holds and has done.
 
 pub mod clearing;
 pub mod device;
@@ -26,6 +27,7 @@ pub mod media;
 #[cfg(test)]
 mod model;
 pub mod recovery;
+pub mod stat;
 pub mod value;
 
 pub use disks::Disks;
