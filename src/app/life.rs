@@ -129,7 +129,7 @@ impl Life {
         // On a thread of its own: it waits for the disks, which have runtimes of theirs.
         let closing = std::thread::spawn(move || {
             log.close();
-            pipeline.store.disks.close();
+            pipeline.store.close();
         });
         // A thread that panicked has nothing more to say.
         let _ = closing.join();

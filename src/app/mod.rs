@@ -138,7 +138,7 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     };
     server.run(RunArgs { shutdown_signal: Box::new(life) });
     node.log.close();
-    node.pipeline.store.disks.close();
+    node.pipeline.store.close();
     drop(node.reclaimer);
     drop(node.checks);
     Ok(())

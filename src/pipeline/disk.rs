@@ -54,8 +54,10 @@ impl Pipeline {
             }
         } else if let Lookup::Found { stored: found, key, .. } = self.look_up(request)
             && Arc::ptr_eq(&found, stored)
+            && self.store.is_in_memory_alone(&key)
         {
-            self.store.keep_used(&key, stored, &request.label());
+            let (pipeline, stored, label) = (self.clone(), stored.clone(), request.label());
+            (self.spawn)(Box::pin(async move { pipeline.store.put_late(&key, stored, &label).await }));
         }
     }
 

@@ -25,6 +25,8 @@ use crate::store::record::StoredResponse;
 /// How long a response may wait for a disk that is busy, once it is its turn, and how often it looks.
 const LATE_WITHIN: Duration = Duration::from_secs(1);
 const LATE_PAUSE: Duration = Duration::from_millis(2);
+/// How long a node that stops waits for it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 /// How long a response that takes the place of one on a disk waits to be there itself.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -195,18 +197,14 @@ impl Store {
         OnDisk { chunks: self.disks.clone(), key, generation }
     }
 
-    /// Has a response written that was not when it was stored, now that it is wanted again.
-    pub fn keep_used(&self, key: &CacheKey, stored: &Arc<StoredResponse>, label: &Label) {
+    /// Whether what stands in memory under a key is to be written now that it is wanted again: see [`Self::put_late`].
+    pub fn is_in_memory_alone(&self, key: &CacheKey) -> bool {
         let frame = FrameKey::of(*key);
-        if !self.disks.takes(&frame) || self.disks.contains(&frame) {
-            return;
-        }
-        let _step = self.commit_lock(key);
-        let is_current = matches!(self.memory.lookup(key), Some(Entry::Response(now)) if Arc::ptr_eq(&now, stored));
-        if is_current && let Some(payload) = persist::response(stored, label) {
+        let alone = self.disks.takes(&frame) && !self.disks.contains(&frame);
+        if alone {
             self.seen.note(frame.hash());
-            self.put(frame, Kind::Record, site_number(&label.site), payload);
         }
+        alone
     }
 
     /// Puts a response in the place of the same one whose body was elsewhere, if that still stands there.
@@ -262,7 +260,7 @@ impl Store {
         self.disks.put(frame, kind, site, payload, room).map_or(Put::Not, Put::Queued)
     }
 
-    /// Has a response written that a disk was too busy for, when nobody waits for it any more. It stands in memory
+    /// Has a response written when nobody waits for it: a disk was too busy, or it was not wanted often enough before. It stands in memory
     /// meanwhile; what has left it, or does not get its turn, is not written.
     pub async fn put_late(&self, key: &CacheKey, stored: Arc<StoredResponse>, label: &Label) {
         let mut waiting = self.budget.late.reservation();
@@ -272,13 +270,23 @@ impl Store {
         }
     }
 
+    /// Writes what waits to be written, as far as that takes no longer than a node that stops can wait.
+    pub fn close(&self) {
+        let until = clock::monotonic() + CLOSE_WITHIN;
+        // Turns are taken in order: one that is free is free because nobody waits.
+        while self.late.try_acquire().is_err() && clock::monotonic() < until {
+            std::thread::park_timeout(LATE_PAUSE);
+        }
+        self.disks.close();
+    }
+
     async fn put_in_turn(&self, key: &CacheKey, stored: Arc<StoredResponse>, label: &Label) -> bool {
         // One after the other, so that one of them looks for room at a time.
         let Ok(_turn) = self.late.acquire().await else { return false };
         let until = clock::monotonic() + LATE_WITHIN;
         let chunks = stored.chunks().to_vec();
         let mut stored = stored;
-        if !chunks.is_empty() {
+        if !chunks.is_empty() && stored.generation().is_none() {
             let Some(generation) = new_generation() else { return false };
             for (index, chunk) in (0u32..).zip(chunks) {
                 let frame = FrameKey::chunk(*key, generation, index);
