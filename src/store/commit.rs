@@ -260,8 +260,8 @@ impl Store {
         self.disks.put(frame, kind, site, payload, room).map_or(Put::Not, Put::Queued)
     }
 
-    /// Has a response written when nobody waits for it: a disk was too busy, or it was not wanted often enough before. It stands in memory
-    /// meanwhile; what has left it, or does not get its turn, is not written.
+    /// Has a response written when nobody waits for it: a disk was too busy, or it was not wanted often enough before. It
+    /// stands in memory meanwhile; what has left it, or does not get its turn, is not written.
     pub async fn put_late(&self, key: &CacheKey, stored: Arc<StoredResponse>, label: &Label) {
         let mut waiting = self.budget.late.reservation();
         let written = waiting.grow(stored.weight() as u64) && self.put_in_turn(key, stored, label).await;
