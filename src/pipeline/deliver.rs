@@ -89,6 +89,7 @@ pub async fn deliver<E: Exchange>(
             return Ok(outcome);
         }
     }
+    // Boxed: what hits in memory do not go through must not make every answer larger.
     match range_of(request, stored) {
         RangePlan::Whole if request.method == Method::Head => {
             exchange.stored(stored, StoredPart::Head, &dynamic).await?;
@@ -101,17 +102,18 @@ pub async fn deliver<E: Exchange>(
             Some(_) => {
                 let (fields, length) = (without_length(stored.fields(), &[]), stored.body_len());
                 exchange.head(stored.status(), &[&dynamic, &fields], BodyLength::Known(length));
-                outcome.complete = send_range(stored, 0..length, &mut outcome.bytes, exchange).await?;
+                outcome.complete = Box::pin(send_range(stored, 0..length, &mut outcome.bytes, exchange)).await?;
                 end(outcome.complete, exchange).await?;
             }
         },
         RangePlan::One(range) => {
             outcome.status = 206;
-            outcome.complete = one_part(stored, &dynamic, range, &mut outcome.bytes, exchange).await?;
+            outcome.complete = Box::pin(one_part(stored, &dynamic, range, &mut outcome.bytes, exchange)).await?;
         }
         RangePlan::Many(ranges) => {
             outcome.status = 206;
-            outcome.complete = many_parts(stored, &dynamic, &ranges, &mut outcome.bytes, exchange).await?;
+            let bytes = &mut outcome.bytes;
+            outcome.complete = Box::pin(many_parts(stored, &dynamic, &ranges, bytes, exchange)).await?;
         }
         RangePlan::Unsatisfiable => {
             outcome.status = 416;

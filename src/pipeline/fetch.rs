@@ -27,6 +27,7 @@ use crate::semantics::validation::{Precondition, precondition};
 use crate::semantics::vary::selecting_key;
 use crate::store::fill::reader::{Begun, Next, Reader};
 use crate::store::fill::{Fill, FillHead, Sharing};
+use crate::store::persist::Label;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What a follower does with the head of a fill it joined.
@@ -213,7 +214,7 @@ impl Pipeline {
             path: request.site.no_vary_search.then(|| self.path_key(request)),
             site: request.site.clone(),
             selecting: request.fields.as_bytes().into(),
-            label: request.label(),
+            label: if self.store.disks.is_empty() { Label::default() } else { request.label() },
             authorization: request.authorization,
             no_store: request.directives.no_store,
             matched: request.matched.cloned(),

@@ -5,9 +5,11 @@
 //! up under the site's own number: what one site purges cannot touch another.
 
 use std::collections::HashMap;
+use std::hash::Hasher;
 use std::sync::LazyLock;
 
 use parking_lot::Mutex;
+use siphasher::sip::SipHasher13;
 
 use crate::store::key::CacheKey;
 
@@ -53,12 +55,12 @@ pub enum Named {
 }
 
 /// Makes numbers of names, under a secret.
-pub struct Naming([u8; 32]);
+pub struct Naming([u8; 16]);
 
 impl Default for Naming {
     /// For names that mean nothing outside this process.
     fn default() -> Self {
-        let mut secret = [0; 32];
+        let mut secret = [0; 16];
         // Without randomness they could be guessed, which costs misses and nothing else.
         let _ = getrandom::fill(&mut secret);
         Self(secret)
@@ -68,14 +70,18 @@ impl Default for Naming {
 impl Naming {
     /// For names that are the same in every process that has the secret.
     pub fn new(secret: [u8; 32]) -> Self {
-        Self(secret)
+        // A key of its own, so that what is seen of numbers says nothing of the secret.
+        let key = blake3::derive_key("littoral 2026 numbers of names", &secret);
+        let mut half = [0; 16];
+        half.copy_from_slice(&key[..16]);
+        Self(half)
     }
 
     pub fn name(&self, named: Named, value: &[u8]) -> u32 {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(&[named as u8]).update(value);
-        let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
-        u32::from_le_bytes([a, b, c, d])
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        hasher.write_u8(named as u8);
+        hasher.write(value);
+        hasher.finish() as u32
     }
 }
 

@@ -95,7 +95,7 @@ impl Store {
         label: &Label,
     ) -> Commit {
         let key = selecting.map_or(*primary, |selecting| self.keyer.variant(primary, &selecting.values));
-        if self.memory.lookup(&key).is_none() && self.disks.contains(&FrameKey::of(key)) {
+        if self.disks.contains(&FrameKey::of(key)) && self.memory.lookup(&key).is_none() {
             // What is on the disk may be the later one.
             self.read(&key).await;
         }
