@@ -266,6 +266,7 @@ impl Admin {
             .map_err(|refusal| Reply::error(StatusCode::BAD_REQUEST, refusal))
     }
 
+    // Boxed: what a purge does not go through must not make its future larger, which is moved for every request.
     async fn v1(&self, session: &mut ServerSession, method: &Method, path: &str, query: Option<&str>) -> Option<Reply> {
         let replied = match (path, method) {
             ("/v1/openapi.json", &Method::GET) => {
@@ -274,14 +275,14 @@ impl Admin {
             ("/v1/stat", &Method::GET) => {
                 self.caller(session, Verb::Operate).map(|_| Reply::json(StatusCode::OK, &self.stat()))
             }
-            ("/v1/explain", &Method::GET) => self.explain(session, query).await,
-            ("/v1/cache/object", &Method::GET) => self.cache_object(session, query).await,
-            ("/v1/cache/objects", &Method::GET) => self.cache_objects(session, query).await,
-            ("/v1/cache/verify", &Method::POST) => self.cache_verify(session, query).await,
+            ("/v1/explain", &Method::GET) => Box::pin(self.explain(session, query)).await,
+            ("/v1/cache/object", &Method::GET) => Box::pin(self.cache_object(session, query)).await,
+            ("/v1/cache/objects", &Method::GET) => Box::pin(self.cache_objects(session, query)).await,
+            ("/v1/cache/verify", &Method::POST) => Box::pin(self.cache_verify(session, query)).await,
             ("/v1/cache/verify", &Method::GET) => self.cache_verification(session),
             ("/v1/purge", &Method::POST) => self.purge(session, query).await,
             (path, &Method::GET) if path.starts_with("/v1/purges/") => {
-                self.find_purge(session, path.trim_start_matches("/v1/purges/")).await
+                Box::pin(self.find_purge(session, path.trim_start_matches("/v1/purges/"))).await
             }
             ("/v1/config/reload", &Method::POST) => match self.caller(session, Verb::Operate) {
                 Ok(_) => Ok(match self.reload().await {
