@@ -207,7 +207,8 @@ fn insert(input: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 }
 
 /// SplitMix64: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators".
-struct Random(u64);
+#[derive(Clone)]
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn new(seed: u64, name: &str, index: u64) -> Self {
@@ -221,7 +222,7 @@ impl Random {
         random
     }
 
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -229,8 +230,12 @@ impl Random {
     }
 
     /// Less than `end`; 0 when that is 0.
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.number() % end.max(1) as u64) as usize
+    }
+
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
     }
 
     fn byte(&mut self) -> u8 {

@@ -1,5 +1,6 @@
 //! Which frames go when their segment is needed, and which are appended again.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -41,7 +42,7 @@ impl<M: Media> Writer<M> {
         let full = !self.log.has_room();
         for (hash, location) in standing {
             let room = !full && kept_bytes + location.bytes() as u64 <= keep_max;
-            let wanted = location.is_hot() || (location.kind() == Some(Kind::Record) && self.keep.is_wanted(hash));
+            let wanted = location.is_hot() || (location.kind() != Some(Kind::Chunk) && self.keep.is_wanted(hash));
             if room && (wanted || crowded.is_some()) {
                 let frame = self.log.read(hash).ok().flatten();
                 // A site with more than its part gives way first, wanted or not.
@@ -77,15 +78,16 @@ impl<M: Media> Writer<M> {
 
     /// The sites that have more than their part, if any has.
     fn crowded(&self) -> Option<Vec<u32>> {
-        let segments = self.log.segments.lock();
-        let mut sites: Vec<u32> = segments.sites.iter().flat_map(|sites| sites.keys().copied()).collect();
-        sites.sort_unstable();
-        sites.dedup();
-        if sites.len() < 2 {
+        let mut all: HashMap<u32, u64> = HashMap::new();
+        for (site, bytes) in self.log.segments.lock().sites.iter().flatten() {
+            *all.entry(*site).or_default() += bytes;
+        }
+        if all.len() < 2 {
             return None;
         }
         let whole = self.log.geometry.bytes() as f64;
-        sites.retain(|site| segments.site_bytes(*site) as f64 > self.keep.share(*site) * whole);
+        let too_much = |(site, bytes): &(u32, u64)| *bytes as f64 > self.keep.share(*site) * whole;
+        let sites: Vec<u32> = all.into_iter().filter(too_much).map(|(site, _)| site).collect();
         (!sites.is_empty()).then_some(sites)
     }
 

@@ -122,12 +122,6 @@ pub(super) struct Segments {
     pub(super) no_older: bool,
 }
 
-impl Segments {
-    pub(super) fn site_bytes(&self, site: u32) -> u64 {
-        self.sites.iter().filter_map(|sites| sites.get(&site)).sum()
-    }
-}
-
 impl<M: Media> Log<M> {
     pub fn new(media: M, geometry: Geometry) -> Self {
         let count = geometry.segments as usize;

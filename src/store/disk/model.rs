@@ -11,6 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use machine::Machine;
 
+use crate::fuzz::Random;
+
 /// What can be wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Planted {
@@ -38,27 +40,6 @@ pub(super) fn is_planted(bug: Planted) -> bool {
 /// A disk in memory that does as it is told.
 pub(super) fn disk_without_faults(bytes: u64) -> impl super::media::Media {
     media::FaultyMedia::new(bytes, Random(0))
-}
-
-/// SplitMix64.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.number() % end as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
 }
 
 fn simulate(seed: u64) -> Result<(), String> {

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::media::FaultyMedia;
-use super::{Planted, Random, is_planted};
+use super::{Planted, is_planted};
+use crate::fuzz::Random;
 use crate::store::disk::clearing::Keep;
 use crate::store::disk::frame::{FrameKey, HEAD, Kind, TABLE_END};
 use crate::store::disk::log::{Frame, Geometry, Item, Log, Writer};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Random;
+use crate::fuzz::Random;
 use crate::store::disk::media::Media;
 
 const PAGE: usize = 4096;
