@@ -181,3 +181,125 @@ fn to_rule((key_order, list, names): (bool, u8, Vec<String>)) -> Option<NoVarySe
     };
     Some(NoVarySearch { key_order, params })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::purge::ledger::Ledger;
+    use crate::semantics::directives::ResponseDirectives;
+    use crate::store::body::Chunks;
+    use crate::store::disk::Disks;
+
+    fn on_disk(generation: u64) -> OnDisk {
+        let chunks: Arc<dyn Chunks> = Arc::new(Disks::default());
+        OnDisk { chunks, key: CacheKey::from_bytes([3; 16]), generation }
+    }
+
+    fn bytes(payload: Option<Payload>) -> Vec<u8> {
+        payload.expect("it can be written").pieces().concat()
+    }
+
+    fn label() -> Label {
+        let text = str::to_owned;
+        Label { site: text("shop"), scheme: text("https"), host: text("a.example"), target: text("/a?b") }
+    }
+
+    fn stored(upstream_status: Option<&[u8]>, browser: Option<&Browser>, chunks: Option<u64>) -> Arc<StoredResponse> {
+        let selectors = Selectors {
+            site: SiteId::of("shop"),
+            host: 7,
+            url: 8,
+            path: b"/a",
+            keys: &[1, 2, 3, 4],
+            groups: &[5, 6, 7, 8],
+        };
+        let freshness = Freshness::new(UnixMs(77_000), 1_000, DeltaSeconds(60), &ResponseDirectives::default());
+        let fill_pos = Ledger::default().applied();
+        let parts =
+            Parts { status: 203, fields: b"etag: \"a\"\r\n", freshness, fill_pos, upstream_status, browser, selectors };
+        Arc::new(match chunks {
+            None => StoredResponse::new(&parts, &[Bytes::from_static(b"hello")]),
+            Some(generation) => StoredResponse::of_chunks(&parts, &[vec![7; 300_000].into()], generation),
+        })
+    }
+
+    #[test]
+    fn a_response_is_read_as_it_was_written() {
+        let browser = Browser { ttl: DeltaSeconds(9), replaced: (*b"cache-control: no-cache\r\n").into() };
+        for (upstream, browser, chunks) in [
+            (None, None, None),
+            (Some(&b"other; hit"[..]), Some(&browser), None),
+            (None, None, Some(5)),
+            (Some(b"other; hit"), Some(&browser), Some(u64::MAX)),
+        ] {
+            let before = stored(upstream, browser, chunks);
+            let (after, of) = read_response(bytes(response(&before, &label())), None, on_disk).expect("just written");
+            assert_eq!(of, label());
+            assert_eq!((after.status(), after.freshness()), (before.status(), before.freshness()));
+            assert_eq!(after.wire_block(), before.wire_block());
+            assert_eq!(after.wire_head(), before.wire_head());
+            assert_eq!((after.body_len(), after.fill_pos()), (before.body_len(), before.fill_pos()));
+            assert_eq!((after.upstream_status(), after.browser()), (upstream, browser));
+            let keys = |stored: &StoredResponse| stored.selectors().keys().collect::<Vec<_>>();
+            assert_eq!((keys(&after), after.selectors().path), (keys(&before), &b"/a"[..]));
+            assert_eq!(after.body_on_disk().map(|body| body.generation), chunks);
+        }
+    }
+
+    #[test]
+    fn a_doubtful_response_is_validated_before_it_is_used() {
+        let written = bytes(response(&stored(None, None, None), &label()));
+        let (read, _) = read_response(written, Some(UnixMs(80_000)), on_disk).expect("just written");
+        assert!(!read.freshness().is_fresh(UnixMs(80_000)) && read.freshness().must_revalidate());
+    }
+
+    #[test]
+    fn chunks_that_are_in_memory_alone_are_not_written() {
+        let parts = Parts {
+            status: 200,
+            fields: b"",
+            freshness: Freshness::new(UnixMs(0), 0, DeltaSeconds(60), &ResponseDirectives::default()),
+            fill_pos: Ledger::default().applied(),
+            upstream_status: None,
+            browser: None,
+            selectors: Selectors::default(),
+        };
+        let alone = Arc::new(StoredResponse::new(&parts, &[vec![7; 300_000].into()]));
+        assert!(response(&alone, &label()).is_none());
+        let elsewhere = alone.with_generation(4).map(Arc::new).expect("it has chunks");
+        assert!(response(&elsewhere, &label()).is_some());
+    }
+
+    #[test]
+    fn hints_are_read_as_they_were_written() {
+        let rule = |params| NoVarySearch { key_order: true, params };
+        let names = || vec!["a".to_owned(), "b".to_owned()];
+        let rules = [Params::None, Params::All, Params::AllExcept(names()), Params::Only(names())].map(rule).to_vec();
+        let Some(Entry::Searches(read)) = read_hint(&bytes(hint(&Entry::Searches(Arc::new(rules.clone()))))) else {
+            panic!("not what was written");
+        };
+        assert_eq!(*read, rules);
+        let variants = Variants { field_sets: vec![vec!["accept".into()], vec![]] };
+        let Some(Entry::Variants(read)) = read_hint(&bytes(hint(&Entry::Variants(Arc::new(variants))))) else {
+            panic!("not what was written");
+        };
+        assert_eq!(read.field_sets.len(), 2);
+        assert!(hint(&Entry::Response(stored(None, None, None))).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_panic(noise in prop::collection::vec(any::<u8>(), 0..300), at in 0usize..400, bit in 0u8..8) {
+            let _ = read_hint(&noise);
+            let _ = read_response(noise, None, on_disk);
+            let mut written = bytes(response(&stored(Some(b"x"), None, Some(5)), &label()));
+            let at = at % written.len();
+            written[at] ^= 1 << bit;
+            if let Some((read, _)) = read_response(written, None, on_disk) {
+                let _ = (read.wire_head().len(), read.body_len(), read.fields().first("etag"), read.selectors().path.len());
+            }
+        }
+    }
+}
