@@ -24,6 +24,7 @@ pub mod reuse;
 pub mod storable;
 
 pub mod cache_key;
+pub mod content_range;
 pub mod invalidation;
 pub mod no_vary_search;
 pub mod range;
