@@ -35,6 +35,39 @@ pub fn strong_eq(left: &[u8], right: &[u8]) -> bool {
     left == right && left.len() >= 2 && left.starts_with(b"\"") && left.ends_with(b"\"")
 }
 
+/// `Last-Modified` as it was sent, if it is a strong validator: at least a second older than the response's `Date`
+/// (RFC 9110 section 8.8.2.2), so that the representation cannot have changed again within that second.
+pub(super) fn strong_date(response: Fields<'_>) -> Option<&[u8]> {
+    let modified = response.only("last-modified")?;
+    let made = response.only("date").and_then(http_date::parse)?;
+    (made > http_date::parse(modified)?).then_some(modified)
+}
+
+/// What to send in `If-Range` to get more of a response: its strong entity tag; where it has no entity tag, its
+/// `Last-Modified` if that is strong.
+///
+/// RFC 9110 section 13.1.5: a date only where there is no entity tag. A weak one, one that is not well-formed or two of
+/// them say that nobody may rely on the bytes.
+pub fn strong_validator(response: Fields<'_>) -> Option<&[u8]> {
+    if response.contains("etag") {
+        return response.only("etag").filter(|etag| strong_eq(etag, etag));
+    }
+    strong_date(response)
+}
+
+/// Whether bytes of a newer response may stand beside those of the stored one (RFC 9111 section 3.4, RFC 9110 section
+/// 15.3.7.3): it has the very validator that is the stored one's strong one.
+///
+/// Whether the newer one's date were strong by its own `Date` does not matter: that is younger, not the representation.
+pub fn same_strongly(stored: Fields<'_>, newer: Fields<'_>) -> bool {
+    let Some(validator) = strong_validator(stored) else { return false };
+    if stored.contains("etag") {
+        newer.only("etag") == Some(validator)
+    } else {
+        !newer.contains("etag") && newer.only("last-modified") == Some(validator)
+    }
+}
+
 /// Weak comparison (RFC 9110 section 8.8.3.2): the same opaque tag, weak or not.
 ///
 /// Missing quotes and a lower-case `w/` are forgiven: the client wrote down what some origin really sent.
@@ -178,6 +211,9 @@ pub fn not_modified_fields(name: &[u8]) -> bool {
     KEPT.iter().any(|kept| same_name(name, kept.as_bytes()))
         || name.get(..CORS.len()).is_some_and(|start| same_name(start, CORS))
 }
+
+#[cfg(test)]
+mod strong;
 
 #[cfg(test)]
 mod tests {
