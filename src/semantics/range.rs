@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::fields::{Fields, members, trim};
 use super::http_date;
-use super::validation::strong_eq;
+use super::validation::{strong_date, strong_eq};
 
 /// The most parts in one answer. Players and viewers ask for a few; RFC 9110 section 17.15 warns of many.
 pub const PARTS_MAX: usize = 16;
@@ -37,14 +37,39 @@ pub fn plan(request: Fields<'_>, stored: Fields<'_>, status: u16, length: u64) -
     }
 }
 
-/// One `range-spec` of section 14.1.2; numbers too large for us are as good as the largest.
-#[derive(Clone, Copy)]
-enum Spec {
-    From { first: u64, last: u64 },
-    Suffix { length: u64 },
+/// What one `range-spec` of section 14.1.2 asks for; numbers too large for us are as good as the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// `5-9`, or `5-`: from a byte on.
+    From {
+        /// Where it begins.
+        first: u64,
+        /// Its last byte, not before the first; none for all there is behind the first.
+        last: Option<u64>,
+    },
+    /// `-5`: the last bytes.
+    Suffix {
+        /// How many of them; 0 can never be satisfied.
+        length: u64,
+    },
 }
 
-fn within(set: impl Iterator<Item = Option<Spec>>, length: u64) -> RangePlan {
+/// The first range that a request asks for, while it is not known yet how long the body is.
+///
+/// None where [`plan`] ignores `Range` for its form alone: not exactly one line, another unit, a set with a spec that is
+/// not well-formed or with more than [`PARTS_MAX`] of them. Whether an `If-Range` holds is for who knows the response.
+pub fn first_wanted(request: Fields<'_>) -> Option<Wanted> {
+    let mut set = request.only("range").and_then(byte_range_set)?;
+    let first = set.next()??;
+    let mut others = 0;
+    set.all(|spec| {
+        others += 1;
+        spec.is_some() && others < PARTS_MAX
+    })
+    .then_some(first)
+}
+
+fn within(set: impl Iterator<Item = Option<Wanted>>, length: u64) -> RangePlan {
     // The first part is kept outside the list: the ordinary request for one range allocates nothing.
     let mut first: Option<Range<u64>> = None;
     let mut others: Vec<Range<u64>> = Vec::new();
@@ -52,8 +77,8 @@ fn within(set: impl Iterator<Item = Option<Spec>>, length: u64) -> RangePlan {
     for (index, spec) in set.enumerate() {
         let Some(spec) = spec.filter(|_| index < PARTS_MAX) else { return RangePlan::Whole };
         let range = match spec {
-            Spec::From { first, last } => first..last.saturating_add(1).min(length),
-            Spec::Suffix { length: suffix } => {
+            Wanted::From { first, last } => first..last.map_or(length, |last| last.saturating_add(1).min(length)),
+            Wanted::Suffix { length: suffix } => {
                 asks_for_nothing_of_nothing |= suffix > 0 && length == 0;
                 length.saturating_sub(suffix)..length
             }
@@ -82,7 +107,7 @@ fn within(set: impl Iterator<Item = Option<Spec>>, length: u64) -> RangePlan {
 }
 
 /// The specs of a `bytes` set, each none when it is malformed; none at all for another unit or an empty set.
-fn byte_range_set(value: &[u8]) -> Option<impl Iterator<Item = Option<Spec>>> {
+fn byte_range_set(value: &[u8]) -> Option<impl Iterator<Item = Option<Wanted>>> {
     let (unit, set) = value.split_at_checked(memchr::memchr(b'=', value)?)?;
     let set = set.get(1..)?;
     members(set).next()?;
@@ -90,14 +115,14 @@ fn byte_range_set(value: &[u8]) -> Option<impl Iterator<Item = Option<Spec>>> {
     unit.eq_ignore_ascii_case(b"bytes").then(|| members(set).map(spec))
 }
 
-fn spec(text: &[u8]) -> Option<Spec> {
+fn spec(text: &[u8]) -> Option<Wanted> {
     let (first, last) = text.split_at_checked(memchr::memchr(b'-', text)?)?;
     match (trim(first), trim(last.get(1..)?)) {
-        (b"", suffix) => Some(Spec::Suffix { length: position(suffix)? }),
-        (first, b"") => Some(Spec::From { first: position(first)?, last: u64::MAX }),
+        (b"", suffix) => Some(Wanted::Suffix { length: position(suffix)? }),
+        (first, b"") => Some(Wanted::From { first: position(first)?, last: None }),
         (first, last) => {
             let (first, last) = (position(first)?, position(last)?);
-            (first <= last).then_some(Spec::From { first, last })
+            (first <= last).then(|| Wanted::From { first, last: (last < u64::MAX).then_some(last) })
         }
     }
 }
@@ -121,9 +146,11 @@ fn if_range_holds(request: Fields<'_>, stored: Fields<'_>) -> bool {
     let Some(date) = http_date::parse(validator) else {
         return stored.first("etag").is_some_and(|etag| strong_eq(etag, validator));
     };
-    let stored_date = |name| stored.first(name).and_then(http_date::parse);
-    stored_date("last-modified") == Some(date) && stored_date("date").is_some_and(|made| made > date)
+    strong_date(stored).and_then(http_date::parse) == Some(date)
 }
+
+#[cfg(test)]
+mod against_slices;
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +203,37 @@ mod tests {
         for (name, range, length, expected) in rows {
             check(name, range, length, expected);
         }
+    }
+
+    #[test]
+    fn first_ranges() {
+        let from = |first, last| Some(Wanted::From { first, last });
+        let suffix = |length| Some(Wanted::Suffix { length });
+        let sixteen = ["0-0"; PARTS_MAX].join(",");
+        let rows = [
+            ("14.1.2: first and last", "bytes=0-1", from(0, Some(1))),
+            ("14.1.2: no last", "bytes=5-", from(5, None)),
+            ("14.1.2: a last beyond all", "bytes=5-18446744073709551615", from(5, None)),
+            ("14.1.2: and one that overflows", "bytes=5-99999999999999999999999", from(5, None)),
+            ("14.1.2: the largest but one", "bytes=5-18446744073709551614", from(5, Some(u64::MAX - 1))),
+            ("14.1.2: suffix", "bytes=-5", suffix(5)),
+            ("14.1.2: suffix of nothing", "bytes=-0", suffix(0)),
+            ("14.1.2: as asked, not sorted", "BYTES= ,4-5,0-1", from(4, Some(5))),
+            ("14.1.2: overlapping shows later", "bytes=0-,0-", from(0, None)),
+            ("14.2: last before first", "bytes=2-1", None),
+            ("14.2: one of them malformed", "bytes=0-1,x", None),
+            ("14.2: another unit", "lines=0-1", None),
+            ("14.2: nothing", "bytes=", None),
+            ("14.2: two Ranges", "bytes=0-1\r\nrange: bytes=0-1", None),
+            ("sixteen", &format!("bytes={sixteen}"), from(0, Some(0))),
+            ("seventeen", &format!("bytes={sixteen},0-0"), None),
+            ("seventeen, the last malformed", &format!("bytes={sixteen},x"), None),
+        ];
+        for (name, range, expected) in rows {
+            let request = format!("range: {range}\r\n");
+            assert_eq!(first_wanted(Fields::new(request.as_bytes())), expected, "{name}: {range}");
+        }
+        assert_eq!(first_wanted(Fields::default()), None, "14.2: no Range");
     }
 
     #[track_caller]
