@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "src/origin/retry.rs",
     "src/routing/rule.rs",
     "src/store/admission.rs",
+    "src/store/parts.rs",
     "src/store/persist.rs",
     "src/store/disk/frame.rs",
 ];

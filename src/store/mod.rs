@@ -9,6 +9,7 @@
 //! - [`disk`]: the disk tier.
 //! - [`fill`]: a response that is arriving: one writer, any number of readers.
 //! - [`collector`]: its pieces, gathered into chunks.
+//! - [`parts`]: some bytes of one chunk. Pure.
 //! - [`marks`]: keys whose last answer could not be shared.
 //! - [`persist`]: what is kept in memory as bytes, and back. Pure.
 //! - [`searches`]: URLs that differ in what does not matter.
@@ -28,6 +29,7 @@ pub mod inventory;
 pub mod key;
 pub mod marks;
 pub mod memory;
+pub mod parts;
 pub mod persist;
 pub mod record;
 pub mod searches;

@@ -413,7 +413,7 @@ pub const CONTENT_LENGTH_LINE_MAX: usize = 16 + 20 + 2 + 2;
 /// on the roll of what is stored.
 const ENTRY_OVERHEAD: usize = 220;
 /// The reference-counted header of a `Bytes`.
-const BYTES_SHARED: usize = 32;
+pub(super) const BYTES_SHARED: usize = 32;
 
 /// Whether a response with this status says how long its body is (RFC 9110 section 8.6).
 pub fn has_content_length(status: u16) -> bool {
@@ -428,7 +428,7 @@ pub fn write_content_length(length: u64, out: &mut Vec<u8>) {
 }
 
 /// What an allocation of `bytes` takes: size classes are four to a doubling (jemalloc).
-fn allocation(bytes: usize) -> usize {
+pub(super) fn allocation(bytes: usize) -> usize {
     if bytes <= 128 {
         return bytes.next_multiple_of(16);
     }
