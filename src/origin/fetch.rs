@@ -174,9 +174,14 @@ pub(super) fn target_for(session: &HttpSession, peer: &HttpPeer, mut header: Req
 #[async_trait]
 impl Upstream for Fetch {
     async fn open(&self, request: &OriginRequest, interim: Interims<'_>) -> Result<OriginResponse, Failure> {
-        self.group.begin();
+        match request.avoid {
+            None => self.group.begin(),
+            // One more request for what was asked for already: it must not make a storm worse either.
+            Some(_) if self.group.may_repeat() => {}
+            Some(_) => return Err(Failure::Unreachable),
+        }
         let mut tried = Vec::new();
-        let mut choice = self.group.choose(&tried).ok_or(Failure::Unreachable)?;
+        let mut choice = self.group.choose(&tried, request.avoid).ok_or(Failure::Unreachable)?;
         let total = choice.member.peer.origin().timeouts.total;
         let deadline = total.map(|total| crate::clock::monotonic() + total.get());
         loop {
@@ -188,7 +193,7 @@ impl Upstream for Fetch {
                 return opened;
             }
             tried.push(choice.index);
-            choice = match self.group.choose_again(&tried) {
+            choice = match self.group.choose_again(&tried, request.avoid) {
                 Some(choice) => choice,
                 None => return opened,
             };

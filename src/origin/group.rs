@@ -256,8 +256,8 @@ impl Group {
     /// Chooses who is asked, or asked next when the `tried` have failed.
     ///
     /// Of those that are up, the lowest tier that has one; when nobody is, somebody all the same: one that is only ejected,
-    /// and at last, if none has been tried, one whose checks fail.
-    pub fn choose(&self, tried: &[usize]) -> Option<Choice> {
+    /// and at last, if none has been tried, one whose checks fail. One to `avoid` is asked when no other stands as well.
+    pub fn choose(&self, tried: &[usize], avoid: Option<usize>) -> Option<Choice> {
         let now = clock::monotonic();
         let standings: Vec<(usize, u8, u32, Standing)> = self
             .members
@@ -270,7 +270,9 @@ impl Group {
             if standing == Standing::Down && !tried.is_empty() {
                 return None;
             }
-            let of_standing = || standings.iter().filter(|(_, _, _, theirs)| *theirs == standing);
+            let all = || standings.iter().filter(|(_, _, _, theirs)| *theirs == standing);
+            let is_no_other = all().all(|(index, ..)| Some(*index) == avoid);
+            let of_standing = || all().filter(|(index, ..)| is_no_other || Some(*index) != avoid);
             let Some(tier) = of_standing().map(|(_, tier, ..)| *tier).min() else { continue };
             let candidates = of_standing().filter(|(_, theirs, ..)| *theirs == tier);
             let index = self.balance.lock().choose(candidates.map(|(index, _, weight, _)| (*index, *weight)))?;
@@ -283,12 +285,17 @@ impl Group {
     }
 
     /// Chooses who is asked when the `tried` have failed, if the request may try once more.
-    pub fn choose_again(&self, tried: &[usize]) -> Option<Choice> {
+    pub fn choose_again(&self, tried: &[usize], avoid: Option<usize>) -> Option<Choice> {
         if tried.len() > self.retries_max as usize {
             return None;
         }
-        let choice = self.choose(tried)?;
-        self.budget.lock().take(clock::monotonic()).then_some(choice)
+        let choice = self.choose(tried, avoid)?;
+        self.may_repeat().then_some(choice)
+    }
+
+    /// Whether the budget of retries has one left; it is taken then.
+    pub fn may_repeat(&self) -> bool {
+        self.budget.lock().take(clock::monotonic())
     }
 }
 
@@ -345,11 +352,29 @@ mod tests {
     fn who_is_asked_when_nobody_is_up() {
         let origins = Arc::new(origins());
         let group = Group::new(&site(&["http://a", "http://b"]), 0, None, &origins).expect("no file to read");
-        let index = |tried: &[usize]| group.choose(tried).map(|choice| choice.index);
+        let index = |tried: &[usize]| group.choose(tried, None).map(|choice| choice.index);
         group.members()[0].failed(&origins.metrics);
         assert_eq!([index(&[]), index(&[]), index(&[1])], [Some(1), Some(1), Some(0)], "the ejected one at last");
         group.members()[1].failed(&origins.metrics);
         assert!(index(&[]).is_some(), "somebody is asked all the same");
         assert_eq!(index(&[0, 1]), None);
+    }
+
+    #[test]
+    fn who_is_asked_instead_of_one_that_broke_off() {
+        let origins = Arc::new(origins());
+        let mut site = site(&["http://a", "http://b", "http://c"]);
+        site.origins.members[2].tier = 2;
+        let group = Group::new(&site, 0, None, &origins).expect("no file to read");
+        let index = |tried: &[usize], avoid| group.choose(tried, Some(avoid)).map(|choice| choice.index);
+        assert_eq!([index(&[], 0), index(&[], 0), index(&[], 1)], [Some(1), Some(1), Some(0)], "another of its tier");
+        assert_eq!(index(&[1], 0), Some(2), "another of a lower tier, also when one was tried");
+        group.members()[1].failed(&origins.metrics);
+        assert_eq!([index(&[], 0), index(&[], 2)], [Some(2), Some(0)], "not one that is ejected");
+        group.members()[2].failed(&origins.metrics);
+        assert_eq!(index(&[], 0), Some(0), "the same one, when no other is up");
+        group.members()[0].failed(&origins.metrics);
+        assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(1), Some(0)], "all are ejected");
+        assert!(index(&[], 9).is_some(), "one that is not there");
     }
 }

@@ -35,6 +35,9 @@ pub struct OriginRequest {
     pub host: Vec<u8>,
     /// Field lines, without `host`.
     pub fields: Vec<u8>,
+    /// The index of the member of the group that broke off an answer to this; another one is asked, if one is up. Such a
+    /// request is a retry, and taken from their budget.
+    pub avoid: Option<usize>,
 }
 
 /// What an origin answered.

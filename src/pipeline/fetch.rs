@@ -227,6 +227,7 @@ impl Pipeline {
                 target: request.target.to_vec(),
                 host: request.host.to_vec(),
                 fields,
+                avoid: None,
             },
         }
     }

@@ -104,7 +104,7 @@ impl Passed {
         }
         let choice = match asked.next.take() {
             Some(next) => next,
-            None => self.site.group.choose(&asked.tried)?,
+            None => self.site.group.choose(&asked.tried, None)?,
         };
         let chosen = (choice.member.clone(), choice.connect);
         asked.choice = Some(choice);
@@ -129,7 +129,7 @@ impl Passed {
         let mut asked = self.asked.lock();
         let failed = asked.choice.as_ref().map(|choice| choice.index);
         asked.tried.extend(failed);
-        asked.next = self.site.group.choose_again(&asked.tried);
+        asked.next = self.site.group.choose_again(&asked.tried, None);
         if asked.next.is_some() {
             self.result.lock().retries += 1;
         }
