@@ -275,7 +275,7 @@ pub fn says_nobody_is_there(status: u16) -> bool {
 }
 
 /// Waits no longer than until a deadline.
-async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), work).await.ok(),
         None => Some(work.await),
@@ -367,6 +367,10 @@ impl OriginBody for FetchBody {
                 }
             }
         }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 

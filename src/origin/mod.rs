@@ -6,6 +6,7 @@
 //! - [`balance`], [`health`], [`ejection`], [`retry`]: who is asked, who is up, and how often one tries again. Pure.
 //! - [`peer`]: one origin as Pingora connects to it.
 //! - [`group`]: the origins of a site together.
+//! - [`resume`]: a body that goes on where it broke off.
 //! - [`probe`]: active checks.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
@@ -17,7 +18,10 @@ pub mod group;
 pub mod health;
 pub mod peer;
 pub mod probe;
+pub mod resume;
 pub mod retry;
+
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -82,6 +86,11 @@ impl Upstream for Nobody {
 pub trait OriginBody: Send {
     /// The next piece; `None` once the body is complete, and only then.
     async fn next(&mut self) -> Result<Option<Bytes>, Failure>;
+
+    /// When all of it is due, if it has a deadline.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// Why there is no complete answer from an origin.

@@ -64,6 +64,8 @@ families! {
     fill_waiters: IntGauge = "littoral_fill_waiters" [];
     /// Bytes of memory taken now by responses that are arriving.
     fill_bytes: IntGauge = "littoral_fill_bytes" [];
+    /// Times an origin broke off an answer and it went on with the rest from a further request.
+    fills_resumed: IntCounterVec = "littoral_fills_resumed_total" ["site"];
     /// Bytes of stored responses.
     store_bytes: IntGaugeVec = "littoral_store_bytes" ["tier"];
     /// Stored responses.
@@ -322,6 +324,11 @@ impl Metrics {
     /// Observes the seconds until the head of an origin's answer.
     pub fn origin_seconds(&self, seconds: f64) {
         self.families.origin_seconds.observe(seconds);
+    }
+
+    /// Counts an answer that goes on after it broke off.
+    pub fn fill_resumed(&self, site: usize) {
+        self.families.fills_resumed.with_label_values(&[self.site_name(site).as_str()]).inc();
     }
 
     /// Counts a storable response; `outcome` is `stored`, `too-large`, `memory-full` or `superseded`.

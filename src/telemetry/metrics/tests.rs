@@ -20,6 +20,7 @@ fn drive(metrics: &Metrics) -> String {
     metrics.origin_up(0, "a.example.net:443", true);
     metrics.origin_seconds(0.3);
     metrics.fill_waiters.inc();
+    metrics.fill_resumed(0);
     metrics.store_evictions.inc();
     metrics.admission("stored");
     metrics.purged("tag", "delete");
