@@ -403,3 +403,6 @@ impl FetchBody {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;
