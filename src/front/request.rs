@@ -175,6 +175,8 @@ pub fn pipeline_request<'a>(
         authorization: head.interest.has(Interest::AUTHORIZATION),
         now,
         disk: true,
+        rounds: 0,
+        in_full: false,
         forward,
     }
 }

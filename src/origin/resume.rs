@@ -188,18 +188,14 @@ impl Rest {
 
     /// The part an answer carries, if it is what was asked for (RFC 9110 sections 14.4 and 15.3.7.3): it begins with the
     /// byte that is missing, does not go beyond what was asked for, and is of the same representation.
-    ///
-    /// A 206 to `If-Range` may leave out fields of the representation (section 15.3.7), its coding among them. We want to
-    /// see that all the same: origins send what they have compressed under the entity tag of what they have not.
     fn accept(&self, response: &OriginResponse) -> Option<ContentRange> {
         let (ours, theirs) = (Fields::new(&self.fields), Fields::new(&response.fields));
         let part = content_range(theirs).filter(|_| response.status == 206)?;
         let is_the_rest = part.first == self.at
             && response.length.is_none_or(|length| length == part.len())
             && self.goal().is_none_or(|goal| part.range().end <= goal);
-        let is_the_same = same_strongly(ours, theirs)
-            && same_coding(ours, theirs)
-            && self.total.zip(part.total).is_none_or(|(ours, theirs)| ours == theirs);
+        let is_the_same =
+            same_strongly(ours, theirs) && self.total.zip(part.total).is_none_or(|(ours, theirs)| ours == theirs);
         // Where nobody knows the end, this may be some of the rest, and would look like all of it.
         let has_an_end = self.end.or(self.total).or(part.total).is_some();
         (is_the_rest && is_the_same && has_an_end).then_some(part)
@@ -209,13 +205,6 @@ impl Rest {
 /// Whether another attempt may bring what this one did not. An origin that took its time has used up the client's, too.
 fn may_be_mended(failure: Failure) -> bool {
     matches!(failure, Failure::Closed | Failure::BetweenBytesTimeout | Failure::Unreachable)
-}
-
-fn same_coding(left: Fields<'_>, right: Fields<'_>) -> bool {
-    let codings = |fields: Fields<'_>| -> Vec<Vec<u8>> {
-        fields.members("content-encoding").map(<[u8]>::to_ascii_lowercase).collect()
-    };
-    codings(left) == codings(right)
 }
 
 fn without_selecting(fields: &[u8]) -> Vec<u8> {

@@ -9,6 +9,8 @@ use crate::store::fill::Fill;
 use crate::store::fill::reader::Reader;
 use crate::store::key::{CacheKey, KeyHasher};
 
+/// What a fill brings in about the time that asking for a part takes.
+const NEAR: u64 = 1 << 20;
 /// Maps that are locked apart.
 const SHARDS: usize = 64;
 
@@ -58,6 +60,13 @@ impl Coalesce {
         Joined::Starter(reader)
     }
 
+    /// Joins the fill under way for `key` if it brings the byte at `offset` soon: no more than so much is to come before.
+    pub fn join_near(&self, key: &CacheKey, offset: u64) -> Option<Reader> {
+        let fills = self.shard(key).lock();
+        let fill = fills.get(key)?;
+        (offset <= fill.received()?.saturating_add(NEAR)).then(|| fill.join())?
+    }
+
     /// Enters a fill that no client waits for, unless one is under way.
     pub fn start_background(&self, key: &CacheKey, new: impl FnOnce() -> Arc<Fill>) -> Option<Arc<Fill>> {
         let mut fills = self.shard(key).lock();
@@ -69,11 +78,18 @@ impl Coalesce {
         Some(fill)
     }
 
-    /// Nobody joins this fill any more.
-    pub fn leave(&self, fill: &Arc<Fill>) {
-        let mut fills = self.shard(&fill.key).lock();
-        if fills.get(&fill.key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
-            fills.remove(&fill.key);
+    /// Has others join a fill under another key as well, unless one is under way for that.
+    pub fn enter(&self, key: &CacheKey, fill: &Arc<Fill>) {
+        self.shard(key).lock().entry(*key).or_insert_with(|| fill.clone());
+    }
+
+    /// Nobody joins this fill any more, under whichever of these keys.
+    pub fn leave(&self, fill: &Arc<Fill>, keys: &[CacheKey]) {
+        for key in keys {
+            let mut fills = self.shard(key).lock();
+            if fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+                fills.remove(key);
+            }
         }
     }
 

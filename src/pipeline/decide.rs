@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use edge_config::section::limits::REJOINS_MAX;
+
 use crate::pipeline::Pipeline;
 use crate::pipeline::request::{Method, Request};
+use crate::pipeline::sparse::asked::Asked;
+use crate::pipeline::sparse::serve::lacks;
 use crate::purge::ledger::{Gone, Verdict};
 use crate::purge::record::host_number;
 use crate::purge::selector::{OwnedSelectors, url_of};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::no_vary_search::NoVarySearch;
-use crate::semantics::range::{RangePlan, plan};
+use crate::semantics::range::{RangePlan, Wanted, first_wanted, plan};
 use crate::semantics::reuse::{Reuse, Why, reuse};
 use crate::semantics::validation::{Precondition, precondition};
 use crate::store::key::CacheKey;
@@ -25,6 +29,8 @@ pub enum Decision {
     Hit { stored: Arc<StoredResponse>, status: CacheStatus },
     /// Answer from the store, and refresh it for the next one.
     HitThenRefresh { stored: Arc<StoredResponse>, status: CacheStatus, refresh: Plan },
+    /// Answer from the store, and fetch what is missing of it.
+    Complete { stored: Arc<StoredResponse>, status: CacheStatus },
     /// Read what stands under this key from its disk, and decide again.
     Read(CacheKey),
     /// Ask the origin.
@@ -41,6 +47,8 @@ pub struct Plan {
     /// The stored response this one is to renew or replace.
     pub stale: Option<Arc<StoredResponse>>,
     pub sharing: FillSharing,
+    /// The part of it to ask for.
+    pub asked: Option<Asked>,
     pub forward: Forward,
     pub detail: Option<Reason>,
 }
@@ -65,7 +73,19 @@ impl Pipeline {
                 return Decision::NothingStored;
             }
             let (sharing, forward, detail) = (FillSharing::AsIs, Forward::Bypass, Some(Reason::Rule));
-            return Decision::Fetch(Plan { fill_key: request.key, stale: None, sharing, forward, detail });
+            return Decision::Fetch(Plan { fill_key: request.key, stale: None, sharing, asked: None, forward, detail });
+        }
+        if request.rounds > REJOINS_MAX {
+            // It changes faster than it can be put together.
+            let (sharing, forward) = (FillSharing::AsIs, Forward::Miss);
+            return Decision::Fetch(Plan {
+                fill_key: request.key,
+                stale: None,
+                sharing,
+                asked: None,
+                forward,
+                detail: None,
+            });
         }
         let (fill_key, found, forward, gone) = match self.look_up(request) {
             Lookup::Found { stored, key, freshness } => (key, Some((stored, freshness)), Forward::Stale, None),
@@ -73,7 +93,7 @@ impl Pipeline {
             Lookup::VaryMiss { key, gone } => (key, None, Forward::VaryMiss, gone),
             Lookup::OnDisk { key } => return Decision::Read(key),
         };
-        let own = |sharing, forward, detail| Plan { fill_key, stale: None, sharing, forward, detail };
+        let own = |sharing, forward, detail| Plan { fill_key, stale: None, sharing, asked: None, forward, detail };
         let Some((stored, freshness)) = found else {
             if let Some((stored, ttl)) = self.stored_part(request) {
                 let status = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
@@ -101,11 +121,15 @@ impl Pipeline {
         // A soft purge is why it is stale, where it would be fresh without.
         let purged = freshness != stored.freshness() && stored.freshness().is_fresh(request.now);
         let stale = if purged { Reason::Purged } else { Reason::Stale };
+        let lacks = lacks(request, &stored);
         let why = match reuse(&request.directives, &freshness, request.now) {
+            Reuse::Fresh if lacks => return self.plan_rest(request, stored, hit, &own),
             Reuse::Fresh => return Decision::Hit { stored, status: hit },
-            Reuse::StaleByRequest => {
+            Reuse::StaleByRequest if !lacks => {
                 return Decision::Hit { stored, status: CacheStatus { detail: Some(stale), ..hit } };
             }
+            Reuse::StaleByRequest => Why::Stale,
+            Reuse::StaleWhileRevalidate if lacks => Why::Stale,
             Reuse::StaleWhileRevalidate => {
                 let status = CacheStatus { detail: Some(stale), ..hit };
                 let refresh = self.plan_renewal(request, fill_key, &stored, Why::Stale);
@@ -132,16 +156,45 @@ impl Pipeline {
         if request.directives.no_store {
             return own(FillSharing::AsIs, Forward::Request, Some(Reason::RequestNoStore));
         }
-        if request.range && request.method == Method::Get {
-            return own(FillSharing::AsIs, forward, Some(Reason::RangeNotStored));
-        }
         if request.method == Method::Head {
             return own(FillSharing::AsIs, forward, None);
         }
+        let wanted = wanted_of(request);
         if self.mark(request).is_some() {
-            return own(FillSharing::Alone, forward, Some(Reason::HitForMiss));
+            // Nobody else has anything of it: not a byte more than the client wants.
+            let sharing = if wanted.is_some() { FillSharing::AsIs } else { FillSharing::Alone };
+            return own(sharing, forward, Some(Reason::HitForMiss));
         }
-        own(FillSharing::Shared, forward, None)
+        match wanted {
+            // The origin may have to say that nothing has changed; or what it says is hardly for others.
+            Some(_) if request.conditional || request.authorization => own(FillSharing::AsIs, forward, None),
+            Some(Wanted::Suffix { length: 0 }) => own(FillSharing::AsIs, forward, None),
+            wanted => Plan { asked: wanted.map(Asked::chunks_around), ..own(FillSharing::Shared, forward, None) },
+        }
+    }
+
+    /// What is stored is fresh, but not all of what is wanted is there.
+    fn plan_rest(
+        &self,
+        request: &Request<'_>,
+        stored: Arc<StoredResponse>,
+        hit: CacheStatus,
+        own: &impl Fn(FillSharing, Forward, Option<Reason>) -> Plan,
+    ) -> Decision {
+        if !stored.can_be_completed()
+            && let Some((stored, ttl)) = self.stored_part(request)
+        {
+            return Decision::Hit { stored, status: CacheStatus { ttl: Some(ttl), ..hit } };
+        }
+        if request.directives.only_if_cached {
+            return Decision::NothingStored;
+        }
+        let forward = Forward::Partial;
+        if !stored.can_be_completed() {
+            // Nothing can be put beside what is there: all of it is fetched.
+            return Decision::Fetch(own(FillSharing::Shared, forward, None));
+        }
+        Decision::Complete { stored, status: CacheStatus { hit: false, forward: Some(forward), stored: true, ..hit } }
     }
 
     /// What is stored for a request: for its URL, or for one that differs in what does not matter.
@@ -217,12 +270,15 @@ impl Pipeline {
         let from_request = matches!(why, Why::RequestNoCache | Why::RequestMaxAge | Why::RequestMinFresh);
         let forward = if from_request { Forward::Request } else { Forward::Stale };
         if request.method == Method::Head {
-            return Plan { fill_key, stale: None, sharing: FillSharing::AsIs, forward, detail: Some(why.reason()) };
+            let (sharing, detail) = (FillSharing::AsIs, Some(why.reason()));
+            return Plan { fill_key, stale: None, sharing, asked: None, forward, detail };
         }
         // A response that needs validation for every use satisfies nobody but the one who asked.
         let never_fresh = stored.freshness().no_cache() || stored.freshness().lifetime().0 == 0;
         let sharing = if from_request || never_fresh { FillSharing::Alone } else { FillSharing::Shared };
-        Plan { fill_key, stale: Some(stored.clone()), sharing, forward, detail: Some(why.reason()) }
+        // If it has changed, the part that is wanted is as good as all of it.
+        let asked = wanted_of(request).map(Asked::chunks_around);
+        Plan { fill_key, stale: Some(stored.clone()), sharing, asked, forward, detail: Some(why.reason()) }
     }
 }
 
@@ -232,6 +288,11 @@ fn reason_of(gone: Gone) -> Reason {
         Gone::Purged => Reason::Purged,
         Gone::Invalidated => Reason::Invalidated,
     }
+}
+
+/// Which part of a representation a request asks for, whatever its length.
+pub fn wanted_of(request: &Request<'_>) -> Option<Wanted> {
+    (request.range && request.method == Method::Get && !request.in_full).then(|| first_wanted(request.fields))?
 }
 
 /// Which part of a stored response answers a request.

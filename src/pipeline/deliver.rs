@@ -4,11 +4,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-
 use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::pipeline::decide::range_of;
 use crate::pipeline::request::{Method, Outcome, Request};
+use crate::pipeline::sparse::source::Source;
 use crate::routing::Site;
 use crate::semantics::cache_status::CacheStatus;
 use crate::semantics::fields::Fields;
@@ -67,6 +66,21 @@ pub async fn deliver<E: Exchange>(
     cache: CacheOutcome,
     exchange: &mut E,
 ) -> io::Result<Outcome> {
+    deliver_from(request, stored, None, status, cache, exchange).await
+}
+
+/// The same, where the body may stand apart: `source` has it then.
+///
+/// # Errors
+/// The client could not be written to.
+pub async fn deliver_from<E: Exchange>(
+    request: &Request<'_>,
+    stored: &Arc<StoredResponse>,
+    source: Option<&mut Source<'_>>,
+    status: CacheStatus,
+    cache: CacheOutcome,
+    exchange: &mut E,
+) -> io::Result<Outcome> {
     let age = u64::from(stored.freshness().age_seconds(request.now).0);
     // A response that was fetched for this request is as old as it says; `age: 0` would only claim it was stored.
     let shown_age = (status.hit || age > 0).then_some(age);
@@ -94,26 +108,27 @@ pub async fn deliver<E: Exchange>(
         RangePlan::Whole if request.method == Method::Head => {
             exchange.stored(stored, StoredPart::Head, &dynamic).await?;
         }
-        RangePlan::Whole => match stored.body_on_disk() {
+        RangePlan::Whole => match source {
             None => {
                 exchange.stored(stored, StoredPart::Whole, &dynamic).await?;
                 outcome.bytes = stored.body_len();
             }
-            Some(_) => {
+            Some(source) => {
                 let (fields, length) = (without_length(stored.fields(), &[]), stored.body_len());
                 exchange.head(stored.status(), &[&dynamic, &fields], BodyLength::Known(length));
-                outcome.complete = Box::pin(send_range(stored, 0..length, &mut outcome.bytes, exchange)).await?;
+                outcome.complete = Box::pin(source.send(0..length, &mut outcome.bytes, exchange)).await?;
                 end(outcome.complete, exchange).await?;
             }
         },
         RangePlan::One(range) => {
             outcome.status = 206;
-            outcome.complete = Box::pin(one_part(stored, &dynamic, range, &mut outcome.bytes, exchange)).await?;
+            outcome.complete =
+                Box::pin(one_part(stored, source, &dynamic, range, &mut outcome.bytes, exchange)).await?;
         }
         RangePlan::Many(ranges) => {
             outcome.status = 206;
             let bytes = &mut outcome.bytes;
-            outcome.complete = Box::pin(many_parts(stored, &dynamic, &ranges, bytes, exchange)).await?;
+            outcome.complete = Box::pin(many_parts(stored, source, &dynamic, &ranges, bytes, exchange)).await?;
         }
         RangePlan::Unsatisfiable => {
             outcome.status = 416;
@@ -141,6 +156,7 @@ pub async fn not_modified<E: Exchange>(fields: Fields<'_>, dynamic: &[u8], excha
 
 async fn one_part<E: Exchange>(
     stored: &StoredResponse,
+    mut source: Option<&mut Source<'_>>,
     dynamic: &[u8],
     range: Range<u64>,
     bytes: &mut u64,
@@ -150,7 +166,7 @@ async fn one_part<E: Exchange>(
     let (first, last) = (range.start, range.end - 1);
     fields.extend_from_slice(format!("content-range: bytes {first}-{last}/{}\r\n", stored.body_len()).as_bytes());
     exchange.head(206, &[dynamic, &fields], BodyLength::Known(range.end - range.start));
-    let complete = send_range(stored, range, bytes, exchange).await?;
+    let complete = send_range(stored, &mut source, range, bytes, exchange).await?;
     end(complete, exchange).await?;
     Ok(complete)
 }
@@ -158,22 +174,17 @@ async fn one_part<E: Exchange>(
 /// Sends some of a body. False: a part of it could not be read, and the answer must not look complete.
 async fn send_range<E: Exchange>(
     stored: &StoredResponse,
+    source: &mut Option<&mut Source<'_>>,
     range: Range<u64>,
     bytes: &mut u64,
     exchange: &mut E,
 ) -> io::Result<bool> {
-    let Some(body) = stored.body_on_disk() else {
-        let slices: Vec<&[u8]> = stored.slices(range.clone()).collect();
-        exchange.body(&slices).await?;
-        *bytes += range.end - range.start;
-        return Ok(true);
-    };
-    let mut pieces = std::pin::pin!(body.pieces(range));
-    while let Some(piece) = pieces.next().await {
-        let Some(piece) = piece else { return Ok(false) };
-        exchange.body(&[&piece]).await?;
-        *bytes += piece.len() as u64;
+    if let Some(source) = source {
+        return source.send(range, bytes, exchange).await;
     }
+    let slices: Vec<&[u8]> = stored.slices(range.clone()).collect();
+    exchange.body(&slices).await?;
+    *bytes += range.end - range.start;
     Ok(true)
 }
 
@@ -185,6 +196,7 @@ async fn end<E: Exchange>(complete: bool, exchange: &mut E) -> io::Result<()> {
 /// RFC 9110 section 15.3.7.2.
 async fn many_parts<E: Exchange>(
     stored: &StoredResponse,
+    mut source: Option<&mut Source<'_>>,
     dynamic: &[u8],
     ranges: &[Range<u64>],
     bytes: &mut u64,
@@ -219,7 +231,7 @@ async fn many_parts<E: Exchange>(
     for (head, range) in heads.iter().zip(ranges) {
         exchange.body(&[head]).await?;
         *bytes += head.len() as u64;
-        if !send_range(stored, range.clone(), bytes, exchange).await? {
+        if !send_range(stored, &mut source, range.clone(), bytes, exchange).await? {
             exchange.flush().await?;
             return Ok(false);
         }

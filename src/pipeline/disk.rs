@@ -47,7 +47,7 @@ impl Pipeline {
         if self.store.disks.is_empty() || !stored.is_used_again() {
             return;
         }
-        if let Some(body) = stored.body_on_disk() {
+        if let Some(body) = stored.sparse() {
             if stored.body_len() <= self.store.memory.object_bytes_max() / 4 {
                 let (pipeline, stored, body) = (self.clone(), stored.clone(), body.clone());
                 (self.spawn)(Box::pin(async move { pipeline.store.read_body(&stored, &body).await }));
@@ -59,14 +59,5 @@ impl Pipeline {
             let (pipeline, stored, label) = (self.clone(), stored.clone(), request.label());
             (self.spawn)(Box::pin(async move { pipeline.store.put_late(&key, stored, &label).await }));
         }
-    }
-
-    /// A body that could not be read to its end is not offered again.
-    pub(super) fn checked(&self, stored: &StoredResponse, outcome: Outcome) -> Outcome {
-        let Some(body) = stored.body_on_disk() else { return outcome };
-        if !outcome.complete {
-            self.store.forget(&body.key);
-        }
-        Outcome { from_disk: true, ..outcome }
     }
 }

@@ -31,6 +31,8 @@ pub enum Outcome {
     Hit,
     /// The stored response, and an origin is asked to renew it for the next one.
     HitThenRefresh,
+    /// The stored response, and an origin is asked for the bytes of it that are missing.
+    Complete,
     /// An origin is asked, with the validators of what is stored.
     Revalidate,
     /// An origin is asked.
@@ -44,6 +46,7 @@ impl Outcome {
         match self {
             Self::Hit => "hit",
             Self::HitThenRefresh => "hit-then-refresh",
+            Self::Complete => "complete",
             Self::Revalidate => "revalidate",
             Self::Fetch => "fetch",
             Self::NothingStored => "nothing-stored",
@@ -184,6 +187,12 @@ impl Pipeline {
                 cache_status: status,
                 ..known
             },
+            Decision::Complete { stored, status } => Explanation {
+                outcome: Outcome::Complete,
+                status: Some(status_of(request, &stored)),
+                cache_status: status,
+                ..known
+            },
             Decision::Fetch(Plan { stale, sharing, forward, detail, .. }) => Explanation {
                 outcome: if stale.is_some() { Outcome::Revalidate } else { Outcome::Fetch },
                 status: None,
@@ -208,7 +217,7 @@ impl Pipeline {
                 Some(path) if was_read => format!("disk ({path})"),
                 _ => "memory".into(),
             },
-            body_on_disk: path.clone().filter(|_| stored.body_on_disk().is_some()),
+            body_on_disk: path.clone().filter(|_| stored.sparse().is_some()),
             on_disk: path.filter(|_| is_there),
             not_on_disk: refused.map(Admission::as_str),
         }

@@ -7,27 +7,29 @@ use edge_config::section::limits::REJOINS_MAX;
 use parking_lot::Mutex;
 
 use crate::clock;
-use crate::exchange::{BodyLength, Exchange};
+use crate::exchange::Exchange;
 use crate::origin::{Failure, OriginRequest};
 use crate::pipeline::Pipeline;
 use crate::pipeline::coalesce::Joined;
-use crate::pipeline::decide::{Decision, FillSharing, Plan};
-use crate::pipeline::deliver::{deliver, not_modified, with_content_length, write_browser_ttl, write_dynamic};
+use crate::pipeline::decide::{Decision, FillSharing, Plan, wanted_of};
+use crate::pipeline::deliver::deliver;
 use crate::pipeline::failure;
 use crate::pipeline::fill::Job;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
+use crate::pipeline::sparse::asked::Asked;
+use crate::pipeline::sparse::serve::lacks;
+use crate::pipeline::stream::{first_byte, must_ask_alone, stream};
 use crate::purge::ledger::Verdict;
 use crate::semantics::cache_status::{CacheStatus, Reason};
-use crate::semantics::fields::Fields;
 use crate::semantics::reuse::{self, Reuse, may_serve_on_error, reuse};
-use crate::semantics::time::DeltaSeconds;
-use crate::semantics::validation::{Precondition, precondition};
 use crate::semantics::vary::selecting_key;
-use crate::store::fill::reader::{Begun, Next, Reader};
+use crate::store::fill::reader::{Begun, Reader};
 use crate::store::fill::{Fill, FillHead, Sharing};
+use crate::store::key::CacheKey;
 use crate::store::persist::Label;
+use crate::store::record::StoredResponse;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// What a follower does with the head of a fill it joined.
@@ -104,6 +106,11 @@ impl Pipeline {
                     }
                 }
             }
+            if must_ask_alone(request, &head) {
+                // What came is not what it wants, and nobody else may have it.
+                plan = Plan { sharing: FillSharing::AsIs, asked: None, stale: None, ..plan };
+                continue;
+            }
             if let Some(failure) = reuse::Failure::of_status(head.status)
                 && self.may_stand_in(request, &plan, failure)
             {
@@ -126,14 +133,16 @@ impl Pipeline {
         match decision {
             Decision::Hit { stored, status } => {
                 self.used(request, &stored);
-                let outcome = deliver(request, &stored, status, CacheOutcome::Hit, exchange).await?;
-                Ok(self.checked(&stored, outcome))
+                self.serve(request, &stored, status, CacheOutcome::Hit, exchange).await
             }
             Decision::HitThenRefresh { stored, status, refresh } => {
                 self.used(request, &stored);
                 self.refresh(request, &refresh);
-                let outcome = deliver(request, &stored, status, CacheOutcome::Stale, exchange).await?;
-                Ok(self.checked(&stored, outcome))
+                self.serve(request, &stored, status, CacheOutcome::Stale, exchange).await
+            }
+            Decision::Complete { stored, status } => {
+                self.used(request, &stored);
+                self.serve(request, &stored, status, CacheOutcome::Miss, exchange).await
             }
             Decision::Read(key) => Box::pin(self.read(request, key, exchange)).await,
             Decision::Fetch(plan) => Box::pin(self.fetch(request, plan, exchange)).await,
@@ -144,6 +153,22 @@ impl Pipeline {
         }
     }
 
+    /// Answers from a stored response, wherever its body is.
+    async fn serve<E: Exchange>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        stored: &Arc<StoredResponse>,
+        status: CacheStatus,
+        cache: CacheOutcome,
+        exchange: &mut E,
+    ) -> io::Result<Outcome> {
+        match stored.sparse() {
+            None => deliver(request, stored, status, cache, exchange).await,
+            // Boxed: what hits in memory do not go through must not make every answer larger.
+            Some(body) => Box::pin(self.serve_sparse(request, (stored, body), status, cache, exchange)).await,
+        }
+    }
+
     /// Joins or starts a fill. None: the store has changed, look again.
     fn take_seat(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) -> Option<Seat> {
         // The position is read before anything is asked: a purge from here on makes the answer gone.
@@ -151,8 +176,9 @@ impl Pipeline {
         if !self.may_renew(plan) {
             return None;
         }
+        let key = self.fill_key(plan);
         if plan.sharing != FillSharing::Shared {
-            let fill = Fill::new(plan.fill_key, fill_pos);
+            let fill = Fill::new(key, fill_pos);
             let reader = fill.join()?;
             self.start(request, plan, fill);
             return Some(Seat { reader, follower: false });
@@ -162,7 +188,14 @@ impl Pipeline {
             (Decision::Fetch(now), None) => now.stale.is_none() && now.sharing == FillSharing::Shared,
             _ => false,
         };
-        match self.coalesce.join_or_start(&plan.fill_key, unchanged, || Fill::new(plan.fill_key, fill_pos)) {
+        // All of it may be on its way already, and not far from what is wanted.
+        if let Some(first) = wanted_of(request).and_then(first_byte)
+            && plan.asked.is_some()
+            && let Some(reader) = self.coalesce.join_near(&plan.fill_key, first)
+        {
+            return Some(Seat { reader, follower: true });
+        }
+        match self.coalesce.join_or_start(&key, unchanged, || Fill::new(key, fill_pos)) {
             Joined::Follower(reader) => Some(Seat { reader, follower: true }),
             Joined::Starter(reader) => {
                 self.start(request, plan, reader.fill().clone());
@@ -193,9 +226,18 @@ impl Pipeline {
         if !self.may_renew(plan) {
             return;
         }
-        let started = self.coalesce.start_background(&plan.fill_key, || Fill::background(plan.fill_key, fill_pos));
+        let key = self.fill_key(plan);
+        let started = self.coalesce.start_background(&key, || Fill::background(key, fill_pos));
         if let Some(fill) = started {
             self.start(request, plan, fill);
+        }
+    }
+
+    /// What a fill is known by: one that asks for a part is not one that brings all of it.
+    fn fill_key(&self, plan: &Plan) -> CacheKey {
+        match plan.asked {
+            Some(_) => self.store.keyer.part(&plan.fill_key, b""),
+            None => plan.fill_key,
         }
     }
 
@@ -218,7 +260,10 @@ impl Pipeline {
             authorization: request.authorization,
             no_store: request.directives.no_store,
             matched: request.matched.cloned(),
-            part: self.part_key(request).filter(|_| as_is),
+            part: self.part_key(request).filter(|_| as_is || matches!(plan.asked, Some(Asked::Suffix(_)))),
+            asked: if as_is { wanted_of(request).map(Asked::exactly) } else { plan.asked.clone() },
+            as_is,
+            whole: plan.fill_key,
             stale: if as_is { None } else { plan.stale.clone() },
             late: Mutex::default(),
             shared: plan.sharing == FillSharing::Shared,
@@ -283,12 +328,16 @@ impl Pipeline {
     }
 
     fn may_stand_in(&self, request: &Request<'_>, plan: &Plan, failure: reuse::Failure) -> bool {
+        // What it lacks cannot be had now.
+        if plan.stale.as_ref().is_some_and(|stale| lacks(request, stale)) {
+            return false;
+        }
         let left = plan.stale.as_ref().and_then(|stale| stale.judge(&self.store.ledger).ok());
         left.is_some_and(|freshness| may_serve_on_error(&request.directives, &freshness, clock::wall(), failure))
     }
 
     async fn stand_in<E: Exchange>(
-        &self,
+        self: &Arc<Self>,
         request: &Request<'_>,
         plan: &Plan,
         reason: Reason,
@@ -299,14 +348,13 @@ impl Pipeline {
         let freshness = stale.judge(&self.store.ledger).unwrap_or(stale.freshness());
         let ttl = Some(freshness.ttl_seconds(request.now));
         let status = CacheStatus { hit: true, ttl, detail: Some(reason), ..CacheStatus::default() };
-        let mut outcome = deliver(&request, stale, status, CacheOutcome::Stale, exchange).await?;
-        outcome = self.checked(stale, outcome);
+        let mut outcome = self.serve(&request, stale, status, CacheOutcome::Stale, exchange).await?;
         outcome.origin = request.site.only_origin();
         Ok(outcome)
     }
 
     async fn failed<E: Exchange>(
-        &self,
+        self: &Arc<Self>,
         request: &Request<'_>,
         plan: &Plan,
         failure: Failure,
@@ -325,7 +373,7 @@ impl Pipeline {
 
     /// Passes a fill on to its client: the finished response where there is one, else the body as it comes.
     async fn pass_on<E: Exchange>(
-        &self,
+        self: &Arc<Self>,
         request: &Request<'_>,
         plan: &Plan,
         seat: Seat,
@@ -333,7 +381,7 @@ impl Pipeline {
         exchange: &mut E,
     ) -> io::Result<Outcome> {
         let (stored, reason) = match &head.sharing {
-            Sharing::Stored { .. } => (true, plan.detail.filter(|detail| *detail != Reason::RangeNotStored)),
+            Sharing::Stored { .. } => (true, plan.detail),
             Sharing::NotStored(reason) => (false, Some(*reason)),
         };
         let status = CacheStatus {
@@ -350,12 +398,12 @@ impl Pipeline {
             (false, _) => CacheOutcome::Miss,
         };
         // Conditions and ranges that went to the origin have been answered there.
-        let answered = plan.sharing == FillSharing::AsIs;
+        let answered = plan.sharing == FillSharing::AsIs && head.record.is_none();
         let range = request.range && !answered;
         let conditional = request.conditional && !answered;
         let request = Request { now: clock::wall(), range, conditional, ..*request };
         let mut outcome = match &head.record {
-            Some(record) => deliver(&request, record, status, cache, exchange).await?,
+            Some(record) => self.serve(&request, record, status, cache, exchange).await?,
             None => stream(&request, seat.reader, head, status, cache, exchange).await?,
         };
         outcome.origin = Some(head.origin);
@@ -369,88 +417,4 @@ fn alone_after(plan: Plan, rejoins: &mut u32) -> Plan {
     *rejoins += 1;
     let tired = *rejoins > REJOINS_MAX && plan.sharing == FillSharing::Shared;
     Plan { sharing: if tired { FillSharing::Alone } else { plan.sharing }, ..plan }
-}
-
-/// Passes the body on as it arrives.
-async fn stream<E: Exchange>(
-    request: &Request<'_>,
-    mut reader: Reader,
-    head: &FillHead,
-    status: CacheStatus,
-    cache: CacheOutcome,
-    exchange: &mut E,
-) -> io::Result<Outcome> {
-    let fields = Fields::new(&head.fields);
-    let age = match &head.sharing {
-        Sharing::Stored { freshness, .. } => {
-            Some(u64::from(freshness.age_seconds(request.now).0)).filter(|age| *age > 0)
-        }
-        Sharing::NotStored(_) => None,
-    };
-    let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(Some(request.site), age, head.upstream_status.as_deref(), &status, &mut dynamic);
-    if let Some(ttl) = head.browser_ttl {
-        // What is not stored goes on with the `Age` it came with.
-        let told = || fields.first("age").and_then(DeltaSeconds::parse).map(|age| u64::from(age.0));
-        write_browser_ttl(ttl, age.or_else(told), &mut dynamic);
-    }
-    let mut outcome = Outcome::new(head.status, cache, status.detail);
-    outcome.age = age;
-
-    if request.conditional {
-        let verdict = precondition(request.fields, head.status, fields, request.now);
-        if verdict == Precondition::NotModified {
-            outcome.status = 304;
-            not_modified(fields, &dynamic, exchange).await?;
-            return Ok(outcome);
-        }
-    }
-    if request.method == Method::Head || matches!(head.status, 204 | 304) {
-        let length = head.length.filter(|_| request.method == Method::Head);
-        let block = with_content_length(&head.fields, length);
-        exchange.head(head.status, &[&dynamic, &block], BodyLength::None);
-        exchange.finish().await?;
-        return Ok(outcome);
-    }
-    let length = head.length.map_or(BodyLength::Unknown, BodyLength::Known);
-    exchange.head(head.status, &[&dynamic, &head.fields], length);
-    loop {
-        match reader.try_next() {
-            Ok(Next::Piece(piece)) => {
-                exchange.body(&[&piece]).await?;
-                outcome.bytes += piece.len() as u64;
-            }
-            Ok(Next::OnDisk(on_disk)) => match reader.read(&on_disk).await {
-                Ok(piece) => {
-                    exchange.body(&[&piece]).await?;
-                    outcome.bytes += piece.len() as u64;
-                }
-                Err(failure) => {
-                    exchange.flush().await?;
-                    outcome.complete = false;
-                    outcome.reason = Some(failure.reason());
-                    return Ok(outcome);
-                }
-            },
-            Ok(Next::NotYet) => {
-                exchange.flush().await?;
-                tokio::select! {
-                    biased;
-                    () = reader.ready() => {}
-                    () = exchange.gone() => return Err(io::ErrorKind::ConnectionAborted.into()),
-                }
-            }
-            Ok(Next::End) => {
-                exchange.finish().await?;
-                return Ok(outcome);
-            }
-            Err(failure) => {
-                // What the client has must not look complete: no last chunk, and the connection goes.
-                exchange.flush().await?;
-                outcome.complete = false;
-                outcome.reason = Some(failure.reason());
-                return Ok(outcome);
-            }
-        }
-    }
 }

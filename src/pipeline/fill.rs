@@ -4,6 +4,7 @@
 //! commits the record before it ends, so that whoever looks next finds it.
 
 mod judge;
+mod part;
 mod receive;
 mod spool;
 
@@ -11,17 +12,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge_config::section::limits::CHUNK_BYTES;
 use parking_lot::Mutex;
 
 pub use self::judge::{Head, Judge, group_number};
 use self::receive::{Receiving, next_or_else};
 use crate::clock;
-use crate::origin::{Failure, OriginRequest, OriginResponse};
+use crate::origin::resume::{Rest, Resuming};
+use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse};
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date, without_length, without_withheld};
 use crate::pipeline::ruled::Ruled;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
+use crate::pipeline::sparse::asked::Asked;
 use crate::purge::selector::OwnedSelectors;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
@@ -63,6 +67,12 @@ pub struct Job {
     pub part: Option<CacheKey>,
     /// What a disk was too busy for while somebody waited: the key, and the response.
     pub late: Mutex<Option<(CacheKey, Arc<StoredResponse>)>>,
+    /// What a fill of the whole is known by: one that asked for a part may bring it.
+    pub whole: CacheKey,
+    /// The part of the representation that is asked for.
+    pub asked: Option<Asked>,
+    /// The request goes to the origin as its client sent it, range and conditions included.
+    pub as_is: bool,
     /// Others may join.
     pub shared: bool,
     pub origin_request: OriginRequest,
@@ -70,13 +80,10 @@ pub struct Job {
 
 impl Job {
     /// Runs the fill to its end, whatever becomes of the clients.
-    pub async fn run(mut self, pipeline: Arc<Pipeline>) {
-        if let Some(stale) = &self.stale {
-            write_conditionals(stale.fields(), &mut self.origin_request.fields);
-        }
+    pub async fn run(self, pipeline: Arc<Pipeline>) {
         let result = self.fetch(&pipeline).await;
         // Out of the map before the end is told: whoever comes now starts anew instead of joining a failure.
-        pipeline.coalesce.leave(&self.fill);
+        self.leave(&pipeline);
         #[cfg(test)]
         if planted(Planted::EndNotTold) {
             return;
@@ -91,6 +98,11 @@ impl Job {
         if let Some((key, stored)) = late {
             pipeline.store.put_late(&key, stored, &self.label).await;
         }
+    }
+
+    /// Nobody joins it any more.
+    fn leave(&self, pipeline: &Pipeline) {
+        pipeline.coalesce.leave(&self.fill, &[self.fill.key, self.whole]);
     }
 
     /// Remembers what a response that was stored says about queries.
@@ -118,14 +130,22 @@ impl Job {
             selectors: &self.selectors,
             stale: self.stale.as_ref(),
             part: self.part.is_some(),
+            stands_apart: false,
             spills: Some(&self.primary).filter(|_| self.part.is_none() && self.origin_request.method == "GET"),
         }
     }
 
-    async fn fetch(&self, pipeline: &Pipeline) -> Result<(), Failure> {
+    async fn fetch(&self, pipeline: &Arc<Pipeline>) -> Result<(), Failure> {
         let request_time = clock::wall();
         let interim = |status, fields| self.fill.push_interim(status, fields);
-        let response = self.site.upstream.open(&self.origin_request, &interim).await?;
+        let mut request = self.origin_request.clone();
+        if let Some(stale) = &self.stale {
+            write_conditionals(stale.fields(), &mut request.fields);
+        }
+        if let Some(asked) = self.asked.as_ref().filter(|_| !self.as_is) {
+            asked.write(&mut request.fields);
+        }
+        let response = self.site.upstream.open(&request, &interim).await?;
         let response_time = clock::wall();
         let facts = RequestFacts {
             method_is_get: self.origin_request.method == "GET",
@@ -134,8 +154,9 @@ impl Job {
             request_time,
             response_time,
         };
-        match &self.stale {
-            Some(stale) if response.status == 304 => {
+        match (&self.stale, &self.asked) {
+            (_, Some(asked)) if response.status == 206 => self.receive_part(pipeline, response, asked, &facts).await,
+            (Some(stale), _) if response.status == 304 => {
                 let OriginResponse { fields, retries, origin, .. } = response;
                 self.renew(pipeline, stale, &fields, (retries, origin), &facts).await;
                 Ok(())
@@ -177,6 +198,7 @@ impl Job {
             retries,
             origin,
             browser_ttl,
+            part: None,
             record: Some(record),
         };
         self.fill.publish_head(head, Room::Nothing);
@@ -261,10 +283,47 @@ impl Job {
         response: OriginResponse,
         facts: &RequestFacts,
     ) -> Result<(), Failure> {
-        let OriginResponse { status, mut fields, length, mut body, retries, origin } = response;
+        let mut fields = response.fields.clone();
         with_date(&mut fields, facts.response_time);
         let upstream_status = take(&mut fields, "cache-status");
-        let head = Head { upstream_status, ..self.judge().head(pipeline, status, fields, length, facts) };
+        let judged = self.judge().head(pipeline, response.status, fields, response.length, facts);
+        self.receive_judged(pipeline, Head { upstream_status, ..judged }, response).await
+    }
+
+    /// A body that goes on where it breaks off, as far as its validator allows.
+    fn resuming(
+        &self,
+        pipeline: &Pipeline,
+        body: Box<dyn OriginBody>,
+        fields: Vec<u8>,
+        (origin, total): (usize, Option<u64>),
+    ) -> Box<dyn OriginBody> {
+        let rest = Rest {
+            upstream: self.site.upstream.clone(),
+            request: self.origin_request.clone(),
+            fields,
+            origin,
+            at: 0,
+            end: None,
+            total,
+            site: self.site.index,
+            metrics: pipeline.metrics.clone(),
+        };
+        Resuming::over(body, rest)
+    }
+
+    /// Receives the body of a response whose head has been judged.
+    async fn receive_judged(&self, pipeline: &Pipeline, head: Head, response: OriginResponse) -> Result<(), Failure> {
+        let OriginResponse { status, fields, length, body, retries, origin } = response;
+        let mut body = match status {
+            200 if !self.as_is || self.asked.is_none() => self.resuming(pipeline, body, fields, (origin, length)),
+            _ => body,
+        };
+        // Who wants a part of what is small has all of it stored before there is another request.
+        let waits = self.asked.is_some()
+            && !self.as_is
+            && matches!(head.sharing, Sharing::Stored { .. })
+            && length.is_some_and(|length| length <= CHUNK_BYTES as u64);
         let fill_pos = self.fill.fill_pos;
         #[cfg(test)]
         let fill_pos = if planted(Planted::FillPosAfterHead) { pipeline.store.ledger.applied() } else { fill_pos };
@@ -285,7 +344,12 @@ impl Job {
             if receiving.unpublished.is_none() && !self.fill.may_go_on().await {
                 return Err(Failure::Abandoned);
             }
-            let Some(piece) = next_or_else(body.as_mut(), || receiving.publish(None)).await? else { break };
+            let publish = |receiving: &mut Receiving<'_>| {
+                if !waits {
+                    receiving.publish(None);
+                }
+            };
+            let Some(piece) = next_or_else(body.as_mut(), || publish(&mut receiving)).await? else { break };
             receiving.accept(piece);
             receiving.settle().await;
         }

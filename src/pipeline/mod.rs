@@ -6,7 +6,9 @@
 //! - [`disk`]: what is on a disk, read for the request that wants it.
 //! - [`coalesce`]: one fill for many requests.
 //! - [`fetch`]: the request machine's way through a miss.
+//! - [`stream`]: a response that is arriving, to one client.
 //! - [`fill`]: the fill machine.
+//! - [`sparse`]: bodies of which only some chunks are there.
 //! - [`ruled`]: what the rules of a site do to a response.
 //! - [`edits`]: changes to field lines on their way into the store.
 //! - [`explain`]: what would become of a request.
@@ -27,6 +29,8 @@ pub mod ruled;
 mod scripted;
 #[cfg(test)]
 mod simulation;
+pub mod sparse;
+pub mod stream;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,6 +39,7 @@ use std::sync::Arc;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use coalesce::Coalesce;
+use sparse::runs::Runs;
 
 /// Starts a task that belongs to no client.
 pub type Spawn = fn(Pin<Box<dyn Future<Output = ()> + Send>>);
@@ -44,11 +49,12 @@ pub struct Pipeline {
     pub store: Store,
     pub metrics: Arc<Metrics>,
     coalesce: Coalesce,
+    runs: Runs,
     spawn: Spawn,
 }
 
 impl Pipeline {
     pub fn new(store: Store, metrics: Arc<Metrics>, spawn: Spawn) -> Arc<Self> {
-        Arc::new(Self { store, metrics, coalesce: Coalesce::default(), spawn })
+        Arc::new(Self { store, metrics, coalesce: Coalesce::default(), runs: Runs::default(), spawn })
     }
 }

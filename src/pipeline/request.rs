@@ -42,6 +42,10 @@ pub struct Request<'a> {
     pub now: UnixMs,
     /// Whether a disk may be asked; not any more where one has failed it.
     pub disk: bool,
+    /// How often what was to answer it turned out to have been replaced at the origin.
+    pub rounds: u32,
+    /// The origin gives no ranges of it: all of it is asked for.
+    pub in_full: bool,
     /// Writes the field lines an origin gets for this request.
     pub forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
 }

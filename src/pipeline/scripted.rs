@@ -221,6 +221,8 @@ impl Node {
         let conditional = ["if-none-match", "if-match", "if-modified-since"].iter().any(|name| fields.contains(name));
         let request = Request {
             disk: true,
+            rounds: 0,
+            in_full: false,
             site: &self.site,
             matched: matched.as_ref(),
             method,

@@ -223,6 +223,8 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
     let asked = Fields::new(fields.as_bytes());
     let request = Request {
         disk: true,
+        rounds: 0,
+        in_full: false,
         matched: None,
         site: &site,
         method: Method::Get,
@@ -447,7 +449,8 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     let ended = run(tasks, &pipeline, &world);
     world.lock().wrong.take().map_or(ended, Err)?;
     stored_is_right(&pipeline, &world)?;
-    let left = (pipeline.coalesce.len(), pipeline.store.budget.fills.used(), metrics.fill_waiters.get());
+    let under_way = pipeline.coalesce.len() + pipeline.runs.len();
+    let left = (under_way, pipeline.store.budget.fills.used(), metrics.fill_waiters.get());
     if left != (0, 0, 0) {
         return Err(format!("fills to join, bytes reserved, waiters counted: {left:?} are left over"));
     }

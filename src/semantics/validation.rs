@@ -59,13 +59,26 @@ pub fn strong_validator(response: Fields<'_>) -> Option<&[u8]> {
 /// 15.3.7.3): it has the very validator that is the stored one's strong one.
 ///
 /// Whether the newer one's date were strong by its own `Date` does not matter: that is younger, not the representation.
+///
+/// A 206 to `If-Range` may leave out fields of the representation (RFC 9110 section 15.3.7), its coding among them. We
+/// want to see that all the same: origins send what they have compressed under the entity tag of what they have not.
 pub fn same_strongly(stored: Fields<'_>, newer: Fields<'_>) -> bool {
+    if !same_coding(stored, newer) {
+        return false;
+    }
     let Some(validator) = strong_validator(stored) else { return false };
     if stored.contains("etag") {
         newer.only("etag") == Some(validator)
     } else {
         !newer.contains("etag") && newer.only("last-modified") == Some(validator)
     }
+}
+
+fn same_coding(left: Fields<'_>, right: Fields<'_>) -> bool {
+    let codings = |fields: Fields<'_>| -> Vec<Vec<u8>> {
+        fields.members("content-encoding").map(<[u8]>::to_ascii_lowercase).collect()
+    };
+    codings(left) == codings(right)
 }
 
 /// Weak comparison (RFC 9110 section 8.8.3.2): the same opaque tag, weak or not.

@@ -12,7 +12,7 @@ use crate::purge::selector::url_of;
 use crate::semantics::vary::{content_language, is_language};
 use crate::store::Store;
 use crate::store::admission::{Admission, Facts, admission};
-use crate::store::body::OnDisk;
+use crate::store::body::Sparse;
 use crate::store::disk::disks::{NO_SITE, site_number};
 use crate::store::disk::frame::{FrameKey, Kind, frame_bytes};
 use crate::store::disk::value::Payload;
@@ -23,7 +23,7 @@ use crate::store::persist::{self, Label};
 use crate::store::record::StoredResponse;
 
 /// How long a response may wait for a disk that is busy, once it is its turn, and how often it looks.
-const LATE_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const LATE_WITHIN: Duration = Duration::from_secs(1);
 const LATE_PAUSE: Duration = Duration::from_millis(2);
 /// How long a node that stops waits for it.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
@@ -51,7 +51,7 @@ struct Committed {
 }
 
 /// What became of a frame that was to be written.
-enum Put {
+pub(super) enum Put {
     /// It will be; what is received tells whether it was.
     Queued(oneshot::Receiver<bool>),
     /// There is no room among what waits.
@@ -193,8 +193,8 @@ impl Store {
     }
 
     /// What finds the chunks of a body.
-    pub fn on_disk(&self, key: CacheKey, generation: u64) -> OnDisk {
-        OnDisk { chunks: self.disks.clone(), key, generation }
+    pub fn sparse(&self, key: CacheKey, generation: u64) -> Sparse {
+        Sparse { chunks: self.chunks.clone(), key, generation }
     }
 
     /// Whether what stands in memory under a key is to be written now that it is wanted again: see [`Self::put_late`].
@@ -218,7 +218,10 @@ impl Store {
     }
 
     /// Reads a body that is on a disk alone into memory, where there is room for it.
-    pub async fn read_body(&self, stored: &Arc<StoredResponse>, body: &OnDisk) {
+    pub async fn read_body(&self, stored: &Arc<StoredResponse>, body: &Sparse) {
+        if !body.is_whole(stored.body_len()) {
+            return;
+        }
         let mut reservation = self.budget.fills.reservation();
         if !reservation.grow(stored.body_len()) {
             return;
@@ -243,7 +246,7 @@ impl Store {
         }
     }
 
-    fn admits(&self, frame: &FrameKey, bytes: u64) -> bool {
+    pub(super) fn admits(&self, frame: &FrameKey, bytes: u64) -> bool {
         // What takes the place of something on a disk is wanted again.
         let seen = self.seen.note(frame.hash()) || self.disks.contains(frame);
         let verdict = admission(Facts { bytes, full: self.disks.is_full(frame), seen });
@@ -251,7 +254,7 @@ impl Store {
         verdict == Admission::Write
     }
 
-    fn put(&self, frame: FrameKey, kind: Kind, site: u32, payload: Payload) -> Put {
+    pub(super) fn put(&self, frame: FrameKey, kind: Kind, site: u32, payload: Payload) -> Put {
         let mut room = self.budget.writes.reservation();
         if !room.grow(frame_bytes(payload.bytes()) as u64) {
             // Above the disk's rate: nobody waits for it.
@@ -318,7 +321,7 @@ impl Store {
     }
 
     /// Tries again until there is room.
-    async fn put_until(&self, until: Instant, put: impl Fn() -> Put) -> bool {
+    pub(super) async fn put_until(&self, until: Instant, put: impl Fn() -> Put) -> bool {
         loop {
             match put() {
                 Put::Queued(_) => return true,
@@ -330,6 +333,6 @@ impl Store {
 }
 
 /// What the chunks of a body are known by: no other body has it. Zero is for frames that are no chunks.
-fn new_generation() -> Option<u64> {
+pub fn new_generation() -> Option<u64> {
     getrandom::u64().ok().filter(|generation| *generation != 0)
 }

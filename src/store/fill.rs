@@ -20,9 +20,10 @@ use crate::origin::Failure;
 use crate::purge::position::Position;
 use crate::purge::selector::OwnedSelectors;
 use crate::semantics::cache_status::Reason;
+use crate::semantics::content_range::ContentRange;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::time::DeltaSeconds;
-use crate::store::body::OnDisk;
+use crate::store::body::Sparse;
 use crate::store::budget::Reservation;
 use crate::store::key::CacheKey;
 use crate::store::record::StoredResponse;
@@ -46,7 +47,9 @@ pub struct FillHead {
     pub origin: usize,
     /// The lifetime that is left for browsers, where a rule says so.
     pub browser_ttl: Option<DeltaSeconds>,
-    /// The finished response, where it was complete when the head was published.
+    /// Which part of the representation the body is, where it is not all of it.
+    pub part: Option<ContentRange>,
+    /// The finished response, where it was complete when the head was published; or one that stands apart from its body.
     pub record: Option<Arc<StoredResponse>>,
 }
 
@@ -69,7 +72,7 @@ pub enum Room {
     /// All of it, as it is reserved.
     Keep(Reservation),
     /// What is not on a disk yet.
-    Spill(OnDisk),
+    Spill(Sparse),
     /// Only what is read ahead.
     Pass(Reservation),
     /// None: it is there already.
@@ -126,7 +129,7 @@ struct State {
     background: bool,
     abandoned_at: Option<u64>,
     /// Where readers find what is not in memory any more, and how far.
-    spill: Option<(OnDisk, u64)>,
+    spill: Option<(Sparse, u64)>,
     /// How far the writer may run ahead of the fastest reader of a body that is not kept.
     read_ahead: u64,
     reservation: Option<Reservation>,
@@ -262,7 +265,7 @@ impl State {
 
 enum Read {
     Piece(Bytes),
-    OnDisk(OnDisk),
+    OnDisk(Sparse),
     NotYet,
     End,
     Lost,
@@ -349,7 +352,7 @@ impl Fill {
     }
 
     /// What is kept does not fit into memory: it is on a disk as far as [`Self::spilled`] says, and the memory is given back.
-    pub fn spill(&self, on_disk: OnDisk) {
+    pub fn spill(&self, on_disk: Sparse) {
         let mut state = self.state.lock();
         state.spill = Some((on_disk, 0));
         state.reservation = None;
@@ -375,6 +378,14 @@ impl Fill {
             state.retained_from = end;
             state.sealed.pop_front();
         }
+    }
+
+    /// How far a response that is kept has come, once that is known of it; and it has a length, so that ranges of it can be
+    /// served as they pass.
+    pub fn received(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let head = state.head.as_ref()?;
+        (state.keeping && head.length.is_some()).then_some(state.received)
     }
 
     /// Grows the reservation of a fill that is kept.

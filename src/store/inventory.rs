@@ -198,7 +198,7 @@ impl Store {
         };
         let (key, doubtful) = (frame.head.key.key, frame.doubtful);
         let since = if doubtful { disk.opened_at() } else { None };
-        let read = persist::read_response(frame.payload, since, |generation| self.on_disk(key, generation));
+        let read = persist::read_response(frame.payload, since, |generation| self.sparse(key, generation));
         let (stored, label) = read.ok_or_else(damaged)?;
         Ok(Some(DiskRecord { disk: disk.clone(), location, key, doubtful, stored, label }))
     }

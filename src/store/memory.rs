@@ -13,7 +13,9 @@ use slab::Slab;
 
 use crate::semantics::no_vary_search::NoVarySearch;
 use crate::store::budget::Budget;
+use crate::store::disk::frame::FrameKey;
 use crate::store::key::{CacheKey, KeyHasher};
+use crate::store::parts::Parts;
 use crate::store::record::StoredResponse;
 use crate::telemetry::metrics::Metrics;
 
@@ -28,6 +30,15 @@ pub enum Entry {
     Alias(Arc<CacheKey>),
     /// Which parts of the query do not matter below a path, as responses have said lately.
     Searches(Arc<Vec<NoVarySearch>>),
+    /// Some bytes of a body.
+    Chunk(Arc<KeptChunk>),
+}
+
+/// One chunk of a body that stands apart from its record, as far as it is there.
+pub struct KeptChunk {
+    /// Which it is: keys may be mistaken for one another, this is not.
+    pub frame: FrameKey,
+    pub parts: Parts,
 }
 
 /// A stored response and what finds it.
@@ -132,7 +143,11 @@ impl Roll {
     }
 }
 
-/// The memory tier.
+/// A chunk, beside its bytes: the cache's own entry, the count of references and the frame.
+const CHUNK_WEIGHT: usize = 300;
+
+/// The memory tier. A clone is the same tier.
+#[derive(Clone)]
 pub struct MemoryTier {
     cache: Cache<CacheKey, Entry, KeyHasher>,
     roll: Arc<Roll>,
@@ -173,6 +188,7 @@ impl MemoryTier {
                 Entry::Response(stored) => stored.weight(),
                 Entry::Variants(variants) => variants.weight(),
                 Entry::Alias(_) => ALIAS_WEIGHT,
+                Entry::Chunk(chunk) => CHUNK_WEIGHT + chunk.parts.weight(),
                 Entry::Searches(rules) => ALIAS_WEIGHT + rules.len() * SEARCH_WEIGHT,
             })
             .with_event_listener(Arc::new(Leaving { metrics, roll: roll.clone() }))
@@ -183,6 +199,19 @@ impl MemoryTier {
     /// The largest body that is stored.
     pub fn object_bytes_max(&self) -> u64 {
         self.object_bytes_max
+    }
+
+    /// What is in memory of a chunk.
+    pub fn chunk(&self, frame: &FrameKey) -> Option<Arc<KeptChunk>> {
+        let entry = self.cache.get(&key_of(frame))?;
+        match entry.value() {
+            Entry::Chunk(chunk) if chunk.frame == *frame => Some(chunk.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn keep_chunk(&self, chunk: KeptChunk) {
+        self.cache.insert(key_of(&chunk.frame), Entry::Chunk(Arc::new(chunk)));
     }
 
     pub fn lookup(&self, key: &CacheKey) -> Option<Entry> {
@@ -244,6 +273,15 @@ impl MemoryTier {
     pub fn objects(&self) -> usize {
         self.cache.entries()
     }
+}
+
+/// The key of a chunk: disks know it by the same half.
+fn key_of(frame: &FrameKey) -> CacheKey {
+    let of_body = frame.generation ^ u64::from(frame.index).rotate_left(32);
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&frame.hash().to_le_bytes());
+    key[8..].copy_from_slice(&of_body.to_le_bytes());
+    CacheKey::from_bytes(key)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! - [`key`]: what a response is stored under.
 //! - [`record`]: a stored response: one block of bytes, ready to be sent, and what is needed to judge it.
 //! - [`admission`]: what goes to a disk. Pure.
-//! - [`body`]: a body that is on a disk alone.
+//! - [`body`]: a body whose chunks stand apart from its record.
+//! - [`chunks`]: where chunks are put and found.
 //! - [`budget`]: the memory budget and its shares.
 //! - [`memory`]: the memory tier.
 //! - [`disk`]: the disk tier.
@@ -21,6 +22,7 @@
 pub mod admission;
 pub mod body;
 pub mod budget;
+pub mod chunks;
 pub mod collector;
 pub mod commit;
 pub mod disk;

@@ -26,6 +26,11 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// A chunk's bytes from its beginning on, in an allocation of their own.
+    pub fn of(bytes: Bytes) -> Self {
+        Self { pieces: vec![(0, bytes)] }
+    }
+
     /// These and `bytes`, which stand at `at` in the chunk; what is beyond the chunk's end is left out.
     ///
     /// Bytes that are there already stay. Pieces that touch become one, which copies them. Where that makes more than

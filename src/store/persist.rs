@@ -13,7 +13,7 @@ use crate::purge::selector::{Selectors, SiteId};
 use crate::semantics::no_vary_search::{NoVarySearch, Params};
 use crate::semantics::reuse::Freshness;
 use crate::semantics::time::{DeltaSeconds, UnixMs};
-use crate::store::body::OnDisk;
+use crate::store::body::Sparse;
 use crate::store::disk::value::Payload;
 use crate::store::key::CacheKey;
 use crate::store::memory::{Entry, Variants};
@@ -94,7 +94,7 @@ pub fn response(stored: &Arc<StoredResponse>, label: &Label) -> Option<Payload> 
 pub fn read_response(
     payload: Vec<u8>,
     distrusted_since: Option<UnixMs>,
-    on_disk: impl FnOnce(u64) -> OnDisk,
+    on_disk: impl FnOnce(u64) -> Sparse,
 ) -> Option<(StoredResponse, Label)> {
     let (rest, length) = payload.split_last_chunk::<END>()?;
     let block_len = rest.len().checked_sub(u32::from_le_bytes(*length) as usize)?;
@@ -145,7 +145,7 @@ enum Hint {
 /// The payload of an entry that is not a response.
 pub fn hint(entry: &Entry) -> Option<Payload> {
     let hint = match entry {
-        Entry::Response(_) => return None,
+        Entry::Response(_) | Entry::Chunk(_) => return None,
         Entry::Variants(variants) => Hint::Variants(variants.field_sets.clone()),
         Entry::Alias(key) => Hint::Alias(key.to_bytes()),
         Entry::Searches(rules) => Hint::Searches(rules.iter().map(of_rule).collect()),
@@ -184,17 +184,37 @@ fn to_rule((key_order, list, names): (bool, u8, Vec<String>)) -> Option<NoVarySe
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use futures_util::future::BoxFuture;
     use proptest::prelude::*;
 
     use super::*;
     use crate::purge::ledger::Ledger;
     use crate::semantics::directives::ResponseDirectives;
     use crate::store::body::Chunks;
-    use crate::store::disk::Disks;
+    use crate::store::disk::frame::FrameKey;
 
-    fn on_disk(generation: u64) -> OnDisk {
-        let chunks: Arc<dyn Chunks> = Arc::new(Disks::default());
-        OnDisk { chunks, key: CacheKey::from_bytes([3; 16]), generation }
+    /// Has nothing.
+    struct Nowhere;
+
+    impl Chunks for Nowhere {
+        fn covered_to(&self, _: &FrameKey, within: Range<u32>) -> u32 {
+            within.start
+        }
+
+        fn gap_to(&self, _: &FrameKey, within: Range<u32>) -> u32 {
+            within.end
+        }
+
+        fn load(&self, _: FrameKey, _: Range<u32>) -> BoxFuture<'_, Option<Bytes>> {
+            Box::pin(std::future::ready(None))
+        }
+    }
+
+    fn on_disk(generation: u64) -> Sparse {
+        let chunks: Arc<dyn Chunks> = Arc::new(Nowhere);
+        Sparse { chunks, key: CacheKey::from_bytes([3; 16]), generation }
     }
 
     fn bytes(payload: Option<Payload>) -> Vec<u8> {
@@ -244,7 +264,7 @@ mod tests {
             assert_eq!((after.upstream_status(), after.browser()), (upstream, browser));
             let keys = |stored: &StoredResponse| stored.selectors().keys().collect::<Vec<_>>();
             assert_eq!((keys(&after), after.selectors().path), (keys(&before), &b"/a"[..]));
-            assert_eq!(after.body_on_disk().map(|body| body.generation), chunks);
+            assert_eq!(after.sparse().map(|body| body.generation), chunks);
         }
     }
 

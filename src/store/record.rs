@@ -17,7 +17,8 @@ use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::surrogate::KEYS_MAX;
 use crate::semantics::time::DeltaSeconds;
-use crate::store::body::OnDisk;
+use crate::semantics::validation::strong_validator;
+use crate::store::body::Sparse;
 
 /// A response as it is kept. Immutable but for the memory of its last judgement.
 pub struct StoredResponse {
@@ -59,7 +60,7 @@ enum Body {
     Inline,
     /// In memory; and its chunks on a disk, if they have a generation.
     Chunks(Box<[Bytes]>, Option<u64>),
-    OnDisk(OnDisk),
+    Sparse(Sparse),
 }
 
 /// What browsers are told in place of what the origin said.
@@ -101,19 +102,19 @@ impl StoredResponse {
         Self::assemble(parts, length, std::iter::empty(), Body::Chunks(chunks.into(), Some(generation)))
     }
 
-    /// A record over a body that is on a disk alone.
-    pub fn on_disk(parts: &Parts<'_>, length: u64, body: OnDisk) -> Self {
-        Self::assemble(parts, length, std::iter::empty(), Body::OnDisk(body))
+    /// A record over a body that stands apart from it.
+    pub fn of_sparse(parts: &Parts<'_>, length: u64, body: Sparse) -> Self {
+        Self::assemble(parts, length, std::iter::empty(), Body::Sparse(body))
     }
 
     /// Makes a record again of what was written of it, once its block is there.
     pub fn restored(
         parts: &Parts<'_>,
         fields_len: u32,
-        chunks: Option<(OnDisk, u64)>,
+        chunks: Option<(Sparse, u64)>,
     ) -> impl FnOnce(Box<[u8]>) -> Self + use<> {
         let is_inline = chunks.is_none();
-        let (body, length) = chunks.map_or((Body::Inline, 0), |(body, length)| (Body::OnDisk(body), length));
+        let (body, length) = chunks.map_or((Body::Inline, 0), |(body, length)| (Body::Sparse(body), length));
         let mut record = Self::assemble(parts, length, std::iter::empty(), body);
         record.fields_len = fields_len;
         // What is read from a disk is used by the request that had it read.
@@ -130,7 +131,7 @@ impl StoredResponse {
     /// The same record over chunks that have been read into memory.
     pub fn with_chunks(&self, chunks: Box<[Bytes]>) -> Option<Self> {
         match &self.rest.as_ref()?.body {
-            Body::OnDisk(OnDisk { generation, .. }) => self.with_body(Body::Chunks(chunks, Some(*generation))),
+            Body::Sparse(Sparse { generation, .. }) => self.with_body(Body::Chunks(chunks, Some(*generation))),
             _ => None,
         }
     }
@@ -283,12 +284,17 @@ impl StoredResponse {
         self.rest.as_ref().is_none_or(|rest| matches!(rest.body, Body::Inline))
     }
 
-    /// Where the body is, if it is on a disk alone.
-    pub fn body_on_disk(&self) -> Option<&OnDisk> {
+    /// Where the body is, if it stands apart.
+    pub fn sparse(&self) -> Option<&Sparse> {
         match &self.rest.as_ref()?.body {
-            Body::OnDisk(on_disk) => Some(on_disk),
+            Body::Sparse(sparse) => Some(sparse),
             _ => None,
         }
+    }
+
+    /// Whether bytes of it that are missing can be asked for and put beside those that are there (RFC 9111 section 3.4).
+    pub fn can_be_completed(&self) -> bool {
+        self.status == 200 && strong_validator(self.fields()).is_some()
     }
 
     /// What its chunks on a disk are known by, if there are any.
@@ -296,7 +302,7 @@ impl StoredResponse {
         match &self.rest.as_ref()?.body {
             Body::Inline => None,
             Body::Chunks(_, generation) => *generation,
-            Body::OnDisk(on_disk) => Some(on_disk.generation),
+            Body::Sparse(sparse) => Some(sparse.generation),
         }
     }
 

@@ -12,8 +12,9 @@ use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
 use crate::semantics::vary::{content_language, is_language, preferred_language, selecting_key};
 use crate::store::admission::Seen;
-use crate::store::body::{Chunks, OnDisk};
+use crate::store::body::{Chunks, Sparse};
 use crate::store::budget::Budget;
+use crate::store::chunks::ChunkTiers;
 use crate::store::disk::Disks;
 use crate::store::disk::device::{Disk, Settings};
 use crate::store::disk::disks::{Keeping, Shares};
@@ -38,6 +39,8 @@ pub struct Store {
     pub budget: Budget,
     pub memory: MemoryTier,
     pub disks: Arc<Disks>,
+    /// Where bodies that stand apart from their records are.
+    pub(super) chunks: Arc<dyn Chunks>,
     /// What part of the disks each site may keep.
     pub shares: Arc<Shares>,
     pub(super) seen: Seen,
@@ -108,11 +111,13 @@ impl Store {
             let keep = Keeping { holds: tier.holds(), shares: shares.clone() };
             Disk::open(settings, Box::new(keep), metrics.clone())
         });
+        let disks = Arc::new(Disks::new(disks.collect()));
         Self {
             ledger,
             keyer,
             marks: Marks::default(),
-            disks: Arc::new(Disks::new(disks.collect())),
+            chunks: Arc::new(ChunkTiers { memory: tier.clone(), disks: disks.clone() }),
+            disks,
             shares,
             seen: Seen::new(if plan.disks.is_empty() { 0 } else { entries * SEEN_PER_ENTRY }),
             late: Semaphore::new(1),
@@ -147,7 +152,7 @@ impl Store {
             },
             Standing::Here(Entry::Variants(variants)) => self.lookup_variant(primary, &variants, request, disk),
             // These stand under keys of their own, which no URL has.
-            Standing::Here(Entry::Alias(_) | Entry::Searches(_)) => Lookup::UriMiss { gone: None },
+            Standing::Here(Entry::Alias(_) | Entry::Searches(_) | Entry::Chunk(_)) => Lookup::UriMiss { gone: None },
         }
     }
 
@@ -170,8 +175,7 @@ impl Store {
             (Kind::Record, Payload::Response { stored, .. }) => Some(Entry::Response(stored)),
             (Kind::Record, Payload::Bytes(bytes)) => {
                 let read = persist::read_response(bytes.into(), loaded.distrusted_since, |generation| {
-                    let chunks: Arc<dyn Chunks> = self.disks.clone();
-                    OnDisk { chunks, key: *key, generation }
+                    self.sparse(*key, generation)
                 });
                 read.map(|(stored, _)| Entry::Response(Arc::new(stored)))
             }
@@ -180,8 +184,9 @@ impl Store {
         };
         let usable = entry.filter(|entry| match entry {
             Entry::Response(stored) => {
-                let whole = stored.body_on_disk().is_none_or(|body| body.is_whole(stored.body_len()));
-                whole && stored.is_live(&self.ledger)
+                let of_use =
+                    stored.can_be_completed() || stored.sparse().is_none_or(|body| body.is_whole(stored.body_len()));
+                of_use && stored.is_live(&self.ledger)
             }
             _ => true,
         });
@@ -201,6 +206,15 @@ impl Store {
     pub fn forget(&self, key: &CacheKey) {
         self.memory.remove(key);
         self.disks.remove(&FrameKey::of(*key));
+    }
+
+    /// A representation has been replaced at the origin: its record leads nobody to it any more. Whoever reads it goes on.
+    pub fn outdated(&self, body: &Sparse) {
+        let _step = self.commit_lock(&body.key);
+        match self.memory.lookup(&body.key) {
+            Some(Entry::Response(now)) if now.generation() != Some(body.generation) => {}
+            _ => self.forget(&body.key),
+        }
     }
 
     fn lookup_variant(&self, primary: &CacheKey, variants: &Variants, request: Fields<'_>, disk: bool) -> Lookup {

@@ -43,7 +43,7 @@ impl Store {
     /// begins to read it.
     pub fn verify(&self, record: &DiskRecord) -> Vec<ChunkState> {
         let (stored, log) = (&record.stored, record.disk.log());
-        let (Some(body), Some(log)) = (stored.body_on_disk(), log) else { return Vec::new() };
+        let (Some(body), Some(log)) = (stored.sparse(), log) else { return Vec::new() };
         let length = stored.body_len();
         let chunks: Vec<ChunkState> = (0..chunks_of(length))
             .take(CHUNKS_MAX)
@@ -70,7 +70,7 @@ impl Store {
     fn forget_body(&self, record: &DiskRecord) {
         let _step = self.commit_lock(&record.key);
         if let Some(Entry::Response(now)) = self.memory.lookup(&record.key)
-            && now.body_on_disk().is_some_and(|body| Some(body.generation) == record.stored.generation())
+            && now.sparse().is_some_and(|body| Some(body.generation) == record.stored.generation())
         {
             self.memory.remove(&record.key);
         }

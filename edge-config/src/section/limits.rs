@@ -44,6 +44,10 @@ pub const READ_AHEAD_MAX: u64 = 1 << 20;
 pub const RETAINED_MAX: u64 = 8 << 20;
 /// A fill nobody reads any more goes on if at most this much is left.
 pub const ABANDONED_REMAINDER_MAX: u64 = 64 << 20;
+/// What is fetched at a time of a body whose chunks are not all there: at first where it is not known how much a client will
+/// read, and at most.
+pub const RUN_BYTES_FIRST: u64 = 1 << 20;
+pub const RUN_BYTES_MAX: u64 = 4 << 20;
 /// Lowest average rate, in bytes a second, at which a client may take an answer.
 pub const SEND_RATE_MIN: u64 = 1 << 10;
 /// How often a follower may find that a fill is not for it before it asks alone.
@@ -51,6 +55,7 @@ pub const REJOINS_MAX: u32 = 2;
 
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(READ_AHEAD_MAX < RETAINED_MAX);
+const _: () = assert!(RUN_BYTES_FIRST.is_multiple_of(CHUNK_BYTES as u64) && RUN_BYTES_FIRST <= RUN_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES as u64 <= READ_AHEAD_MAX);
 
 impl Default for Limits {

@@ -165,7 +165,7 @@ fn record(store: &Store, named: &Named, kept: &Kept, now: UnixMs) -> Option<Reco
         Verdict::Gone(Gone::Purged) => (stored.freshness(), "gone", None, Some("purged")),
         Verdict::Gone(Gone::Invalidated) => (stored.freshness(), "gone", None, Some("invalidated")),
     };
-    let key = stored.body_on_disk().map(|body| body.key).or(key);
+    let key = stored.sparse().map(|body| body.key).or(key);
     let chunks = stored.generation().map(|generation| {
         let all = chunks_of(stored.body_len());
         let is_there =
@@ -180,7 +180,7 @@ fn record(store: &Store, named: &Named, kept: &Kept, now: UnixMs) -> Option<Reco
         memory: kept.memory.is_some(),
         disk: kept.disk.as_ref().map(disk_place),
         response: Stored::of(stored, freshness, now),
-        body: if stored.body_on_disk().is_some() { "disk" } else { "memory" },
+        body: if stored.sparse().is_some() { "disk" } else { "memory" },
         fill_position: FillPlace { log: place(position.log), local: position.local },
         generation: stored.generation().map(|generation| format!("{generation:016x}")),
         chunks,
@@ -237,7 +237,7 @@ fn verified(store: &Store, named: &Named) -> Verified {
         .filter_map(|kept| kept.disk.as_ref())
         .map(|record| {
             let chunks = store.verify(record);
-            let all = record.stored.body_on_disk().map_or(0, |_| chunks_of(record.stored.body_len()));
+            let all = record.stored.sparse().map_or(0, |_| chunks_of(record.stored.body_len()));
             let right = chunks.iter().filter(|state| **state == ChunkState::Right).count() as u64;
             VerifiedRecord {
                 key: format!("{:032x}", record.key.as_u128()),

@@ -412,7 +412,7 @@ fn finish(
 /// Whether an answer waits for nothing: what it is made of is in memory.
 fn is_at_once(decision: &Decision) -> bool {
     match decision {
-        Decision::Hit { stored, .. } | Decision::HitThenRefresh { stored, .. } => stored.body_on_disk().is_none(),
-        Decision::Read(_) | Decision::Fetch(_) | Decision::NothingStored => false,
+        Decision::Hit { stored, .. } | Decision::HitThenRefresh { stored, .. } => stored.sparse().is_none(),
+        Decision::Read(_) | Decision::Complete { .. } | Decision::Fetch(_) | Decision::NothingStored => false,
     }
 }

@@ -73,6 +73,7 @@ impl Kept {
             selectors: &selectors,
             stale: None,
             part: false,
+            stands_apart: false,
             spills: None,
         };
         let facts = RequestFacts {

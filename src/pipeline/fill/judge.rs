@@ -10,6 +10,7 @@ use crate::purge::selector::{Named, OwnedSelectors};
 use crate::routing::Site;
 use crate::routing::rule::Matched;
 use crate::semantics::cache_status::Reason;
+use crate::semantics::content_range::ContentRange;
 use crate::semantics::deception::contradicts;
 use crate::semantics::directives::{RequestDirectives, ResponseDirectives};
 use crate::semantics::fields::Fields;
@@ -37,6 +38,8 @@ pub struct Judge<'a> {
     pub stale: Option<&'a Arc<StoredResponse>>,
     /// A part may be stored, for those who ask for exactly this one.
     pub part: bool,
+    /// Its body is kept part by part: there need not be room for all of it.
+    pub stands_apart: bool,
     /// The key of its URL, where a body that memory is too small for may go to a disk.
     pub spills: Option<&'a CacheKey>,
 }
@@ -57,6 +60,8 @@ pub struct Head {
     /// What caches behind us said.
     pub upstream_status: Option<Box<[u8]>>,
     pub browser: Option<Browser>,
+    /// Which part of the representation it is of, where it was asked for by us and is passed on alone.
+    pub part: Option<ContentRange>,
 }
 
 impl Judge<'_> {
@@ -100,6 +105,7 @@ impl Judge<'_> {
                 Err(Reason::OriginError)
             }
             Some(length) if bytes_max.is_some_and(|max| length > max) => Err(Reason::TooLarge),
+            _ if self.stands_apart => Ok((freshness, selectors?)),
             Some(length) if length > pipeline.store.memory.object_bytes_max() || !reservation.grow(length) => {
                 let selectors = selectors?;
                 spill = self.spills.and_then(|key| pipeline.store.admits_chunks(key, Some(length)));
@@ -139,12 +145,24 @@ impl Judge<'_> {
                     bytes_max,
                     upstream_status: None,
                     browser,
+                    part: None,
                 }
             }
             Err(reason) => {
                 let sharing = Sharing::NotStored(reason);
-                let (withheld, reservation, spill, upstream_status) = (None, None, None, None);
-                Head { status, fields, withheld, sharing, reservation, spill, bytes_max, upstream_status, browser }
+                let (withheld, reservation, spill, upstream_status, part) = (None, None, None, None, None);
+                Head {
+                    status,
+                    fields,
+                    withheld,
+                    sharing,
+                    reservation,
+                    spill,
+                    bytes_max,
+                    upstream_status,
+                    browser,
+                    part,
+                }
             }
         }
     }

@@ -68,7 +68,8 @@ impl Receiving<'_> {
     /// Publishes the head, and what has been held back; with the record if that is finished already.
     pub(super) fn publish(&mut self, record: Option<Arc<StoredResponse>>) {
         let Some(head) = self.unpublished.take() else { return };
-        let Head { status, fields, withheld, sharing, reservation, spill, bytes_max, upstream_status, browser } = head;
+        let Head { status, fields, withheld, sharing, reservation, spill, bytes_max, upstream_status, browser, part } =
+            head;
         if let Sharing::NotStored(reason) = &sharing {
             self.not_shared(status, *reason);
         }
@@ -100,6 +101,10 @@ impl Receiving<'_> {
                 });
             }
         }
+        let is_whole_after_all = self.job.asked.is_some() && self.job.shared && record.is_none();
+        if is_whole_after_all && matches!(sharing, Sharing::Stored { .. }) {
+            self.pipeline.coalesce.enter(&self.job.whole, &self.job.fill);
+        }
         let head = FillHead {
             status,
             fields: fields.into_boxed_slice(),
@@ -110,6 +115,7 @@ impl Receiving<'_> {
             retries: self.retries,
             origin: self.origin,
             browser_ttl: browser.map(|browser| browser.ttl),
+            part,
             record,
         };
         let on_disk = self.body.as_ref().and_then(|body| body.spool.on_disk(&self.pipeline.store));
@@ -127,7 +133,7 @@ impl Receiving<'_> {
 
     /// The answer is for one request alone: the others are released, and the next ones do not queue.
     fn not_shared(&self, status: u16, reason: Reason) {
-        self.pipeline.coalesce.leave(&self.job.fill);
+        self.job.leave(self.pipeline);
         if status >= 500 || is_the_requests(reason) || self.job.judge().bypasses() {
             return;
         }
@@ -216,7 +222,7 @@ impl Receiving<'_> {
     /// The body cannot be kept after all: it is passed on as it comes.
     fn give_up(&mut self, why: &'static str) {
         self.pipeline.metrics.admission(why);
-        self.pipeline.coalesce.leave(&self.job.fill);
+        self.job.leave(self.pipeline);
         self.job.fill.stop_keeping();
         self.body = None;
     }
@@ -280,7 +286,7 @@ impl Receiving<'_> {
             (true, Some(generation)) => StoredResponse::of_chunks(&parts, &body.collector.finish(), generation),
             (true, None) => StoredResponse::new(&parts, &body.collector.finish()),
             (false, Some(generation)) => {
-                StoredResponse::on_disk(&parts, length, store.on_disk(body.spool.key(), generation))
+                StoredResponse::of_sparse(&parts, length, store.sparse(body.spool.key(), generation))
             }
             // Not all of it is anywhere.
             (false, None) => return self.job.fill.stop_keeping(),
@@ -295,7 +301,10 @@ impl Receiving<'_> {
     async fn commit(&self, record: &Arc<StoredResponse>, selecting: Option<&Selecting>) {
         let store = &self.pipeline.store;
         match &self.job.part {
-            Some(part) if record.status() == 206 => store.commit_part(&self.job.primary, part, record),
+            Some(part) if record.status() == 206 => {
+                store.commit_part(&self.job.primary, part, record);
+                self.job.keep_alone(self.pipeline, record).await;
+            }
             _ => {
                 self.job.commit(self.pipeline, selecting, record).await;
                 self.job.note_search(self.pipeline, record);

@@ -8,7 +8,7 @@ use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::store::Store;
-use crate::store::body::OnDisk;
+use crate::store::body::Sparse;
 use crate::store::key::CacheKey;
 
 /// What becomes of the chunks of one body.
@@ -64,8 +64,8 @@ impl Spool {
         self.state == State::Late
     }
 
-    pub(super) fn on_disk(&self, store: &Store) -> Option<OnDisk> {
-        self.generation().map(|generation| store.on_disk(self.key, generation))
+    pub(super) fn on_disk(&self, store: &Store) -> Option<Sparse> {
+        self.generation().map(|generation| store.sparse(self.key, generation))
     }
 
     /// Takes the next chunk. `length`: of the whole body, if it is known.

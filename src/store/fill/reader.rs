@@ -7,7 +7,7 @@ use edge_config::section::limits::CHUNK_BYTES;
 
 use super::{End, Fill, FillHead, Interim, Read};
 use crate::origin::Failure;
-use crate::store::body::OnDisk;
+use crate::store::body::Sparse;
 
 /// One reader of a fill. Dropping it leaves the fill.
 pub struct Reader {
@@ -71,14 +71,24 @@ impl Reader {
         }
     }
 
+    /// Goes on at this byte, whether it is there or not.
+    pub fn skip_to(&mut self, offset: u64) {
+        self.offset = offset;
+        let mut state = self.fill.state.lock();
+        state.readers.offsets[self.slot] = Some(offset);
+        state.forget();
+        drop(state);
+        self.fill.room.notify_one();
+    }
+
     /// Reads the next bytes from the disk they are on.
     ///
     /// # Errors
     /// They are not there any more.
-    pub async fn read(&mut self, on_disk: &OnDisk) -> Result<Bytes, Failure> {
+    pub async fn read(&mut self, on_disk: &Sparse) -> Result<Bytes, Failure> {
         let (index, skip) = (self.offset / CHUNK_BYTES as u64, self.offset % CHUNK_BYTES as u64);
         let chunk = match u32::try_from(index) {
-            Ok(index) => on_disk.load(index).await,
+            Ok(index) => on_disk.load(index, CHUNK_BYTES as u32).await,
             Err(_) => None,
         };
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
@@ -126,7 +136,7 @@ pub enum Begun {
 pub enum Next {
     Piece(Bytes),
     /// They are on a disk: [`Reader::read`].
-    OnDisk(OnDisk),
+    OnDisk(Sparse),
     NotYet,
     /// The whole body has been read.
     End,

@@ -1,0 +1,238 @@
+//! The fetch of a run: the origin is asked for it, and what comes goes to its readers and into the store.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use edge_config::section::limits::CHUNK_BYTES;
+
+use super::asked::Asked;
+use super::runs::{Broken, Run};
+use crate::clock;
+use crate::origin::resume::{Rest, Resuming};
+use crate::origin::{Failure, OriginBody, OriginRequest};
+use crate::pipeline::Pipeline;
+use crate::routing::Site;
+use crate::semantics::content_range::content_range;
+use crate::semantics::fields::Fields;
+use crate::semantics::validation::{same_strongly, strong_validator};
+use crate::store::Store;
+use crate::store::body::Sparse;
+use crate::store::budget::Reservation;
+use crate::store::chunks::WholeChunk;
+use crate::store::record::StoredResponse;
+use crate::telemetry::metrics::Metrics;
+
+const CHUNK: u64 = CHUNK_BYTES as u64;
+/// Answers that may bring one run: an origin may give less than it was asked for, but not for ever.
+const ANSWERS_MAX: usize = 8;
+/// How long a run waits for room in memory, and how often it looks.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+
+/// An answer that has begun: its body, and where that ends.
+pub type BegunAnswer = (Box<dyn OriginBody>, u64);
+
+/// The fetch of one run. It belongs to no client, and always comes to its end: it is short.
+pub struct Fetching {
+    pub site: Arc<Site>,
+    /// What is asked, without a range.
+    pub request: OriginRequest,
+    /// What the bytes are of.
+    pub stored: Arc<StoredResponse>,
+    pub body: Sparse,
+    pub run: Arc<Run>,
+}
+
+impl Fetching {
+    /// `begun`: an answer that is there already.
+    pub async fn run(self, pipeline: Arc<Pipeline>, begun: Option<BegunAnswer>) {
+        let mut late = Vec::new();
+        let end = self.fetch(&pipeline, begun, &mut late).await;
+        if matches!(end, Err(Broken::Changed | Broken::NoRanges)) {
+            // Before anybody is told: whoever looks again finds that it is gone.
+            pipeline.store.outdated(&self.body);
+        }
+        pipeline.runs.leave(&self.body, &self.run);
+        self.run.end(end);
+        for chunk in late {
+            pipeline.store.put_chunk_late(chunk, &self.site.name).await;
+        }
+    }
+
+    async fn fetch(
+        &self,
+        pipeline: &Pipeline,
+        mut begun: Option<BegunAnswer>,
+        late: &mut Vec<WholeChunk>,
+    ) -> Result<(), Broken> {
+        let _room = room(&pipeline.store).await?;
+        // What was purged is for those who read it, and for nobody after them: no disk is to have it.
+        let keeps = self.stored.is_live(&pipeline.store.ledger);
+        let mut at = self.run.range.start;
+        for _ in 0..ANSWERS_MAX {
+            let (body, end) = match begun.take() {
+                Some(begun) => begun,
+                None => self.ask(at, &pipeline.metrics).await?,
+            };
+            self.run.begin();
+            at = self.receive(&pipeline.store, body, at..end, keeps, late).await?;
+            if at >= self.run.range.end {
+                return Ok(());
+            }
+        }
+        Err(Broken::Failed(Failure::Malformed))
+    }
+
+    /// Asks for what is missing from `at` on; gives the body, and where it ends.
+    async fn ask(&self, at: u64, metrics: &Arc<Metrics>) -> Result<BegunAnswer, Broken> {
+        let (stored, length) = (self.stored.fields(), self.stored.body_len());
+        let Some(validator) = strong_validator(stored) else { return Err(Broken::Changed) };
+        let to = self.run.range.end;
+        let asked = Asked::Span(at..if to == length { u64::MAX } else { to });
+        let mut request = self.request.clone();
+        asked.write(&mut request.fields);
+        request.fields.extend_from_slice(&[b"if-range: ", validator, b"\r\n"].concat());
+        let answer = self.site.upstream.open(&request, &|_, _| {}).await.map_err(Broken::Failed)?;
+        let fields = Fields::new(&answer.fields);
+        match answer.status {
+            206 if !same_strongly(stored, fields) => return Err(Broken::Changed),
+            206 => {}
+            // Of what has not changed it gives no part.
+            200 if same_strongly(stored, fields) => return Err(Broken::NoRanges),
+            429 | 500.. => return Err(Broken::Refused(answer.status)),
+            _ => return Err(Broken::Changed),
+        }
+        let said = content_range(fields).filter(|said| asked.is_answered_by(said, answer.length));
+        let said = said.filter(|said| said.total == Some(length)).ok_or(Broken::NoRanges)?;
+        let end = said.range().end;
+        let rest = Rest {
+            upstream: self.site.upstream.clone(),
+            request: self.request.clone(),
+            fields: answer.fields,
+            origin: answer.origin,
+            at,
+            end: Some(end),
+            total: Some(length),
+            site: self.site.index,
+            metrics: metrics.clone(),
+        };
+        Ok((Resuming::over(answer.body, rest), end))
+    }
+
+    /// Takes an answer's body; gives how far it went.
+    async fn receive(
+        &self,
+        store: &Store,
+        mut body: Box<dyn OriginBody>,
+        range: Range<u64>,
+        keeps: bool,
+        late: &mut Vec<WholeChunk>,
+    ) -> Result<u64, Broken> {
+        let mut gathered = Gathered::new(range.start);
+        let failed = loop {
+            let mut piece = match body.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break None,
+                Err(failure) => break Some(failure),
+            };
+            if gathered.to + piece.len() as u64 > range.end {
+                break Some(Failure::Malformed);
+            }
+            self.run.push(piece.clone());
+            while !piece.is_empty() {
+                let rest = gathered.take(&mut piece);
+                if rest > 0 {
+                    break;
+                }
+                self.keep(store, gathered.finish(), keeps, late);
+                self.run.stored(gathered.to);
+            }
+        };
+        let to = gathered.to;
+        if gathered.from < to {
+            self.keep(store, gathered.finish(), keeps, late);
+            self.run.stored(to);
+        }
+        match failed {
+            Some(failure) => Err(Broken::Failed(failure)),
+            // A clean end before what was promised.
+            None if to < range.end => Err(Broken::Failed(Failure::Closed)),
+            None => Ok(to),
+        }
+    }
+
+    fn keep(&self, store: &Store, (at, bytes): (u64, Bytes), keeps: bool, late: &mut Vec<WholeChunk>) {
+        // Readers that are behind find it in memory.
+        let whole = store.keep_part(&self.body, at, bytes, self.stored.body_len());
+        if let Some(whole) = whole.filter(|_| keeps) {
+            late.extend(store.put_whole_chunk(whole, &self.site.name));
+        }
+    }
+}
+
+/// Room for what a run holds on its way into the store: a chunk.
+async fn room(store: &Store) -> Result<Reservation, Broken> {
+    let mut room = store.budget.fills.reservation();
+    if room.grow(CHUNK) {
+        return Ok(room);
+    }
+    let until = clock::monotonic() + ROOM_WITHIN;
+    while clock::monotonic() < until {
+        tokio::time::sleep(ROOM_PAUSE).await;
+        if room.grow(CHUNK) {
+            return Ok(room);
+        }
+    }
+    Err(Broken::NoRoom)
+}
+
+/// Bytes of one chunk, as they come.
+struct Gathered {
+    from: u64,
+    to: u64,
+    bytes: BytesMut,
+}
+
+impl Gathered {
+    fn new(from: u64) -> Self {
+        Self { from, to: from, bytes: BytesMut::new() }
+    }
+
+    /// Takes of a piece what belongs to the chunk; gives how much of that is missing then.
+    fn take(&mut self, piece: &mut Bytes) -> usize {
+        let missing = (CHUNK - self.to % CHUNK) as usize;
+        if self.bytes.is_empty() {
+            self.bytes.reserve(missing);
+        }
+        let taken = piece.split_to(missing.min(piece.len()));
+        self.bytes.extend_from_slice(&taken);
+        self.to += taken.len() as u64;
+        missing - taken.len()
+    }
+
+    /// What was taken, and where it stands; the next chunk begins.
+    fn finish(&mut self) -> (u64, Bytes) {
+        let from = std::mem::replace(&mut self.from, self.to);
+        (from, std::mem::take(&mut self.bytes).freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_gathered_by_the_grid() {
+        let mut gathered = Gathered::new(CHUNK - 3);
+        let mut piece = Bytes::from_static(b"abcdef");
+        assert_eq!(gathered.take(&mut piece), 0);
+        assert_eq!(gathered.finish(), (CHUNK - 3, Bytes::from_static(b"abc")));
+        assert_eq!(gathered.take(&mut piece), CHUNK_BYTES - 3);
+        assert!(piece.is_empty());
+        assert_eq!(gathered.take(&mut Bytes::from_static(b"g")), CHUNK_BYTES - 4);
+        assert_eq!(gathered.finish(), (CHUNK, Bytes::from_static(b"defg")));
+        assert_eq!(gathered.from, CHUNK + 4);
+    }
+}
