@@ -72,6 +72,7 @@ impl Content {
             behaviour: Mutex::new(behaviour),
             asked: Mutex::default(),
             written: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
         }));
         objects.insert(number, ranged.clone());
@@ -112,6 +113,7 @@ struct Object {
     behaviour: Mutex<Behaviour>,
     asked: Mutex<Vec<Asked>>,
     written: AtomicU64,
+    arrived: AtomicU64,
     under_way: AtomicU64,
 }
 
@@ -294,6 +296,17 @@ impl Ranged {
     /// Body bytes that sockets took.
     pub fn written(&self) -> u64 {
         self.0.written.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many requests for it have come, held ones too.
+    pub async fn arrived(&self, count: u64) {
+        until(PATIENCE, &format!("{count} requests for {}", self.target()), || async {
+            match self.0.arrived.load(Ordering::Relaxed) {
+                arrived if arrived >= count => Ok(()),
+                arrived => Err(format!("{arrived} so far")),
+            }
+        })
+        .await;
     }
 
     /// Waits until no origin has an answer for it under way. Gives the bytes that were written by then.

@@ -120,6 +120,7 @@ struct UnderWay<'a>(&'a Ranged);
 
 impl<'a> UnderWay<'a> {
     fn begin(object: &'a Ranged) -> Self {
+        object.0.arrived.fetch_add(1, Ordering::Relaxed);
         object.0.under_way.fetch_add(1, Ordering::Relaxed);
         Self(object)
     }
