@@ -11,6 +11,8 @@ mod serving;
 mod reading;
 mod site;
 
+pub mod load;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

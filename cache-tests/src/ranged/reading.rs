@@ -37,6 +37,21 @@ pub struct Got {
     pub end: End,
 }
 
+/// Where a body comes from.
+enum Source<'a> {
+    Client(&'a mut Client),
+    Stream(&'a mut Begun),
+}
+
+impl Source<'_> {
+    async fn some_body(&mut self) -> Result<Bytes, End> {
+        match self {
+            Self::Client(client) => client.some_body().await,
+            Self::Stream(begun) => begun.some_body().await,
+        }
+    }
+}
+
 /// Which version a head says it is of; its tag says the same, if there is one.
 ///
 /// # Errors
@@ -91,14 +106,9 @@ impl Reading {
         Ok(())
     }
 
-    /// Takes what `come` gives until the place `to`, or until the end, which is given.
-    async fn take_to(
-        &mut self,
-        to: u64,
-        mut come: impl AsyncFnMut() -> Result<Bytes, End>,
-    ) -> Result<Option<End>, String> {
+    async fn take_to(&mut self, mut source: Source<'_>, to: u64) -> Result<Option<End>, String> {
         while self.at < to {
-            match come().await {
+            match source.some_body().await {
                 Ok(bytes) => self.take(&bytes)?,
                 Err(end) => return Ok(Some(end)),
             }
@@ -111,7 +121,7 @@ impl Reading {
     /// # Errors
     /// What is wrong with it.
     pub async fn read_to(&mut self, client: &mut Client, to: u64) -> Result<Option<End>, String> {
-        self.take_to(to, async || client.some_body().await).await
+        self.take_to(Source::Client(client), to).await
     }
 
     /// The same on HTTP/2.
@@ -119,7 +129,7 @@ impl Reading {
     /// # Errors
     /// What is wrong with it.
     pub async fn read_h2_to(&mut self, begun: &mut Begun, to: u64) -> Result<Option<End>, String> {
-        self.take_to(to, async || begun.some_body().await).await
+        self.take_to(Source::Stream(begun), to).await
     }
 
     /// Reads the rest.
@@ -174,11 +184,30 @@ impl Ranged {
     /// # Errors
     /// What is wrong with it, or how it ended before.
     pub async fn begin(&self, client: &mut Client, wanted: &Wanted, fields: &[&str]) -> Result<Reading, String> {
+        let begun = self.begin_with(client, wanted, fields).await;
+        begun.unwrap_or_else(|end| Err(format!("{wanted:?} has no answer: {end:?}")))
+    }
+
+    /// The same; none when the connection ended before there was a head.
+    pub(super) async fn begin_or_lose(&self, client: &mut Client, wanted: &Wanted) -> Option<Result<Reading, String>> {
+        match self.begin_with(client, wanted, &[]).await {
+            Err(End::Cut | End::Reset) => None,
+            Err(end) => Some(Err(format!("{wanted:?} has no answer: {end:?}"))),
+            Ok(begun) => Some(begun),
+        }
+    }
+
+    async fn begin_with(
+        &self,
+        client: &mut Client,
+        wanted: &Wanted,
+        fields: &[&str],
+    ) -> Result<Result<Reading, String>, End> {
         let range = wanted.value().map(|value| format!("Range: {value}"));
         let fields: Vec<&str> = fields.iter().copied().chain(range.as_deref()).collect();
-        client.send(request("GET", &self.target(), &fields)).await.map_err(|error| error.to_string())?;
-        let head = client.begin("GET").await.map_err(|end| format!("{wanted:?} has no answer: {end:?}"))?;
-        Reading::begin(self, wanted, head)
+        client.send(request("GET", &self.target(), &fields)).await.map_err(|_| End::Reset)?;
+        let head = client.begin("GET").await?;
+        Ok(Reading::begin(self, wanted, head))
     }
 
     /// Asks, and reads the whole answer; [`Got::end`] says if it broke off.

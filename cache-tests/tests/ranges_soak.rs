@@ -1,0 +1,312 @@
+//! Ranges in numbers: what a large object costs that is read here and there, by one client or by hundreds, while it changes
+//! and while the node is killed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cache_tests::disk::{is_open, opened};
+use cache_tests::machine::Machine;
+use cache_tests::node::{Node, NodeOptions};
+use cache_tests::process::Scratch;
+use cache_tests::random::Random;
+use cache_tests::ranged::load::{Load, Tally};
+use cache_tests::ranged::{CHUNK, Content, IfRange, Ranged, RangedOrigin, Site, Wanted};
+use cache_tests::table::that;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// What a player reads at each place.
+const SEEK: u64 = 2 * MIB;
+const SEEKS: u64 = 64;
+
+/// All requests of a load.
+const LOAD: Duration = Duration::from_secs(600);
+
+/// What is on the disk that long survives a kill.
+const SETTLED: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_byte_at_the_end_of_ten_gibibytes() {
+    let site = Site::start().await;
+    let mut times = Vec::new();
+    for wanted in [Wanted::part(10 * GIB - 1, 1), Wanted::Last(1)].iter().cycle().take(6) {
+        let object = site.content.add(10 * GIB);
+        let started = Instant::now();
+        let got = object.get(&site.node, wanted.clone()).await;
+        times.push(started.elapsed());
+        assert_eq!((got.status, got.told().as_str()), (206, "uri-miss; stored"));
+        let bytes = object.settled().await;
+        assert!(bytes <= CHUNK, "{bytes} bytes for {wanted:?}");
+    }
+    eprintln!("a byte at the end of 10 GiB: {times:?}");
+    // The best of them: other tests are at work beside this one.
+    assert!(times.iter().min() < Some(&Duration::from_millis(100)), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_player_seeks() {
+    seeks(8, GIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; cache-tests/run --soak"]
+async fn a_player_seeks_through_ten_gibibytes() {
+    seeks(SEEKS, 10 * GIB).await;
+    seeks_and_closes(SEEKS, 10 * GIB).await;
+}
+
+fn places(count: u64, length: u64) -> Vec<u64> {
+    let mut random = Random::of_run("seeks");
+    (0..count).map(|_| random.below(length - SEEK)).collect()
+}
+
+/// By ranges with both ends.
+async fn seeks(count: u64, length: u64) {
+    let site = Site::with(|options| options.with("--memory", "512MiB")).await;
+    let object = site.content.add(length);
+    let places = places(count, length);
+    let mut client = site.node.client().await;
+    let mut before = 0;
+    for round in 1..=2 {
+        let started = Instant::now();
+        for place in &places {
+            let got = object.ask(&mut client, &Wanted::part(*place, SEEK), &[]).await;
+            let got = got.unwrap_or_else(|error| panic!("{error}"));
+            assert!(got.status == 206 && got.is_whole(), "{place}: {got:?}");
+        }
+        let (time, bytes) = (started.elapsed(), object.settled().await - before);
+        let factor = bytes as f64 / (count * SEEK) as f64;
+        eprintln!("{count} seeks, round {round}: {factor:.3} of the bytes delivered from the origin, {time:?}");
+        assert!(factor <= if round == 1 { 1.2 } else { 0.0 }, "round {round}: {factor}");
+        before += bytes;
+    }
+}
+
+/// By ranges without an end, which the player leaves.
+async fn seeks_and_closes(count: u64, length: u64) {
+    let site = Site::with(|options| options.with("--memory", "1GiB")).await;
+    let object = site.content.add(length);
+    let mut before = 0;
+    for (round, place) in places(count, length).iter().cycle().take(2 * count as usize).enumerate() {
+        let mut client = site.node.client().await;
+        let mut reading = object.begin(&mut client, &Wanted::From(*place), &[]).await.expect("a head");
+        assert_eq!(reading.read_to(&mut client, place + SEEK).await, Ok(None), "{place}");
+        drop(client);
+        if (round + 1) as u64 % count == 0 {
+            let bytes = object.settled().await - before;
+            let factor = bytes as f64 / (count * SEEK) as f64;
+            eprintln!("{count} seeks that are left, round {}: {factor:.3} from the origin", (round as u64 + 1) / count);
+            // What sockets take is the kernel's affair: a bound against reading to the end, and no more.
+            assert!(factor <= 8.0, "{factor}");
+            before += bytes;
+        }
+    }
+}
+
+/// A part of `object` at random: as many of a few bytes as of a megabyte.
+fn anywhere(object: &Ranged) -> impl Fn(&mut Random) -> (Ranged, Wanted) + Clone + Send + use<> {
+    let object = object.clone();
+    move |random| {
+        let most = (1_u64 << random.within(1..22)).min(object.length() / 2);
+        let count = random.within(most / 2..most).max(1);
+        let first = random.below(object.length() - count);
+        (object.clone(), Wanted::part(first, count))
+    }
+}
+
+/// All right, none broken off.
+fn assert_right(tally: &Tally, when: &str) {
+    let Tally { wrong, resets, unanswered, .. } = tally;
+    let first = wrong.first();
+    assert!(wrong.len() as u64 + resets + unanswered == 0, "{when}: {resets} resets, {unanswered} unanswered, {first:?}");
+}
+
+async fn at_random(clients: usize, each: usize, length: u64, memory: &str) {
+    let mut random = Random::of_run("clients_at_random_places");
+    let site = Site::with(|options| options.with("--memory", memory).with("--access-log", "off")).await;
+    let object = site.content.add(length);
+    let started = Instant::now();
+    let tally = Load::start(site.node.address(), clients, each, &mut random, anywhere(&object)).finish().await;
+    let time = started.elapsed();
+    assert_right(&tally, "at random");
+    let distinct: u64 = tally
+        .chunks(|_| true)
+        .keys()
+        .map(|(_, chunk)| CHUNK.min(length - chunk * CHUNK))
+        .sum();
+    let (bytes, delivered) = (object.settled().await, tally.bytes());
+    let factor = bytes as f64 / distinct as f64;
+    eprintln!(
+        "{clients} clients, {} ranges of {} MiB: {factor:.3} of the distinct chunks' {} MiB from the origin, \
+         {} MiB delivered in {time:?}, {} hits, {} requests",
+        tally.answers.len(),
+        length / MIB,
+        distinct / MIB,
+        delivered / MIB,
+        tally.hits(),
+        object.asked().len()
+    );
+    assert!(factor <= 1.05, "{factor}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_at_random_places() {
+    at_random(20, 15, 32 * MIB, "256MiB").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; cache-tests/run --soak"]
+async fn two_hundred_clients_at_random_places() {
+    at_random(200, 30, GIB, "3GiB").await;
+}
+
+async fn while_it_changes(clients: usize, each: usize, length: u64, memory: &str, if_range: IfRange) {
+    const CHANGES: usize = 5;
+    let mut random = Random::of_run("while_it_changes");
+    let site = Site::with(|options| options.with("--memory", memory).with("--access-log", "off")).await;
+    let object = site.content.add_with(length, |behaviour| behaviour.if_range = if_range);
+    let load = Load::start(site.node.address(), clients, each, &mut random, anywhere(&object));
+    for change in 1..=CHANGES {
+        // The last one leaves as many requests after it as there are before the first.
+        load.reached(clients * each * change / (CHANGES + 1), LOAD).await;
+        object.renew();
+    }
+    let tally = load.finish().await;
+    eprintln!(
+        "{} ranges, {CHANGES} changes, {if_range:?}: of each version {:?}, {} resets, {} lost connections, {} wholes, \
+         {} MiB from the origin for {} MiB",
+        tally.count(),
+        tally.versions(),
+        tally.resets,
+        tally.unanswered,
+        tally.wholes,
+        object.written() / MIB,
+        tally.bytes() / MIB,
+    );
+    assert_eq!((tally.wrong.len(), tally.wrong.first()), (0, None));
+    assert_eq!(tally.count(), clients * each);
+    // Nobody is left with the last but one for ever.
+    let last = object.get(&site.node, Wanted::Whole).await;
+    assert!(tally.versions().len() > 2, "{:?}", tally.versions());
+    assert!(last.version >= *tally.versions().keys().last().expect("a version"), "{}", last.version);
+    // Rare, however many there are at work when it changes.
+    let broken = tally.resets + tally.unanswered;
+    assert!(broken <= (CHANGES * clients) as u64, "{broken} broke off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_it_changes_nobody_gets_a_mixture() {
+    for if_range in [IfRange::Known, IfRange::Ignored] {
+        while_it_changes(20, 25, 16 * MIB, "256MiB", if_range).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; cache-tests/run --soak"]
+async fn ten_thousand_ranges_while_it_changes() {
+    for if_range in [IfRange::Known, IfRange::Ignored] {
+        while_it_changes(200, 50, GIB, "3GiB", if_range).await;
+    }
+}
+
+/// A dozen objects behind an origin that takes its time, so that fills are under way when the node is killed.
+struct Films {
+    origin: RangedOrigin,
+    objects: Arc<Vec<Ranged>>,
+    data: Scratch,
+}
+
+impl Films {
+    fn new(random: &mut Random) -> Self {
+        let content = Content::default();
+        let origin = RangedOrigin::start(&content);
+        let film = |_| content.add_with(random.within(MIB..64 * MIB), |film| film.bytes_per_second = Some(4 * MIB));
+        Self { origin, objects: Arc::new((0..12).map(film).collect()), data: Scratch::new("data") }
+    }
+
+    async fn node(&self, machine: &Machine) -> Node {
+        let options = NodeOptions::before_url(&self.origin.url())
+            .with("--data", self.data.path().to_str().expect("UTF-8"))
+            .with("--memory", "256MiB")
+            .with("--disk", "2GiB")
+            .with("--access-log", "off")
+            .within(machine);
+        opened(options).await
+    }
+
+    fn written(&self) -> u64 {
+        self.objects.iter().map(Ranged::written).sum()
+    }
+
+    /// Reads at random for a while, kills the node and starts it again: what was there long enough is there.
+    async fn kill(&self, node: Node, machine: &Machine, random: &mut Random) -> (Node, f64) {
+        let objects = Arc::clone(&self.objects);
+        let choose = move |random: &mut Random| anywhere(random.one_of(&objects))(random);
+        let load = Load::start(node.address(), 8, 100_000, random, choose);
+        let moment = Instant::now() + SETTLED + Duration::from_millis(random.within(300..2_000));
+        tokio::time::sleep_until(moment.into()).await;
+        node.kill().await;
+        let killed = Instant::now();
+        let tally = load.finish().await;
+        assert_eq!((tally.wrong.len(), tally.wrong.first()), (0, None), "before the kill");
+        assert!(tally.resets + tally.unanswered > 0, "the kill was not noticed");
+
+        let node = self.node(machine).await;
+        is_open(&node).await;
+        let before = self.written();
+        let settled = tally.chunks(|answer| answer.ended + SETTLED < killed);
+        let all = tally.chunks(|_| true);
+        let mut client = node.client().await;
+        let (mut hits, mut hits_of_all) = (0, 0);
+        for ((target, chunk), object) in &all {
+            let part = chunk * CHUNK..((chunk + 1) * CHUNK).min(object.length());
+            let got = object.ask(&mut client, &Wanted::Part(part), &[]).await;
+            let got = got.unwrap_or_else(|error| panic!("after the kill: {error}"));
+            assert!(got.is_whole(), "{target} {chunk}: {:?}", got.end);
+            let is_settled = settled.contains_key(&(target.clone(), *chunk));
+            hits += usize::from(got.is_hit() && is_settled);
+            hits_of_all += usize::from(got.is_hit());
+        }
+        let share = hits as f64 / settled.len().max(1) as f64;
+        eprintln!(
+            "killed after {} answers: {hits} of {} chunks that were settled are hits, {hits_of_all} of all {}; {} MiB \
+             from the origin for the others",
+            tally.answers.len(),
+            settled.len(),
+            all.len(),
+            (self.written() - before) / MIB
+        );
+        assert!(settled.len() > 20, "{} chunks were settled: that says nothing", settled.len());
+        let missed = (all.len() - hits_of_all) as u64 * CHUNK;
+        // What is said to be a hit costs nothing.
+        let from_origin = self.written() - before;
+        that(from_origin <= missed + CHUNK, || format!("{from_origin} bytes for {missed}")).expect("hits are free");
+        (node, share)
+    }
+}
+
+async fn kills(rounds: u64, kills_each: u64) {
+    let mut random = Random::of_run("killed_while_parts_are_filled");
+    let machine = Machine::shared();
+    for round in 1..=rounds {
+        let films = Films::new(&mut random);
+        let mut node = films.node(&machine).await;
+        for kill in 1..=kills_each {
+            let (next, share) = films.kill(node, &machine, &mut random).await;
+            node = next;
+            assert!(share > 0.9, "round {round}, kill {kill}: {share}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_parts_are_filled() {
+    kills(1, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; cache-tests/run --soak"]
+async fn killed_twenty_times_while_parts_are_filled() {
+    kills(10, 2).await;
+}
