@@ -4,8 +4,7 @@ use cache_tests::gate::Gate;
 use cache_tests::node::{Node, NodeOptions};
 use cache_tests::origin::nobody_listens;
 use cache_tests::ranged::{
-    Behaviour, Breaks, CHUNK, Content, ContentRange, Got, Hold, Ranged, RangedOrigin, Ranges, Site, Validator,
-    Wanted,
+    Behaviour, Breaks, CHUNK, Content, ContentRange, Got, Hold, Ranged, RangedOrigin, Ranges, Site, Validator, Wanted,
 };
 use cache_tests::response::End;
 use cache_tests::table::{Table, same, that};
@@ -26,8 +25,7 @@ async fn all_hits(site: &Site, object: &Ranged) -> Result<(), String> {
     object.settled().await;
     let asked = object.asked().len();
     for wanted in [Wanted::part(7, 9), Wanted::Last(CHUNK + 5), Wanted::Whole] {
-        let got = get(site, object, wanted.clone()).await?;
-        same(&format!("{wanted:?}"), got.told(), "hit".into())?;
+        object.becomes_hit(&site.node, wanted).await?;
     }
     same("requests", object.asked().len(), asked)
 }
@@ -74,8 +72,8 @@ async fn without_a_strong_validator_there_is_one_part_and_then_the_whole() {
         let found = async {
             let first = get(&site, &object, Wanted::part(5 * CHUNK + 5, 99)).await?;
             same("the first", first.status, 206)?;
-            let again = get(&site, &object, Wanted::part(5 * CHUNK + 5, 99)).await?;
-            same("the first again", (again.status, again.told()), (206, "hit".into()))?;
+            let again = object.becomes_hit(&site.node, Wanted::part(5 * CHUNK + 5, 99)).await?;
+            same("the first again", again.status, 206)?;
             same("requests for it", object.asked().len(), 1)?;
             let other = get(&site, &object, Wanted::part(9 * CHUNK + 5, 99)).await?;
             same("another one", (other.status, other.is_hit()), (206, false))?;
@@ -161,7 +159,9 @@ async fn less_than_was_asked_for_is_a_part_all_the_same() {
             same("the status", get(&site, &object, wanted.clone()).await?.status, 206)?;
             let bytes = object.settled().await - before;
             that(bytes <= chunks * CHUNK, || format!("{bytes} bytes: {:?}", object.questions()))?;
-            same("again", get(&site, &object, wanted.clone()).await?.told(), "hit".into())
+            let asked = object.asked().len();
+            object.becomes_hit(&site.node, wanted.clone()).await?;
+            same("requests for it again", object.asked().len() - asked, 0)
         };
         table.row(&format!("{name}, cold: {is_cold}"), found.await);
     }
@@ -205,7 +205,9 @@ async fn a_broken_fill_is_resumed() {
             let bytes = object.settled().await - before;
             that(bytes <= (chunks + 1) * CHUNK, || format!("{bytes} bytes: {:?}", object.questions()))?;
             resumed(&object, usize::from(!is_cold), from)?;
-            same("again", get(&site, &object, wanted.clone()).await?.told(), "hit".into())
+            let asked = object.asked().len();
+            object.becomes_hit(&site.node, wanted.clone()).await?;
+            same("requests for it again", object.asked().len() - asked, 0)
         };
         table.row(&format!("{name}, cold: {is_cold}"), found.await);
     }
@@ -264,8 +266,7 @@ async fn what_cannot_be_resumed_is_broken_off() {
 async fn two_origins(content: &Content) -> (RangedOrigin, RangedOrigin, Node) {
     let (first, second) = (RangedOrigin::start(content), RangedOrigin::start(content));
     let (one, other) = (first.url(), second.url());
-    let text =
-        format!("[site.main]\nhosts = [\"*\"]\norigins = [\"{one}\", {{ url = \"{other}\", tier = 2 }}]\n");
+    let text = format!("[site.main]\nhosts = [\"*\"]\norigins = [\"{one}\", {{ url = \"{other}\", tier = 2 }}]\n");
     let node = NodeOptions::configured_before(&nobody_listens(), &text).start().await;
     (first, second, node)
 }

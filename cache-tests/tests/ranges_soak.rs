@@ -119,7 +119,10 @@ fn anywhere(object: &Ranged) -> impl Fn(&mut Random) -> (Ranged, Wanted) + Clone
 fn assert_right(tally: &Tally, when: &str) {
     let Tally { wrong, resets, unanswered, .. } = tally;
     let first = wrong.first();
-    assert!(wrong.len() as u64 + resets + unanswered == 0, "{when}: {resets} resets, {unanswered} unanswered, {first:?}");
+    assert!(
+        wrong.len() as u64 + resets + unanswered == 0,
+        "{when}: {resets} resets, {unanswered} unanswered, {first:?}"
+    );
 }
 
 async fn at_random(clients: usize, each: usize, length: u64, memory: &str) {
@@ -130,11 +133,7 @@ async fn at_random(clients: usize, each: usize, length: u64, memory: &str) {
     let tally = Load::start(site.node.address(), clients, each, &mut random, anywhere(&object)).finish().await;
     let time = started.elapsed();
     assert_right(&tally, "at random");
-    let distinct: u64 = tally
-        .chunks(|_| true)
-        .keys()
-        .map(|(_, chunk)| CHUNK.min(length - chunk * CHUNK))
-        .sum();
+    let distinct: u64 = tally.chunks(|_| true).keys().map(|(_, chunk)| CHUNK.min(length - chunk * CHUNK)).sum();
     let (bytes, delivered) = (object.settled().await, tally.bytes());
     let factor = bytes as f64 / distinct as f64;
     eprintln!(

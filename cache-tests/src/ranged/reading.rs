@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Ranged, Wanted};
 use crate::client::{Client, request};
+use crate::deadline::{PATIENCE, until};
 use crate::derived::Derived;
 use crate::h2::polite::{Begun, Polite};
 use crate::node::Node;
@@ -243,6 +244,24 @@ impl Ranged {
         let got = got.unwrap_or_else(|error| panic!("{wanted:?} {fields:?}: {error}"));
         assert!(got.is_whole(), "{wanted:?} {fields:?}: {:?} after {} bytes of {:?}", got.end, got.received, got.part);
         got
+    }
+
+    /// Asks until it is a hit: what a client has may still be on its way into the store.
+    ///
+    /// # Errors
+    /// What is wrong with an answer.
+    ///
+    /// # Panics
+    /// When it never is.
+    pub async fn becomes_hit(&self, node: &Node, wanted: Wanted) -> Result<Got, String> {
+        until(PATIENCE, &format!("{wanted:?} of {} is a hit", self.target()), || async {
+            match self.try_get(node, wanted.clone()).await {
+                Ok(got) if got.is_whole() && !got.is_hit() => Err(got.told()),
+                Ok(got) if !got.is_whole() => Ok(Err(format!("{:?} after {} bytes", got.end, got.received))),
+                other => Ok(other),
+            }
+        })
+        .await
     }
 
     /// The same on HTTP/2, however it ends.

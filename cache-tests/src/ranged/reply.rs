@@ -77,7 +77,8 @@ impl Behaviour {
         part: Range<u64>,
         is_head: bool,
     ) -> Reply {
-        let mut head = format!("HTTP/1.1 {status} Of the test\r\nDate: {{now}}\r\n{VERSION}: {}\r\n{line}", self.version);
+        let mut head =
+            format!("HTTP/1.1 {status} Of the test\r\nDate: {{now}}\r\n{VERSION}: {}\r\n{line}", self.version);
         if let Some(tag) = self.tag() {
             head += &format!("ETag: {tag}\r\n");
         }
