@@ -1,11 +1,10 @@
 //! What a range of a cold object costs, what comes of it, and how the rest of the object follows.
 
-use bytes::Bytes;
-use cache_tests::client::{Client, Socket};
+use cache_tests::client::{Client, HOST, Socket};
 use cache_tests::gate::Gate;
 use cache_tests::http_date::imf_fixdate;
 use cache_tests::ranged::{CHUNK, Hold, Ranged, Reading, Site, Wanted};
-use cache_tests::response::{End, Response};
+use cache_tests::response::End;
 use cache_tests::table::{Table, same, that};
 
 const MIB: u64 = 1 << 20;
@@ -213,38 +212,13 @@ async fn several_ranges_over_holes() {
         let line = format!("Range: bytes={}", set.join(","));
         for _ in 0..2 {
             let response = site.node.client().await.exchange("GET", &object.target(), &[&line]).await;
-            right_parts(&object, &response, &parts).unwrap_or_else(|error| panic!("cold: {is_cold}: {error}"));
+            object.check_parts(&response, &parts).unwrap_or_else(|error| panic!("cold: {is_cold}: {error}"));
         }
         let written = object.settled().await;
         assert!(written <= object.length(), "cold: {is_cold}: {written} bytes of {}", object.length());
         let again = site.node.client().await.exchange("GET", &object.target(), &[&line]).await;
         assert!(again.is_hit(), "cold: {is_cold}: {:?}", again.head);
     }
-}
-
-/// Each of the parts in a `multipart/byteranges`, or the whole.
-fn right_parts(object: &Ranged, response: &Response, parts: &[std::ops::Range<u64>]) -> Result<(), String> {
-    same("the end", response.end.clone(), End::Whole)?;
-    let of = object.at(1)?;
-    if response.status == 200 {
-        same("the length", response.body.len() as u64, of.length)?;
-        return of.check(0, &response.body);
-    }
-    same("the status", response.status, 206)?;
-    let kind = response.field("content-type").unwrap_or_default();
-    let boundary = kind.strip_prefix("multipart/byteranges; boundary=").ok_or(format!("content type {kind}"))?;
-    let (mut rest, mark) = (&response.body[..], format!("\r\n--{boundary}"));
-    for part in parts {
-        rest = rest.strip_prefix(mark.as_bytes()).ok_or("no boundary")?;
-        let end = rest.windows(4).position(|window| window == b"\r\n\r\n").ok_or("no head of a part")?;
-        let head = String::from_utf8_lossy(&rest[..end]).to_ascii_lowercase();
-        let range = format!("content-range: bytes {}-{}/{}", part.start, part.end - 1, of.length);
-        that(head.lines().any(|line| line == range), || format!("{head:?} and not {range}"))?;
-        let (bytes, after) = rest[end + 4..].split_at((part.end - part.start) as usize);
-        of.check(part.start, bytes)?;
-        rest = after;
-    }
-    same("the end of the parts", Bytes::copy_from_slice(rest), Bytes::from(format!("{mark}--\r\n")))
 }
 
 /// So many clients that ask for the same, and have its head.
@@ -373,6 +347,26 @@ async fn what_was_evicted_is_fetched_again_and_nothing_else() {
     }
     let last = objects.last().expect("an object");
     assert_eq!(last.get(&site.node, Wanted::part(EACH - 2 * MIB, MIB)).await.told(), "hit");
+}
+
+/// Of what is missing an explanation does not say that it is a hit; nor is it fetched for that.
+#[tokio::test]
+async fn what_is_missing_is_no_hit_to_those_who_only_look() {
+    let site = Site::start().await;
+    let object = site.content.add(16 * CHUNK);
+    object.get(&site.node, Wanted::part(5 * CHUNK, 9)).await;
+    object.becomes_hit(&site.node, Wanted::part(5 * CHUNK, 9)).await.expect("right bytes");
+    for (chunk, is_hit) in [(5, true), (9, false)] {
+        let first = chunk * CHUNK;
+        let url = format!("url=http://{HOST}{}", object.target());
+        let query = format!("/v1/explain?{url}&header=Range:%20bytes%3D{first}-{first}");
+        let answer = site.node.admin_get(&query).await.expect("an explanation").json();
+        assert_eq!(answer["outcome"] == "hit", is_hit, "{answer}");
+        let fields = ["Cache-Control: only-if-cached", &format!("Range: bytes={first}-{first}")];
+        let response = site.node.client().await.exchange("GET", &object.target(), &fields).await;
+        assert_eq!(response.status, if is_hit { 206 } else { 504 }, "{:?}", response.head);
+    }
+    assert_eq!(object.asked().len(), 1);
 }
 
 #[tokio::test]

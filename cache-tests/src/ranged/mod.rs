@@ -8,6 +8,7 @@ mod wanted;
 mod reply;
 mod serving;
 
+mod parts;
 mod reading;
 mod site;
 
