@@ -11,7 +11,7 @@ use serde_json::json;
 
 const MIB: u64 = 1 << 20;
 /// Larger than what is fetched ahead of a client, and what sockets hold.
-const LARGE: u64 = 64 * MIB;
+const LARGE: u64 = 40 * MIB;
 
 /// What is to be for the two kinds of origins: one that knows `If-Range` answers by the whole new version.
 const BOTH: [IfRange; 2] = [IfRange::Known, IfRange::Ignored];
