@@ -285,3 +285,40 @@ impl Ranged {
         begun.map_err(|end| format!("{wanted:?} has no answer: {end:?}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ranged::{CHUNK, Content};
+
+    fn head(status: u16, fields: &str) -> Head {
+        Head::parse(format!("HTTP/1.1 {status} OK\r\n{fields}\r\n").as_bytes()).expect("a head")
+    }
+
+    #[test]
+    fn a_mixture_is_noticed() {
+        let object = Content::default().add(2 * CHUNK);
+        object.renew();
+        let [old, new] = [1, 2].map(|version| object.at(version).expect("a version"));
+        let wanted = Wanted::part(CHUNK, 20);
+        let said = format!("Version: 2\r\nETag: \"v2\"\r\nContent-Range: bytes 262144-262163/{}\r\n", new.length);
+        let begin = |fields: &str| Reading::begin(&object, &wanted, head(206, fields));
+        let mut reading = begin(&said).expect("all is right");
+        assert_eq!(reading.take(&new.bytes_at(CHUNK)[..10]), Ok(()));
+        assert!(reading.take(&old.bytes_at(CHUNK + 10)[..10]).is_err(), "of another version");
+        assert!(reading.take(&new.bytes_at(CHUNK)[..10]).is_err(), "of another place");
+        assert_eq!(reading.take(&new.bytes_at(CHUNK + 10)[..9]), Ok(()));
+        assert!(reading.ended(End::Whole).is_err(), "a byte is missing");
+        for (name, fields) in [
+            ("two versions", said.replace("\"v2\"", "\"v1\"")),
+            ("no version", said.replace("Version: 2", "Other: 2")),
+            ("a version that never was", said.replace('2', "3")),
+            ("another part", said.replace("262163", "262162")),
+            ("another length", said.clone() + "Content-Length: 21\r\n"),
+        ] {
+            assert!(begin(&fields).is_err(), "{name} passed");
+        }
+        let whole = Reading::begin(&object, &Wanted::Whole, head(206, &said));
+        assert!(whole.is_err(), "a part is not what was asked for");
+    }
+}
