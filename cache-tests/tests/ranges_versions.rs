@@ -1,4 +1,4 @@
-//! An object of which only parts are there, and which changes, goes stale or is purged: never a mixture.
+//! An object of which only parts are there, and which changes, goes stale, is purged or has variants: never a mixture.
 
 use std::time::Duration;
 
@@ -263,4 +263,20 @@ async fn validated(site: &Site, object: &Ranged, changes: bool, is_there: bool, 
     object.becomes_hit(&site.node, Wanted::part(asked * CHUNK, 9)).await?;
     let other = get(9).await?;
     same("another one", (other.version, other.is_hit()), (object.version(), !changes))
+}
+
+#[tokio::test]
+async fn variants_have_parts_of_their_own() {
+    let site = Site::start().await;
+    let object = site.content.add_with(4 * MIB, |behaviour| behaviour.fields.push("Vary: Accept-Language".to_owned()));
+    let ask = async |language: &str, wanted: Wanted| {
+        let line = format!("Accept-Language: {language}");
+        object.get_with(&site.node, wanted, &[&line]).await.told()
+    };
+    assert_eq!(ask("en", Wanted::part(5 * CHUNK, 9)).await, "uri-miss; stored");
+    assert_eq!(ask("de", Wanted::part(5 * CHUNK, 9)).await, "vary-miss; stored");
+    assert_eq!(ask("de", Wanted::part(9 * CHUNK, 9)).await, "partial; stored");
+    assert_eq!(ask("en", Wanted::part(5 * CHUNK + 9, 9)).await, "hit");
+    assert_eq!(ask("en", Wanted::part(9 * CHUNK, 9)).await, "partial; stored");
+    assert_eq!(object.settled().await, 4 * CHUNK, "{:?}", object.questions());
 }
