@@ -23,7 +23,15 @@ pub struct Answer {
     pub version: u64,
     pub part: Range<u64>,
     pub is_hit: bool,
+    pub began: Instant,
     pub ended: Instant,
+}
+
+impl Answer {
+    /// The chunks that it has something of.
+    pub fn chunks(&self) -> Range<u64> {
+        self.part.start / CHUNK..self.part.end.div_ceil(CHUNK)
+    }
 }
 
 /// What became of the requests.
@@ -59,22 +67,29 @@ impl Tally {
         versions
     }
 
+    /// Answers of versions that were out of date when they were asked for, if each of `known` was to be known from that
+    /// moment on.
+    pub fn outdated(&self, known: &[(Instant, u64)]) -> usize {
+        let is_outdated =
+            |answer: &&Answer| known.iter().any(|(since, version)| answer.began > *since && answer.version < *version);
+        self.answers.iter().filter(is_outdated).count()
+    }
+
     /// The chunks that answers touched, each once, by the target of the object.
     pub fn chunks(&self, counts: impl Fn(&Answer) -> bool) -> BTreeMap<(String, u64), Ranged> {
-        let touched = |answer: &Answer| answer.part.start / CHUNK..answer.part.end.div_ceil(CHUNK);
         let answers = self.answers.iter().filter(|answer| counts(answer));
         answers
-            .flat_map(|answer| touched(answer).map(|chunk| ((answer.of.target(), chunk), answer.of.clone())))
+            .flat_map(|answer| answer.chunks().map(|chunk| ((answer.of.target(), chunk), answer.of.clone())))
             .collect()
     }
 
-    fn note(&mut self, of: &Ranged, outcome: Result<Got, String>) {
+    fn note(&mut self, of: &Ranged, began: Instant, outcome: Result<Got, String>) {
         match outcome {
             Ok(got) if got.is_whole() => {
                 self.wholes += u64::from(got.status == 200);
                 let is_hit = got.is_hit();
                 let (version, part, ended) = (got.version, got.part, Instant::now());
-                self.answers.push(Answer { of: of.clone(), version, part, is_hit, ended });
+                self.answers.push(Answer { of: of.clone(), version, part, is_hit, began, ended });
             }
             Ok(_) => self.resets += 1,
             Err(wrong) => self.wrong.push(wrong),
@@ -116,6 +131,7 @@ impl Load {
                         return;
                     };
                     let (object, wanted) = choose(&mut random);
+                    let began = Instant::now();
                     let outcome = match object.begin_or_lose(&mut connected, &wanted).await {
                         Some(Ok(reading)) => reading.rest(&mut connected).await,
                         Some(Err(wrong)) => Err(wrong),
@@ -127,7 +143,7 @@ impl Load {
                     if outcome.as_ref().is_ok_and(Got::is_whole) {
                         client = Some(connected);
                     }
-                    locked(&tally).note(&object, outcome);
+                    locked(&tally).note(&object, began, outcome);
                 }
             });
         }
@@ -156,6 +172,19 @@ impl Load {
             outcome.expect("a client does not panic");
         }
         std::mem::take(&mut *locked(&self.tally))
+    }
+}
+
+impl Ranged {
+    /// A part of it at random, for a [`Load`]: as many of a few bytes as of a megabyte.
+    pub fn anywhere(&self) -> impl Fn(&mut Random) -> (Self, Wanted) + Clone + Send + use<> {
+        let object = self.clone();
+        move |random| {
+            let most = (1_u64 << random.within(1..22)).min(object.length() / 2);
+            let count = random.within(most / 2..most).max(1);
+            let first = random.below(object.length() - count);
+            (object.clone(), Wanted::part(first, count))
+        }
     }
 }
 
