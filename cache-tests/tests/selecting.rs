@@ -273,21 +273,19 @@ async fn ranges_of_a_complete_object() {
 
 #[tokio::test]
 async fn a_range_of_a_cold_object_is_the_origins() {
-    let part = Answer::status(206).field("Content-Range: bytes 2-4/10").field("Cache-Control: max-age=60");
+    let all = Answer::status(206).field("Content-Range: bytes 0-9/10").field("Cache-Control: max-age=60");
     let scenarios = vec![
         row(
-            "stored for who asks for the same part, until there is a whole",
-            "9111 3.3",
+            "a part that is all of it is the whole",
+            "9111 3.4",
             [
-                serve_in_turn([part.clone().piece("234"), part.clone().piece("34"), digits()]),
+                serve(all.piece("0123456789")),
                 get().with("Range: bytes=2-4").status(206).body("234").forwarded().into(),
-                sent(1, "Range", Some("bytes=2-4")),
-                get().with("Range: bytes=2-4").status(206).hit().body("234").into(),
-                get().with("Range: bytes=3-4").status(206).forwarded().body("34").into(),
-                get().status(200).body("0123456789").forwarded().into(),
-                sent(3, "Range", None),
+                sent(1, "Range", Some("bytes=0-262143")),
                 get().with("Range: bytes=2-4").status(206).hit().body("234").into(),
                 get().with("Range: bytes=0-1").status(206).hit().body("01").into(),
+                get().status(200).hit().body("0123456789").into(),
+                saw(1),
             ],
         ),
         row(
@@ -304,8 +302,9 @@ async fn a_range_of_a_cold_object_is_the_origins() {
             "9110 14.2",
             [
                 serve(digits()),
-                get().with("Range: bytes=2-4").body("0123456789").status(200).into(),
-                get().status(200).body("0123456789").into(),
+                get().with("Range: bytes=2-4").status(206).body("234").forwarded().into(),
+                get().status(200).hit().body("0123456789").into(),
+                saw(1),
             ],
         ),
     ];
