@@ -147,6 +147,9 @@ async fn two_hundred_clients_at_random_places() {
     at_random(200, 30, GIB, "3GiB").await;
 }
 
+/// Slow enough that fills are under way whenever one looks.
+const RATE: Option<u64> = Some(4 * MIB);
+
 /// A dozen objects behind an origin that takes its time, so that fills are under way when the node is killed.
 struct Films {
     origin: RangedOrigin,
@@ -158,7 +161,7 @@ impl Films {
     fn new(random: &mut Random) -> Self {
         let content = Content::default();
         let origin = RangedOrigin::start(&content);
-        let film = |_| content.add_with(random.within(MIB..64 * MIB), |film| film.bytes_per_second = Some(4 * MIB));
+        let film = |_| content.add_with(random.within(MIB..64 * MIB), |film| film.bytes_per_second = RATE);
         Self { origin, objects: Arc::new((0..12).map(film).collect()), data: Scratch::new("data") }
     }
 
@@ -174,6 +177,10 @@ impl Films {
 
     fn written(&self) -> u64 {
         self.objects.iter().map(Ranged::written).sum()
+    }
+
+    fn hasten(&self, bytes_per_second: Option<u64>) {
+        self.objects.iter().for_each(|film| film.change(|film| film.bytes_per_second = bytes_per_second));
     }
 
     /// Reads at random for a while, kills the node and starts it again: what was there long enough is there.
@@ -195,6 +202,7 @@ impl Films {
 
         let node = self.node(machine).await;
         let before = self.written();
+        self.hasten(None);
         let settled = tally.chunks(|answer| answer.ended + SETTLED < killed);
         let all = tally.chunks(|_| true);
         let (mut hits, mut hits_of_all, mut resets) = (0, 0, 0);
@@ -207,6 +215,7 @@ impl Films {
             hits += usize::from(got.is_hit() && is_settled);
             hits_of_all += usize::from(got.is_hit());
         }
+        self.hasten(RATE);
         let (share, from_origin) = (hits as f64 / settled.len().max(1) as f64, self.written() - before);
         eprintln!(
             "killed after {} answers, versions {versions:?}: {hits} of {} chunks that were settled are hits, {hits_of_all} \
