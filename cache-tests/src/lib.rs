@@ -33,6 +33,7 @@ pub mod peer;
 pub mod bulk;
 pub mod derived;
 pub mod disk;
+pub mod ranged;
 pub mod scenario;
 pub mod table;
 pub mod upgrade;

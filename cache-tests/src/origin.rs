@@ -276,7 +276,7 @@ async fn deliver(stream: &mut TcpStream, answer: &Answer, request: &Recorded, sh
 }
 
 /// The next head with its empty line; none at the end of the connection.
-async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
+pub(crate) async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             return Ok(Some(buffer.split_to(end + 4).freeze()));
