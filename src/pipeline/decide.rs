@@ -181,7 +181,8 @@ impl Pipeline {
         hit: CacheStatus,
         own: &impl Fn(FillSharing, Forward, Option<Reason>) -> Plan,
     ) -> Decision {
-        if !stored.can_be_completed()
+        let can_complete = self.can_complete(request, &stored);
+        if !can_complete
             && let Some((stored, ttl)) = self.stored_part(request)
         {
             return Decision::Hit { stored, status: CacheStatus { ttl: Some(ttl), ..hit } };
@@ -190,7 +191,7 @@ impl Pipeline {
             return Decision::NothingStored;
         }
         let forward = Forward::Partial;
-        if !stored.can_be_completed() {
+        if !can_complete {
             // Nothing can be put beside what is there: all of it is fetched.
             return Decision::Fetch(own(FillSharing::Shared, forward, None));
         }

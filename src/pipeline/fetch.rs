@@ -198,6 +198,9 @@ impl Pipeline {
         match self.coalesce.join_or_start(&key, unchanged, || Fill::new(key, fill_pos)) {
             Joined::Follower(reader) => Some(Seat { reader, follower: true }),
             Joined::Starter(reader) => {
+                if request.in_full {
+                    self.coalesce.enter(&self.store.keyer.part(&plan.fill_key, b""), reader.fill());
+                }
                 self.start(request, plan, reader.fill().clone());
                 Some(Seat { reader, follower: false })
             }
@@ -264,6 +267,7 @@ impl Pipeline {
             asked: if as_is { wanted_of(request).map(Asked::exactly) } else { plan.asked.clone() },
             as_is,
             whole: plan.fill_key,
+            part_of_whole: self.store.keyer.part(&plan.fill_key, b""),
             stale: if as_is { None } else { plan.stale.clone() },
             late: Mutex::default(),
             shared: plan.sharing == FillSharing::Shared,

@@ -69,6 +69,8 @@ pub struct Job {
     pub late: Mutex<Option<(CacheKey, Arc<StoredResponse>)>>,
     /// What a fill of the whole is known by: one that asked for a part may bring it.
     pub whole: CacheKey,
+    /// What a fill of a part of it is known by: one of the whole stands in for it where there are no parts to be had.
+    pub part_of_whole: CacheKey,
     /// The part of the representation that is asked for.
     pub asked: Option<Asked>,
     /// The request goes to the origin as its client sent it, range and conditions included.
@@ -102,7 +104,7 @@ impl Job {
 
     /// Nobody joins it any more.
     fn leave(&self, pipeline: &Pipeline) {
-        pipeline.coalesce.leave(&self.fill, &[self.fill.key, self.whole]);
+        pipeline.coalesce.leave(&self.fill, &[self.fill.key, self.whole, self.part_of_whole]);
     }
 
     /// Remembers what a response that was stored says about queries.
@@ -340,21 +342,28 @@ impl Job {
             origin,
             held_up: Duration::ZERO,
         };
-        loop {
+        let ended = loop {
             if receiving.unpublished.is_none() && !self.fill.may_go_on().await {
-                return Err(Failure::Abandoned);
+                break Err(Failure::Abandoned);
             }
             let publish = |receiving: &mut Receiving<'_>| {
                 if !waits {
                     receiving.publish(None);
                 }
             };
-            let Some(piece) = next_or_else(body.as_mut(), || publish(&mut receiving)).await? else { break };
-            receiving.accept(piece);
+            match next_or_else(body.as_mut(), || publish(&mut receiving)).await {
+                Ok(Some(piece)) => receiving.accept(piece),
+                Ok(None) => break Ok(()),
+                Err(failure) => break Err(failure),
+            }
             receiving.settle().await;
+        };
+        match ended {
+            Ok(()) => receiving.finish().await,
+            Err(Failure::Malformed) => {}
+            Err(_) => receiving.keep_what_came().await,
         }
-        receiving.finish().await;
-        Ok(())
+        ended
     }
 }
 

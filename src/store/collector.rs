@@ -37,6 +37,11 @@ impl Collector {
         self.passed += self.chunks.drain(..).map(|chunk| chunk.len() as u64).sum::<u64>();
     }
 
+    /// The whole chunks that are kept here.
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
     /// What came after the last whole chunk.
     pub fn rest(&self) -> Option<Bytes> {
         (self.pending > 0).then(|| Bytes::from(self.pieces.concat()))

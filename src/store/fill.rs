@@ -6,6 +6,7 @@
 //! to every reader: there is no way to read a clean end from it.
 
 pub mod reader;
+pub mod readers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use self::reader::Reader;
+use self::readers::Readers;
 use crate::origin::Failure;
 use crate::purge::position::Position;
 use crate::purge::selector::OwnedSelectors;
@@ -135,40 +137,6 @@ struct State {
     reservation: Option<Reservation>,
 }
 
-/// The offsets of all readers.
-#[derive(Default)]
-struct Readers {
-    offsets: Vec<Option<u64>>,
-    free: Vec<usize>,
-    count: usize,
-}
-
-impl Readers {
-    fn add(&mut self) -> usize {
-        self.count += 1;
-        if let Some(slot) = self.free.pop() {
-            self.offsets[slot] = Some(0);
-            return slot;
-        }
-        self.offsets.push(Some(0));
-        self.offsets.len() - 1
-    }
-
-    fn remove(&mut self, slot: usize) {
-        self.offsets[slot] = None;
-        self.free.push(slot);
-        self.count -= 1;
-    }
-
-    fn fastest(&self) -> u64 {
-        self.offsets.iter().flatten().copied().max().unwrap_or(0)
-    }
-
-    fn slowest(&self) -> Option<u64> {
-        self.offsets.iter().flatten().copied().min()
-    }
-}
-
 /// What the writer may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -182,8 +150,8 @@ pub enum Pace {
 
 impl State {
     fn pace(&self) -> Pace {
-        if self.readers.count > 0 {
-            let ahead = self.received.saturating_sub(self.readers.fastest());
+        if self.readers.count() > 0 {
+            let ahead = self.received.saturating_sub(self.readers.fastest().unwrap_or(0));
             return if self.keeping || ahead == 0 || ahead < self.read_ahead { Pace::Go } else { Pace::Wait };
         }
         let length = self.head.as_ref().and_then(|head| head.length);
@@ -205,7 +173,7 @@ impl State {
         let needed_from = self.readers.slowest().unwrap_or(self.received);
         let lagging = needed_from.max(self.received.saturating_sub(RETAINED_MAX));
         // The fastest loses nothing, however far behind it is: while all was kept the writer did not wait for it.
-        let keep_from = if self.readers.count > 0 { lagging.min(self.readers.fastest()) } else { lagging };
+        let keep_from = if self.readers.count() > 0 { lagging.min(self.readers.fastest().unwrap_or(0)) } else { lagging };
         while let Some(chunk) = self.sealed.front() {
             let end = self.retained_from + chunk.len() as u64;
             if end > keep_from {
@@ -301,7 +269,7 @@ impl Fill {
             return None;
         }
         state.abandoned_at = None;
-        let slot = state.readers.add();
+        let slot = state.readers.add(0);
         Some(Reader { fill: self.clone(), slot, offset: 0 })
     }
 
@@ -361,7 +329,7 @@ impl Fill {
     /// Whether a reader has read everything there is.
     pub fn somebody_waits(&self) -> bool {
         let state = self.state.lock();
-        state.readers.count > 0 && state.readers.fastest() == state.received
+        state.readers.count() > 0 && state.readers.fastest().unwrap_or(0) == state.received
     }
 
     /// The body is on a disk as far as this: readers that are behind find it there.

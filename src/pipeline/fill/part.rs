@@ -13,7 +13,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date};
 use crate::pipeline::sparse::asked::Asked;
 use crate::pipeline::sparse::fetching::Fetching;
-use crate::pipeline::sparse::runs::Run;
+use crate::pipeline::sparse::run::Run;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::content_range::{ContentRange, content_range};
 use crate::semantics::fields::Fields;

@@ -18,8 +18,11 @@ use crate::pipeline::Pipeline;
 use crate::purge::position::Position;
 use crate::purge::selector::OwnedSelectors;
 use crate::semantics::cache_status::Reason;
+use crate::semantics::fields::Fields;
 use crate::semantics::reuse::Freshness;
+use crate::semantics::validation::strong_validator;
 use crate::store::collector::Collector;
+use crate::store::commit::new_generation;
 use crate::store::fill::{FillHead, Room, Selecting, Sharing};
 use crate::store::marks::Mark;
 use crate::store::record::{Browser, Parts, StoredResponse, has_content_length};
@@ -62,6 +65,20 @@ pub(super) struct Keeping {
     selectors: Arc<OwnedSelectors>,
     upstream_status: Option<Box<[u8]>>,
     browser: Option<Browser>,
+}
+
+impl Keeping {
+    fn parts(&self, fill_pos: Position) -> Parts<'_> {
+        Parts {
+            status: self.status,
+            fields: &self.fields,
+            freshness: self.freshness,
+            fill_pos,
+            upstream_status: self.upstream_status.as_deref(),
+            browser: self.browser.as_ref(),
+            selectors: self.selectors.get(),
+        }
+    }
 }
 
 impl Receiving<'_> {
@@ -268,23 +285,16 @@ impl Receiving<'_> {
             body.spool.put(&self.pipeline.store, rest, length, &self.job.label.site);
         }
         self.settle().await;
-        let Some(body) = self.body.take() else { return };
+        let Some(mut body) = self.body.take() else { return };
         let store = &self.pipeline.store;
-        let length = body.collector.length();
-        let parts = Parts {
-            status: body.status,
-            fields: &body.fields,
-            freshness: body.freshness,
-            fill_pos: self.fill_pos,
-            upstream_status: body.upstream_status.as_deref(),
-            browser: body.browser.as_ref(),
-            selectors: body.selectors.get(),
-        };
+        let collector = std::mem::take(&mut body.collector);
+        let length = collector.length();
+        let parts = body.parts(self.fill_pos);
         let is_late = body.in_memory && body.spool.is_late();
         let generation = body.spool.generation();
         let record = match (body.in_memory, generation) {
-            (true, Some(generation)) => StoredResponse::of_chunks(&parts, &body.collector.finish(), generation),
-            (true, None) => StoredResponse::new(&parts, &body.collector.finish()),
+            (true, Some(generation)) => StoredResponse::of_chunks(&parts, &collector.finish(), generation),
+            (true, None) => StoredResponse::new(&parts, &collector.finish()),
             (false, Some(generation)) => {
                 StoredResponse::of_sparse(&parts, length, store.sparse(body.spool.key(), generation))
             }
@@ -296,6 +306,31 @@ impl Receiving<'_> {
         if is_late {
             *self.job.late.lock() = Some((body.spool.key(), record));
         }
+    }
+
+    /// The body will not be complete: what has come of it is kept, and asked for no more.
+    pub(super) async fn keep_what_came(mut self) {
+        let (Some(body), Some(length)) = (self.body.take(), self.length) else { return };
+        let is_known_again = body.status == 200 && strong_validator(Fields::new(&body.fields)).is_some();
+        if !is_known_again || self.job.as_is && self.job.asked.is_some() || body.collector.length() < CHUNK_BYTES as u64 {
+            return;
+        }
+        let store = &self.pipeline.store;
+        let on_disk = body.spool.generation();
+        let Some(generation) = on_disk.or_else(new_generation) else { return };
+        let sparse = store.sparse(body.spool.key(), generation);
+        let mut at = 0;
+        for chunk in body.collector.chunks() {
+            let bytes = chunk.len() as u64;
+            let whole = store.keep_part(&sparse, at, chunk.clone(), length);
+            if let Some(whole) = whole.filter(|_| on_disk.is_none()) {
+                store.put_whole_chunk(whole, &self.job.label.site);
+            }
+            at += bytes;
+        }
+        let parts = body.parts(self.fill_pos);
+        let record = Arc::new(StoredResponse::of_sparse(&parts, length, sparse));
+        self.job.commit(self.pipeline, body.selecting.as_ref(), &record).await;
     }
 
     async fn commit(&self, record: &Arc<StoredResponse>, selecting: Option<&Selecting>) {

@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use edge_config::section::limits::CHUNK_BYTES;
+use edge_config::section::limits::{CHUNK_BYTES, READ_AHEAD_MAX};
 
 use super::asked::Asked;
-use super::runs::{Broken, Run};
-use crate::clock;
+use super::run::{Broken, Run};
 use crate::origin::resume::{Rest, Resuming};
 use crate::origin::{Failure, OriginBody, OriginRequest};
 use crate::pipeline::Pipeline;
@@ -19,7 +17,6 @@ use crate::semantics::fields::Fields;
 use crate::semantics::validation::{same_strongly, strong_validator};
 use crate::store::Store;
 use crate::store::body::Sparse;
-use crate::store::budget::Reservation;
 use crate::store::chunks::WholeChunk;
 use crate::store::record::StoredResponse;
 use crate::telemetry::metrics::Metrics;
@@ -27,9 +24,6 @@ use crate::telemetry::metrics::Metrics;
 const CHUNK: u64 = CHUNK_BYTES as u64;
 /// Answers that may bring one run: an origin may give less than it was asked for, but not for ever.
 const ANSWERS_MAX: usize = 8;
-/// How long a run waits for room in memory, and how often it looks.
-const ROOM_WITHIN: Duration = Duration::from_secs(10);
-const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// An answer that has begun: its body, and where that ends.
 pub type BegunAnswer = (Box<dyn OriginBody>, u64);
@@ -67,7 +61,10 @@ impl Fetching {
         mut begun: Option<BegunAnswer>,
         late: &mut Vec<WholeChunk>,
     ) -> Result<(), Broken> {
-        let _room = room(&pipeline.store).await?;
+        // Without room for a chunk its bytes are passed on as they come, and not stored.
+        let mut room = pipeline.store.budget.fills.reservation();
+        let gathers = room.grow(CHUNK);
+        let ahead = if gathers && room.grow(READ_AHEAD_MAX) { READ_AHEAD_MAX } else { 0 };
         // What was purged is for those who read it, and for nobody after them: no disk is to have it.
         let keeps = self.stored.is_live(&pipeline.store.ledger);
         let mut at = self.run.range.start;
@@ -76,10 +73,15 @@ impl Fetching {
                 Some(begun) => begun,
                 None => self.ask(at, &pipeline.metrics).await?,
             };
-            self.run.begin();
-            at = self.receive(&pipeline.store, body, at..end, keeps, late).await?;
-            if at >= self.run.range.end {
-                return Ok(());
+            self.run.begin(ahead, !gathers);
+            let received = if gathers {
+                self.receive(&pipeline.store, body, at..end, keeps, late).await?
+            } else {
+                self.pass(body, at..end).await?
+            };
+            match received {
+                Some(to) if to < self.run.range.end => at = to,
+                _ => return Ok(()),
             }
         }
         Err(Broken::Failed(Failure::Malformed))
@@ -121,7 +123,7 @@ impl Fetching {
         Ok((Resuming::over(answer.body, rest), end))
     }
 
-    /// Takes an answer's body; gives how far it went.
+    /// Takes an answer's body; gives how far it went, or nothing if nobody wanted more.
     async fn receive(
         &self,
         store: &Store,
@@ -129,63 +131,66 @@ impl Fetching {
         range: Range<u64>,
         keeps: bool,
         late: &mut Vec<WholeChunk>,
-    ) -> Result<u64, Broken> {
+    ) -> Result<Option<u64>, Broken> {
         let mut gathered = Gathered::new(range.start);
-        let failed = loop {
-            let mut piece = match body.next().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break None,
-                Err(failure) => break Some(failure),
-            };
-            if gathered.to + piece.len() as u64 > range.end {
-                break Some(Failure::Malformed);
-            }
-            self.run.push(piece.clone());
-            while !piece.is_empty() {
-                let rest = gathered.take(&mut piece);
-                if rest > 0 {
-                    break;
-                }
-                self.keep(store, gathered.finish(), keeps, late);
-                self.run.stored(gathered.to);
+        let mut store_it = |gathered: &mut Gathered| {
+            let (at, bytes) = gathered.finish();
+            // Readers that are behind find it in memory.
+            let whole = store.keep_part(&self.body, at, bytes.clone(), self.stored.body_len());
+            self.run.stored(bytes);
+            if let Some(whole) = whole.filter(|_| keeps) {
+                late.extend(store.put_whole_chunk(whole, &self.site.name));
             }
         };
-        let to = gathered.to;
-        if gathered.from < to {
-            self.keep(store, gathered.finish(), keeps, late);
-            self.run.stored(to);
+        let ended = loop {
+            if !self.run.may_go_on().await {
+                break Ok(None);
+            }
+            let mut piece = match next_within(&mut *body, gathered.to, range.end).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break Ok(Some(gathered.to)),
+                Err(failure) => break Err(Broken::Failed(failure)),
+            };
+            self.run.push(piece.clone());
+            while !piece.is_empty() {
+                if gathered.take(&mut piece) == 0 {
+                    store_it(&mut gathered);
+                }
+            }
+        };
+        if gathered.from < gathered.to {
+            store_it(&mut gathered);
         }
-        match failed {
-            Some(failure) => Err(Broken::Failed(failure)),
-            // A clean end before what was promised.
-            None if to < range.end => Err(Broken::Failed(Failure::Closed)),
-            None => Ok(to),
-        }
+        ended
     }
 
-    fn keep(&self, store: &Store, (at, bytes): (u64, Bytes), keeps: bool, late: &mut Vec<WholeChunk>) {
-        // Readers that are behind find it in memory.
-        let whole = store.keep_part(&self.body, at, bytes, self.stored.body_len());
-        if let Some(whole) = whole.filter(|_| keeps) {
-            late.extend(store.put_whole_chunk(whole, &self.site.name));
+    /// The same, where there is no room for anything: what comes goes to who reads it.
+    async fn pass(&self, mut body: Box<dyn OriginBody>, range: Range<u64>) -> Result<Option<u64>, Broken> {
+        let mut to = range.start;
+        loop {
+            if !self.run.may_go_on().await {
+                return Ok(None);
+            }
+            match next_within(&mut *body, to, range.end).await {
+                Ok(Some(piece)) => {
+                    to += piece.len() as u64;
+                    self.run.push(piece);
+                }
+                Ok(None) => return Ok(Some(to)),
+                Err(failure) => return Err(Broken::Failed(failure)),
+            }
         }
     }
 }
 
-/// Room for what a run holds on its way into the store: a chunk.
-async fn room(store: &Store) -> Result<Reservation, Broken> {
-    let mut room = store.budget.fills.reservation();
-    if room.grow(CHUNK) {
-        return Ok(room);
+/// The next piece of a body that goes on at `at` and ends at `end`, no sooner and no later.
+async fn next_within(body: &mut dyn OriginBody, at: u64, end: u64) -> Result<Option<Bytes>, Failure> {
+    match body.next().await? {
+        Some(piece) if at + piece.len() as u64 > end => Err(Failure::Malformed),
+        Some(piece) => Ok(Some(piece)),
+        None if at < end => Err(Failure::Closed),
+        None => Ok(None),
     }
-    let until = clock::monotonic() + ROOM_WITHIN;
-    while clock::monotonic() < until {
-        tokio::time::sleep(ROOM_PAUSE).await;
-        if room.grow(CHUNK) {
-            return Ok(room);
-        }
-    }
-    Err(Broken::NoRoom)
 }
 
 /// Bytes of one chunk, as they come.

@@ -1,154 +1,17 @@
 //! Missing bytes that are on their way: one fetch for all who want them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
-use crate::origin::Failure;
+use super::run::{Run, RunReader};
 use crate::store::body::Sparse;
 use crate::store::key::CacheKey;
 
 /// Maps that are locked apart.
 const SHARDS: usize = 64;
-
-/// Why a run brings nothing more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// The origin has another representation by now, or gives no ranges of it any more.
-    Changed,
-    /// The origin does not give the ranges it is asked for.
-    NoRanges,
-    /// The origin answered with an error.
-    Refused(u16),
-    /// There is no room for it in memory.
-    NoRoom,
-    Failed(Failure),
-}
-
-/// A run of bytes of one body, from the origin's answer into the store. Readers take what is not there yet.
-pub struct Run {
-    pub range: Range<u64>,
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    /// The answer is what was asked for.
-    begun: bool,
-    /// What came and is not in the store yet: from `stored` on.
-    pieces: VecDeque<Bytes>,
-    stored: u64,
-    end: Option<Result<(), Broken>>,
-}
-
-/// What a reader finds.
-#[derive(Debug)]
-pub enum Next {
-    Piece(Bytes),
-    /// It went into the store.
-    Stored,
-    NotYet,
-    Broken(Broken),
-}
-
-impl Run {
-    pub fn new(range: Range<u64>) -> Arc<Self> {
-        let state = State { stored: range.start, ..State::default() };
-        Arc::new(Self { range, state: Mutex::new(state), changed: Notify::new() })
-    }
-
-    /// The origin has begun to send what was asked for.
-    pub fn begin(&self) {
-        self.state.lock().begun = true;
-        self.changed.notify_waiters();
-    }
-
-    pub fn push(&self, piece: Bytes) {
-        self.state.lock().pieces.push_back(piece);
-        self.changed.notify_waiters();
-    }
-
-    /// Everything before this byte is in the store.
-    pub fn stored(&self, to: u64) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        while let Some(first) = state.pieces.front_mut() {
-            let fits = usize::try_from(to - state.stored).unwrap_or(usize::MAX).min(first.len());
-            first.advance(fits);
-            state.stored += fits as u64;
-            if !first.is_empty() {
-                return;
-            }
-            state.pieces.pop_front();
-        }
-    }
-
-    pub fn end(&self, end: Result<(), Broken>) {
-        self.state.lock().end.get_or_insert(end);
-        self.changed.notify_waiters();
-    }
-
-    /// The bytes at an offset, up to the end of the piece they lie in.
-    pub fn next(&self, at: u64) -> Next {
-        let state = self.state.lock();
-        if at < state.stored {
-            return Next::Stored;
-        }
-        let mut from = state.stored;
-        for piece in &state.pieces {
-            let end = from + piece.len() as u64;
-            if at < end {
-                return Next::Piece(piece.slice((at - from) as usize..));
-            }
-            from = end;
-        }
-        match state.end {
-            // It ended before: whoever wants more asks again.
-            Some(Ok(())) => Next::Stored,
-            Some(Err(broken)) => Next::Broken(broken),
-            None => Next::NotYet,
-        }
-    }
-
-    /// Waits until the origin has begun to answer.
-    ///
-    /// # Errors
-    /// It does not, or not with what was asked for.
-    pub async fn begun(&self) -> Result<(), Broken> {
-        loop {
-            let notified = self.changed.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            {
-                let state = self.state.lock();
-                match (state.begun, state.end) {
-                    (true, _) | (_, Some(Ok(()))) => return Ok(()),
-                    (false, Some(Err(broken))) => return Err(broken),
-                    (false, None) => {}
-                }
-            }
-            notified.await;
-        }
-    }
-
-    /// Waits until [`Self::next`] has something to say.
-    pub async fn ready(&self, at: u64) {
-        loop {
-            let notified = self.changed.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if !matches!(self.next(at), Next::NotYet) {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
 
 type BodyId = (CacheKey, u64);
 type Shard = Mutex<HashMap<BodyId, Vec<Arc<Run>>>>;
@@ -159,9 +22,9 @@ pub struct Runs(Box<[Shard]>);
 /// What somebody who misses bytes gets.
 pub enum Joined {
     /// A run that others have begun.
-    UnderWay(Arc<Run>),
-    /// A run to be fetched.
-    New(Arc<Run>),
+    UnderWay(RunReader),
+    /// A run to be fetched, and its first reader.
+    New(Arc<Run>, RunReader),
     /// They have come meanwhile.
     There,
 }
@@ -179,7 +42,7 @@ impl Runs {
         let mut runs = self.shard(body).lock();
         let others = runs.entry(id(body)).or_default();
         if let Some(run) = others.iter().find(|run| run.range.contains(&at)) {
-            return Joined::UnderWay(run.clone());
+            return Joined::UnderWay(run.join(at));
         }
         // What one before it brings is not asked for twice.
         let before = others.iter().map(|run| run.range.end).filter(|end| *end <= at).max().unwrap_or(0);
@@ -194,7 +57,8 @@ impl Runs {
         }
         let run = Run::new(from..end);
         others.push(run.clone());
-        Joined::New(run)
+        let reader = run.join(at);
+        Joined::New(run, reader)
     }
 
     /// Whether a run brings this byte.

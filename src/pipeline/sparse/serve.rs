@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::runs::Broken;
+use super::run::Broken;
 use super::source::{Begun, Source};
 use crate::clock;
 use crate::exchange::Exchange;
@@ -51,6 +51,15 @@ pub fn lacks(request: &Request<'_>, stored: &StoredResponse) -> bool {
 }
 
 impl Pipeline {
+    /// Whether what is missing of an answer can be had beside what is there: it can be asked for, or is on its way.
+    pub(crate) fn can_complete(&self, request: &Request<'_>, stored: &StoredResponse) -> bool {
+        let is_coming = |body: &Sparse| {
+            let gap = |range| body.gap_in(range, LOOKED_MAX);
+            bytes_for(request, stored).into_iter().filter_map(gap).all(|gap| self.runs.is_under_way(body, gap))
+        };
+        stored.can_be_completed() || stored.sparse().is_some_and(is_coming)
+    }
+
     /// Answers from a record whose body stands apart, and fetches what is missing.
     ///
     /// # Errors
@@ -116,7 +125,6 @@ fn told(broken: Broken) -> (u16, Reason) {
     match broken {
         Broken::Changed | Broken::NoRanges => (502, Reason::FillFailed),
         Broken::Refused(_) => (502, Reason::OriginError),
-        Broken::NoRoom => (503, Reason::MemoryFull),
         Broken::Failed(failure) => (failure.status(), failure.reason()),
     }
 }

@@ -9,7 +9,8 @@ use edge_config::section::limits::{CHUNK_BYTES, RUN_BYTES_FIRST, RUN_BYTES_MAX};
 use futures_util::StreamExt;
 
 use super::fetching::Fetching;
-use super::runs::{Broken, Joined, Next, Run};
+use super::run::{Broken, Next, Run, RunReader};
+use super::runs::Joined;
 use crate::exchange::Exchange;
 use crate::origin::{Failure, OriginRequest};
 use crate::pipeline::Pipeline;
@@ -36,6 +37,8 @@ pub struct Source<'a> {
     window: u64,
     /// Gaps before this have been seen to.
     ahead: u64,
+    /// The run that comes next: who reads it keeps it going, and no faster than is read.
+    next: Option<RunReader>,
     /// Why it ended before its time.
     pub broken: Option<Broken>,
 }
@@ -71,11 +74,14 @@ impl<'a> Source<'a> {
             can_be_completed: stored.can_be_completed(),
             window: if is_open { RUN_BYTES_FIRST } else { RUN_BYTES_MAX },
             ahead: 0,
+            next: None,
             broken: None,
         }
     }
 
-    /// Sees to it that the first byte of a range can be sent.
+    /// Sees to it that a range can be sent: what is missing at its beginning, or soon after, is on its way.
+    ///
+    /// A client that would be reset soon would rather hear of another representation at once.
     ///
     /// # Errors
     /// The client is gone, or (inside) the byte cannot be had.
@@ -85,19 +91,19 @@ impl<'a> Source<'a> {
         exchange: &mut E,
     ) -> io::Result<Result<Begun, Broken>> {
         for _ in 0..ROUNDS_MAX {
-            if self.body.gap_in(range.start..range.end.min(range.start + 1), 1).is_none() {
-                return Ok(Ok(Begun::There));
-            }
-            let (run, begun) = match self.join(range.start, range.end) {
+            let near = range.start..range.end.min(range.start.saturating_add(RUN_BYTES_MAX));
+            let Some(gap) = self.body.gap_in(near, usize::MAX) else { return Ok(Ok(Begun::There)) };
+            let (run, begun) = match self.join(gap, range.end) {
                 Joined::There => continue,
                 Joined::UnderWay(run) => (run, Begun::Joined),
-                Joined::New(run) => (run, Begun::Fetched),
+                Joined::New(_, run) => (run, Begun::Fetched),
             };
             let answered = tokio::select! {
                 biased;
                 answered = run.begun() => answered,
                 () = exchange.gone() => return Err(io::ErrorKind::ConnectionAborted.into()),
             };
+            self.next = Some(run);
             return Ok(answered.map(|()| begun));
         }
         Ok(Err(Broken::Failed(Failure::ReaderTooSlow)))
@@ -152,13 +158,16 @@ impl<'a> Source<'a> {
     /// Sends what a run brings from `range.start` on; gives how far that was.
     async fn send_run<E: Exchange>(&mut self, range: Range<u64>, bytes: &mut u64, exchange: &mut E) -> io::Result<u64> {
         let mut at = range.start;
-        if !self.can_be_completed && !self.is_under_way(at) {
+        if !self.can_be_completed && self.next.is_none() && !self.is_under_way(at) {
             self.broken = Some(Broken::Changed);
             return Ok(at);
         }
-        let run = match self.join(at, range.end) {
-            Joined::There => return Ok(at),
-            Joined::UnderWay(run) | Joined::New(run) => run,
+        let mut run = match self.next.take_if(|run| run.range().contains(&at)) {
+            Some(run) => run,
+            None => match self.join(at, range.end) {
+                Joined::There => return Ok(at),
+                Joined::UnderWay(run) | Joined::New(_, run) => run,
+            },
         };
         while at < range.end {
             match run.next(at) {
@@ -167,17 +176,17 @@ impl<'a> Source<'a> {
                     exchange.body(&[piece.get(..fits).unwrap_or_default()]).await?;
                     at += fits as u64;
                     *bytes += fits as u64;
-                    let left = run.range.end.saturating_sub(at);
-                    if left <= (run.range.end - run.range.start) / 2 {
+                    let left = run.range().end.saturating_sub(at);
+                    if left <= (run.range().end - run.range().start) / 2 {
                         self.look_ahead(at, range.end);
                     }
                 }
-                Next::Stored => break,
+                Next::Elsewhere => break,
                 Next::NotYet => {
                     exchange.flush().await?;
                     tokio::select! {
                         biased;
-                        () = run.ready(at) => {}
+                        () = run.ready() => {}
                         () = exchange.gone() => return Err(io::ErrorKind::ConnectionAborted.into()),
                     }
                 }
@@ -204,11 +213,11 @@ impl<'a> Source<'a> {
         let chunks = usize::try_from((to - from) / CHUNK + 2).unwrap_or(usize::MAX);
         match self.body.gap_in(from..to, chunks) {
             Some(gap) => {
-                let run = match self.join(gap, end) {
-                    Joined::UnderWay(run) | Joined::New(run) => run.range.end,
-                    Joined::There => gap,
-                };
-                self.ahead = run;
+                self.ahead = gap;
+                if let Joined::UnderWay(run) | Joined::New(_, run) = self.join(gap, end) {
+                    self.ahead = run.range().end;
+                    self.next = Some(run);
+                }
             }
             None => self.ahead = to,
         }
@@ -219,7 +228,7 @@ impl<'a> Source<'a> {
         let from = self.body.gap_from(at);
         let to = from.saturating_add(self.window).min(end).next_multiple_of(CHUNK).min(self.stored.body_len());
         let joined = self.pipeline.runs.join_or_start(self.body, at, from..to);
-        if let Joined::New(run) = &joined {
+        if let Joined::New(run, _) = &joined {
             self.window = (self.window * 2).min(RUN_BYTES_MAX);
             self.fetch(run.clone());
         }

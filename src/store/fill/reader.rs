@@ -55,7 +55,7 @@ impl Reader {
         match state.read(self.offset) {
             Read::Piece(piece) => {
                 self.offset += piece.len() as u64;
-                state.readers.offsets[self.slot] = Some(self.offset);
+                state.readers.move_to(self.slot, self.offset);
                 let writer_may_wait = !state.keeping;
                 drop(state);
                 if writer_may_wait {
@@ -75,7 +75,7 @@ impl Reader {
     pub fn skip_to(&mut self, offset: u64) {
         self.offset = offset;
         let mut state = self.fill.state.lock();
-        state.readers.offsets[self.slot] = Some(offset);
+        state.readers.move_to(self.slot, offset);
         state.forget();
         drop(state);
         self.fill.room.notify_one();
@@ -95,7 +95,7 @@ impl Reader {
         let piece = chunk.filter(|chunk| skip < chunk.len()).ok_or(Failure::ReaderTooSlow)?.slice(skip..);
         self.offset += piece.len() as u64;
         let mut state = self.fill.state.lock();
-        state.readers.offsets[self.slot] = Some(self.offset);
+        state.readers.move_to(self.slot, self.offset);
         Ok(piece)
     }
 
@@ -117,7 +117,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut state = self.fill.state.lock();
         state.readers.remove(self.slot);
-        if state.readers.count == 0 {
+        if state.readers.count() == 0 {
             state.abandoned_at = Some(state.received);
         }
         state.forget();
