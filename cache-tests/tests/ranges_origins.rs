@@ -292,10 +292,13 @@ async fn what_cannot_be_resumed_is_broken_off() {
             let may_end_well = number == 2 && got.is_whole();
             that(may_end_well || matches!(got.end, End::Cut | End::Reset), || format!("the end is {:?}", got.end))?;
             same("the version", got.version, 1)?;
-            object.settled().await;
+            let before = object.settled().await;
             that(object.asked().len() <= ASKED_MAX, || format!("{} requests", object.asked().len()))?;
             object.change(|behaviour| behaviour.breaks = None);
             let next = get(&site, &object, Wanted::Whole).await?;
+            // What came of it is asked for no more.
+            let again = object.settled().await - before;
+            that(number != 3 || again <= 3 * MIB, || format!("{again} bytes for the next"))?;
             same("the next", (next.status, next.version), (200, object.version()))
         };
         table.row(name, found.await);

@@ -44,11 +44,11 @@ pub struct Record {
     pub disk: Option<DiskPlace>,
     #[serde(flatten)]
     pub response: Stored,
-    /// Where its body is: `memory` or `disk`.
+    /// Where its body is: in `memory` with its head, or `apart` in chunks, each in memory, on a disk or still with the origin.
     pub body: &'static str,
     /// The place its fill began at: a later purge of it makes it gone.
     pub fill_position: FillPlace,
-    /// What its chunks on a disk are known by.
+    /// What its chunks are known by.
     pub generation: Option<String>,
     pub chunks: Option<Chunks>,
     /// A later response may have been lost with what a disk has lost: it is validated before it is used.
@@ -80,11 +80,11 @@ pub struct FillPlace {
     pub local: u64,
 }
 
-/// The pieces of a body on a disk.
+/// The pieces of a body.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Chunks {
     pub all: u32,
-    /// How many of them the index of the disk knows.
+    /// How many of them are on the disk; of a body that stands apart, in memory or on the disk.
     pub there: u32,
 }
 

@@ -195,7 +195,7 @@ fn record_in_words(record: &Value) -> Vec<String> {
         format!(
             "  body        {}{}",
             bytes(record, "/body_bytes"),
-            if text(record, "/body") == Some("disk") { ", on the disk alone" } else { "" },
+            if text(record, "/body") == Some("apart") { ", apart from its head" } else { "" },
         ),
         format!(
             "  age         {} s of {} s, {}",
@@ -206,7 +206,7 @@ fn record_in_words(record: &Value) -> Vec<String> {
     ];
     if let Some(chunks) = record.get("chunks").filter(|chunks| !chunks.is_null()) {
         let (all, there) = (number(chunks, "/all"), number(chunks, "/there"));
-        let whole = if all == there { "all there" } else { "not whole: it will be fetched again" };
+        let whole = if all == there { "all there" } else { "the others are fetched when they are wanted" };
         lines.push(format!(
             "  chunks      {there} of {all}, {whole}; generation {}",
             text(record, "/generation").unwrap_or_default()

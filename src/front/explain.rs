@@ -13,7 +13,7 @@ use crate::front::log::Seen;
 use crate::front::request::{Routed, is_cached, pipeline_request, refusal};
 use crate::front::{Front, Peer};
 use crate::origin::group::Member;
-use crate::pipeline::explain::{Explanation, Named, Places, Question, Stored};
+use crate::pipeline::explain::{Chunks, Explanation, Named, Places, Question, Stored};
 use crate::pipeline::request::Forwarded;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
@@ -23,7 +23,7 @@ use crate::semantics::cache_status::{CacheStatus, Reason};
 /// The answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Answer {
-    /// `hit`, `hit-then-refresh`, `revalidate`, `fetch`, `nothing-stored`, `pass` or `refused`.
+    /// `hit`, `hit-then-refresh`, `complete`, `revalidate`, `fetch`, `nothing-stored`, `pass` or `refused`.
     pub outcome: &'static str,
     /// The status of the answer, where it is known before an origin is asked.
     pub status: Option<u16>,
@@ -228,6 +228,10 @@ impl Answer {
                 "The stored response answers it with {} although it is stale, and an origin is asked to renew it.{why}",
                 self.status.unwrap_or(0)
             ),
+            "complete" => format!(
+                "The stored response answers it with {}, and an origin is asked for the bytes that are missing.{why}",
+                self.status.unwrap_or(0)
+            ),
             "revalidate" => format!("An origin is asked whether the stored response may still be used.{why}"),
             "fetch" => format!("An origin is asked.{why}"),
             "nothing-stored" => format!("It is answered with 504.{why}"),
@@ -315,7 +319,7 @@ fn sentences_of(stored: &Stored, places: Option<&Places>) -> Vec<String> {
     ];
     match places {
         Some(Places { body_on_disk: Some(path), .. }) => {
-            said.push(format!("Its body is on the disk {path} alone: it is read from there while it is sent."));
+            said.push(format!("Its body stands apart, on the disk {path} and in memory: it is read while it is sent."));
         }
         Some(Places { tier, on_disk: Some(path), .. }) if tier == "memory" => {
             said.push(format!("It is on the disk {path} too."));
@@ -324,6 +328,10 @@ fn sentences_of(stored: &Stored, places: Option<&Places>) -> Vec<String> {
             said.push("It is on no disk: that is full, and takes a response when it is wanted a second time.".into());
         }
         _ => {}
+    }
+    if let Some(Chunks { all, there }) = stored.chunks {
+        let rest = if there < all { "; the others are fetched when they are wanted" } else { "" };
+        said.push(format!("{there} of the {all} chunks of its body are there{rest}."));
     }
     if stored.no_cache {
         said.push("It carries no-cache: every use needs validation.".into());

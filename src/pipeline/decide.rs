@@ -182,9 +182,7 @@ impl Pipeline {
         own: &impl Fn(FillSharing, Forward, Option<Reason>) -> Plan,
     ) -> Decision {
         let can_complete = self.can_complete(request, &stored);
-        if !can_complete
-            && let Some((stored, ttl)) = self.stored_part(request)
-        {
+        if !can_complete && let Some((stored, ttl)) = self.stored_part(request) {
             return Decision::Hit { stored, status: CacheStatus { ttl: Some(ttl), ..hit } };
         }
         if request.directives.only_if_cached {

@@ -17,6 +17,7 @@ use crate::semantics::reuse::Freshness;
 use crate::semantics::time::UnixMs;
 use crate::semantics::validation::{Precondition, precondition, validators};
 use crate::store::admission::{Admission, Facts, admission};
+use crate::store::body::chunks_of;
 use crate::store::disk::frame::FrameKey;
 use crate::store::key::CacheKey;
 use crate::store::memory::Entry;
@@ -78,6 +79,8 @@ pub struct Explanation {
 pub struct Stored {
     pub status: u16,
     pub body_bytes: u64,
+    /// Of a body that stands apart from its head: its chunks of 256 KiB, and how many of them are there.
+    pub chunks: Option<Chunks>,
     pub age: u64,
     pub lifetime: u64,
     pub lifetime_source: &'static str,
@@ -97,6 +100,14 @@ pub struct Stored {
     pub surrogate_keys: usize,
     /// What it costs in memory.
     pub memory_bytes: usize,
+}
+
+/// The chunks of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ChunksThere)]
+pub struct Chunks {
+    pub all: u32,
+    pub there: u32,
 }
 
 /// Where a stored response is, as far as that can be known.
@@ -259,6 +270,10 @@ impl Stored {
         Self {
             status: stored.status(),
             body_bytes: stored.body_len(),
+            chunks: stored.sparse().map(|body| {
+                let length = stored.body_len();
+                Chunks { all: chunks_of(length), there: body.count(length) }
+            }),
             age: u64::from(freshness.age_seconds(now).0),
             lifetime: u64::from(freshness.lifetime().0),
             // Or a targeted field that clients do not see any more.

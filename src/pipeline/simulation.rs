@@ -401,6 +401,10 @@ fn stored_is_right(pipeline: &Pipeline, world: &Shared) -> Result<(), String> {
         let fields = format!("accept-language: {language}\r\n");
         if let Lookup::Found { stored, .. } = pipeline.store.lookup(&url_key(url), Fields::new(fields.as_bytes()), true)
         {
+            // What is not whole is judged where ranges are simulated.
+            if stored.sparse().is_some() {
+                continue;
+            }
             let body: Vec<&[u8]> = stored.slices(0..stored.body_len()).collect();
             let promised = world.lock().promised[url];
             Mark::check(&body.concat(), url, language, "", promised).map_err(|wrong| format!("stored: {wrong}"))?;

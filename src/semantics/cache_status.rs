@@ -39,7 +39,7 @@ reasons! {
     TooLarge, "too-large", "The body is larger than the largest that is stored.";
     TagsOverLimit, "tags-over-limit", "The response carries more surrogate keys than are stored with one response.";
     ContentTypeMismatch, "content-type-mismatch", "The path names a stylesheet, script, image or font, and the response is something else.";
-    RangeNotStored, "range-not-stored", "The response is part of a representation, and the store has no place for parts of it.";
+    RangeNotStored, "range-not-stored", "The response is a part of a representation, and one that cannot be put beside others.";
     // The request asks for something else.
     RequestNoCache, "request-no-cache", "The request carries no-cache and wants the origin asked.";
     RequestNoStore, "request-no-store", "The request carries no-store.";

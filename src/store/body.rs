@@ -58,6 +58,14 @@ impl Sparse {
         spans(range).all(|(index, within)| self.chunks.covered_to(&self.frame(index), within.clone()) == within.end)
     }
 
+    /// How many chunks of a body so long seem to be there, from their first byte to their last.
+    pub fn count(&self, length: u64) -> u32 {
+        let is_there = |(index, within): &(u32, Range<u32>)| {
+            self.chunks.covered_to(&self.frame(*index), within.clone()) == within.end
+        };
+        u32::try_from(spans(0..length).filter(is_there).count()).unwrap_or(u32::MAX)
+    }
+
     /// Where the first byte is that is not there, of at most so many chunks.
     pub fn gap_in(&self, range: Range<u64>, chunks_max: usize) -> Option<u64> {
         spans(range).take(chunks_max).find_map(|(index, within)| {

@@ -173,7 +173,8 @@ impl State {
         let needed_from = self.readers.slowest().unwrap_or(self.received);
         let lagging = needed_from.max(self.received.saturating_sub(RETAINED_MAX));
         // The fastest loses nothing, however far behind it is: while all was kept the writer did not wait for it.
-        let keep_from = if self.readers.count() > 0 { lagging.min(self.readers.fastest().unwrap_or(0)) } else { lagging };
+        let keep_from =
+            if self.readers.count() > 0 { lagging.min(self.readers.fastest().unwrap_or(0)) } else { lagging };
         while let Some(chunk) = self.sealed.front() {
             let end = self.retained_from + chunk.len() as u64;
             if end > keep_from {

@@ -167,10 +167,16 @@ fn record(store: &Store, named: &Named, kept: &Kept, now: UnixMs) -> Option<Reco
     };
     let key = stored.sparse().map(|body| body.key).or(key);
     let chunks = stored.generation().map(|generation| {
-        let all = chunks_of(stored.body_len());
-        let is_there =
-            |index: &u32| key.is_some_and(|key| store.disks.contains(&FrameKey::chunk(key, generation, *index)));
-        Chunks { all, there: u32::try_from((0..all).filter(is_there).count()).unwrap_or(u32::MAX) }
+        let length = stored.body_len();
+        let there = match stored.chunks().is_empty() {
+            true => key.map_or(0, |key| store.sparse(key, generation).count(length)),
+            // All of them are in the record; on a disk as well is what counts.
+            false => key.map_or(0, |key| {
+                let is_there = |index: &u32| store.disks.contains(&FrameKey::chunk(key, generation, *index));
+                u32::try_from((0..chunks_of(length)).filter(is_there).count()).unwrap_or(u32::MAX)
+            }),
+        };
+        Chunks { all: chunks_of(length), there }
     });
     let position = stored.fill_pos();
     Some(Record {
@@ -180,7 +186,7 @@ fn record(store: &Store, named: &Named, kept: &Kept, now: UnixMs) -> Option<Reco
         memory: kept.memory.is_some(),
         disk: kept.disk.as_ref().map(disk_place),
         response: Stored::of(stored, freshness, now),
-        body: if stored.sparse().is_some() { "disk" } else { "memory" },
+        body: if stored.sparse().is_some() { "apart" } else { "memory" },
         fill_position: FillPlace { log: place(position.log), local: position.local },
         generation: stored.generation().map(|generation| format!("{generation:016x}")),
         chunks,

@@ -6,7 +6,7 @@ fn what_is_stored_is_said_in_words() {
         "url": "http://a/b", "site": "shop", "vary": ["accept"], "unreadable": ["0f: it is damaged, and forgotten"],
         "records": [
             { "key": "00ff", "memory": true, "disk": { "path": "/d", "segment": 1, "offset": 64, "bytes": 128 },
-              "status": 200, "body_bytes": 1_048_576, "body": "disk", "age": 5, "lifetime": 60, "ttl": 55,
+              "status": 200, "body_bytes": 1_048_576, "body": "apart", "age": 5, "lifetime": 60, "ttl": 55,
               "chunks": { "all": 4, "there": 3 }, "generation": "aa", "etag": "\"e\"", "last_modified": null,
               "ledger": "live", "surrogate_keys": 1, "doubtful": true,
               "fill_position": { "log": { "generation": 1, "seq": 7 }, "local": 2 } },
@@ -15,8 +15,8 @@ fn what_is_stored_is_said_in_words() {
         ],
     });
     let expected = "http://a/b of the site shop: 2 responses stored.\nWhat is stored for it is selected by accept.\n\n\
-        00ff 200, in memory and on the disk /d (segment 1, offset 64, 128 bytes)\n  body        1.0 MiB, on the disk alone\n  \
-        age         5 s of 60 s, fresh for 55 s more\n  chunks      3 of 4, not whole: it will be fetched again; generation aa\n  \
+        00ff 200, in memory and on the disk /d (segment 1, offset 64, 128 bytes)\n  body        1.0 MiB, apart from its head\n  \
+        age         5 s of 60 s, fresh for 55 s more\n  chunks      3 of 4, the others are fetched when they are wanted; generation aa\n  \
         validators  etag \"e\"\n  purges      live; 1 surrogate key, fill at 1-7-2\n  \
         doubtful    the disk has lost something: it is validated before it is used\n\n\
         01 404, in memory alone\n  body        9 B\n  age         9 s of 5 s, stale since 4 s\n  validators  none\n  \

@@ -312,7 +312,8 @@ impl Receiving<'_> {
     pub(super) async fn keep_what_came(mut self) {
         let (Some(body), Some(length)) = (self.body.take(), self.length) else { return };
         let is_known_again = body.status == 200 && strong_validator(Fields::new(&body.fields)).is_some();
-        if !is_known_again || self.job.as_is && self.job.asked.is_some() || body.collector.length() < CHUNK_BYTES as u64 {
+        if !is_known_again || self.job.as_is && self.job.asked.is_some() || body.collector.length() < CHUNK_BYTES as u64
+        {
             return;
         }
         let store = &self.pipeline.store;
