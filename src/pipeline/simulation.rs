@@ -5,44 +5,38 @@
 //! piece, so that whatever a client or the store ends up with can be judged by itself. Bugs planted by [`Planted`] show
 //! that the judges see.
 
+pub(in crate::pipeline) mod node;
 mod origin;
+pub(in crate::pipeline) mod schedule;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::future::{Future, pending, poll_fn};
+use std::future::pending;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 
-use edge_config::section::site::GetBody;
 use parking_lot::Mutex;
 
+use self::node::{nothing_is_left_over, pipeline, site};
 use self::origin::{Mark, SimulatedOrigin};
-
+use self::schedule::{Rng, Task, give_way, run, task};
 use crate::clock;
 use crate::exchange::{BodyLength, Exchange, StoredPart};
-use crate::origin::group::Group;
 use crate::pipeline::{Pipeline, request::Method, request::Request};
 use crate::purge::ledger::{HARD_HIDDEN_BY_SOFT, Mode, Target};
-use crate::purge::position::LogPosition;
 use crate::purge::selector::{Named, SiteId, url_of};
-use crate::routing::{Site, rule::Rules};
-use crate::semantics::{directives::RequestDirectives, fields::Fields, storable::SetCookie};
+use crate::routing::Site;
+use crate::semantics::{directives::RequestDirectives, fields::Fields};
 use crate::store::record::StoredResponse;
-use crate::store::tiers::DiskPlan;
-use crate::store::{Store, key::CacheKey, key::Keyer, tiers::Lookup};
-use crate::telemetry::metrics::{CacheOutcome, Metrics};
+use crate::store::{key::CacheKey, tiers::Lookup};
+use crate::telemetry::metrics::CacheOutcome;
 
-const URLS: usize = 2;
+pub(in crate::pipeline) const URLS: usize = 2;
 const CLIENTS: usize = 20;
-/// Moves after which a run counts as one that never ends; a usual one takes some hundreds.
-const MOVES_MAX: usize = 100_000;
 
 /// A bug that hooks in the real code bring back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Planted {
+pub(in crate::pipeline) enum Planted {
     /// A record's position is read once its head is there.
     FillPosAfterHead,
     /// A follower takes whatever the fill it joined brings.
@@ -61,27 +55,35 @@ pub(super) enum Planted {
 
 thread_local! {
     static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
-    static SPAWNED: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Whether this thread's runs have that bug.
-pub(super) fn planted(bug: Planted) -> bool {
+pub(in crate::pipeline) fn planted(bug: Planted) -> bool {
     PLANTED.get() == Some(bug)
 }
 
 #[test]
 fn every_schedule_keeps_the_promises() {
+    let wanted = ["Collapsed", "Error", "Hit", "Miss", "Revalidated", "Stale", "cut off"];
+    assert_kept(seeds(1000), simulate, &wanted);
+}
+
+/// Nothing is wrong in any of so many runs, and all together saw what is wanted.
+pub(in crate::pipeline) fn assert_kept(
+    seeds: u64,
+    simulate: fn(u64) -> Result<BTreeSet<String>, String>,
+    wanted: &[&str],
+) {
     let mut seen = BTreeSet::new();
-    for seed in 0..seeds() {
+    for seed in 0..seeds {
         seen.extend(simulate(seed).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}")));
     }
-    let wanted = ["Collapsed", "Error", "Hit", "Miss", "Revalidated", "Stale", "cut off"];
     let missing: Vec<_> = wanted.iter().filter(|what| !seen.contains(**what)).collect();
-    assert!(missing.is_empty() || seeds() < 100, "no schedule led to {missing:?}: {seen:?}");
+    assert!(missing.is_empty() || seeds < 100, "no schedule led to {missing:?}: {seen:?}");
 }
 
 macro_rules! caught {
-    ($($test:ident: $bug:ident,)*) => { $(#[test] fn $test() { assert_caught(Planted::$bug); })* };
+    ($($test:ident: $bug:ident,)*) => { $(#[test] fn $test() { assert_caught(Planted::$bug, simulate); })* };
 }
 
 caught! {
@@ -94,7 +96,8 @@ caught! {
     a_hard_purge_hidden_by_a_soft_one_is_caught: HardHiddenBySoft,
 }
 
-fn assert_caught(bug: Planted) {
+/// A thousand runs with a bug show it.
+pub(in crate::pipeline) fn assert_caught(bug: Planted, simulate: fn(u64) -> Result<BTreeSet<String>, String>) {
     PLANTED.set(Some(bug));
     HARD_HIDDEN_BY_SOFT.set(bug == Planted::HardHiddenBySoft);
     let caught = (0..1000).find_map(|seed| Some((seed, simulate(seed).err()?)));
@@ -104,57 +107,35 @@ fn assert_caught(bug: Planted) {
     println!("{bug:?}: seed {seed}: {wrong}");
 }
 
-fn seeds() -> u64 {
-    std::env::var("LITTORAL_SEEDS").map_or(1000, |n| n.parse().expect("LITTORAL_SEEDS is a number"))
-}
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 16) % n as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
+/// How many runs there are, if nobody says otherwise.
+pub(in crate::pipeline) fn seeds(usual: u64) -> u64 {
+    std::env::var("LITTORAL_SEEDS").map_or(usual, |n| n.parse().expect("LITTORAL_SEEDS is a number"))
 }
 
 /// What all tasks of one run share.
-struct World {
-    rng: Rng,
+pub(in crate::pipeline) struct World {
+    pub(in crate::pipeline) rng: Rng,
     /// What the origin has now.
-    versions: [u64; URLS],
+    pub(in crate::pipeline) versions: [u64; URLS],
     /// What the origin had when the last acknowledged invalidation began: older must not be served any more.
-    promised: [u64; URLS],
+    pub(in crate::pipeline) promised: [u64; URLS],
     /// What the origin had when the last acknowledged soft purge began: older must be neither a hit nor called fresh.
-    softly: [u64; URLS],
+    pub(in crate::pipeline) softly: [u64; URLS],
     /// The log has a purge in hand: it applies one after the other.
-    log_is_busy: bool,
-    seen: BTreeSet<String>,
-    wrong: Option<String>,
+    pub(in crate::pipeline) log_is_busy: bool,
+    pub(in crate::pipeline) seen: BTreeSet<String>,
+    pub(in crate::pipeline) wrong: Option<String>,
 }
 
-type Shared = Arc<Mutex<World>>;
+pub(in crate::pipeline) type Shared = Arc<Mutex<World>>;
 
 /// Lets others move, as often as the schedule wants.
-async fn pause(world: &Shared) {
-    let mut times = world.lock().rng.below(4);
-    poll_fn(|context| {
-        if times == 0 {
-            return Poll::Ready(());
-        }
-        times -= 1;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+pub(in crate::pipeline) async fn pause(world: &Shared) {
+    let times = world.lock().rng.below(4);
+    give_way(times).await;
 }
 
-fn url_key(url: usize) -> CacheKey {
+pub(in crate::pipeline) fn url_key(url: usize) -> CacheKey {
     CacheKey::from_bytes([url as u8 + 1; 16])
 }
 
@@ -309,9 +290,9 @@ async fn upheaval(pipeline: Arc<Pipeline>, world: Shared) {
 
 /// Purges a URL by one of the things it can be purged by, as a log does: entries first, then the position, with whatever
 /// others do in between.
-async fn purge(pipeline: &Pipeline, world: &Shared, (url, version): (usize, u64), mode: Mode) {
+pub(in crate::pipeline) async fn purge(pipeline: &Pipeline, world: &Shared, (url, version): (usize, u64), mode: Mode) {
     while std::mem::replace(&mut world.lock().log_is_busy, true) {
-        yield_once().await;
+        give_way(1).await;
     }
     let ledger = &pipeline.store.ledger;
     let site = SiteId::of("simulated");
@@ -338,63 +319,6 @@ async fn purge(pipeline: &Pipeline, world: &Shared, (url, version): (usize, u64)
     }
 }
 
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-struct Task {
-    work: Work,
-    woken: Arc<Woken>,
-    vanishes: bool,
-}
-
-fn task(work: Work, vanishes: bool) -> Task {
-    Task { work, woken: Arc::new(Woken(AtomicBool::new(true))), vanishes }
-}
-
-/// Moves one ready task after another, until all are done.
-fn run(mut tasks: Vec<Task>, pipeline: &Pipeline, world: &Shared) -> Result<(), String> {
-    for _ in 0..MOVES_MAX {
-        stored_is_right(pipeline, world)?;
-        tasks.extend(SPAWNED.take().into_iter().map(|work| task(work, false)));
-        let any = |tasks: &[Task], wanted: &dyn Fn(&Task) -> bool| {
-            let all: Vec<usize> = (0..tasks.len()).filter(|at| wanted(&tasks[*at])).collect();
-            (!all.is_empty()).then(|| all[world.lock().rng.below(all.len())])
-        };
-        if world.lock().rng.one_in(64) {
-            any(&tasks, &|task| task.vanishes).map(|at| tasks.swap_remove(at));
-        }
-        let Some(at) = any(&tasks, &|task| task.woken.0.load(Ordering::Relaxed)) else {
-            return if tasks.is_empty() { Ok(()) } else { Err(format!("{} tasks wait for ever", tasks.len())) };
-        };
-        let woken = tasks[at].woken.clone();
-        woken.0.store(false, Ordering::Relaxed);
-        let waker = Waker::from(woken);
-        if tasks[at].work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            tasks.swap_remove(at);
-        }
-    }
-    Err("it goes on for ever".into())
-}
-
 /// Whatever the store would give a client now is whole, for that client, and kept since the last promise.
 fn stored_is_right(pipeline: &Pipeline, world: &Shared) -> Result<(), String> {
     for (url, language) in (0..URLS).flat_map(|url| ["en", "de"].map(|language| (url, language))) {
@@ -415,48 +339,30 @@ fn stored_is_right(pipeline: &Pipeline, world: &Shared) -> Result<(), String> {
 
 /// One run: what was seen, or what is wrong.
 fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
-    SPAWNED.take();
-    let (rng, seen) = (Rng((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)), BTreeSet::new());
-    let world = Arc::new(Mutex::new(World {
-        rng,
-        versions: [8; URLS],
-        promised: [0; URLS],
-        softly: [0; URLS],
-        log_is_busy: false,
-        seen,
-        wrong: None,
-    }));
-    let metrics = Metrics::new("simulated");
-    let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone(), &DiskPlan::default());
-    store.ledger.restore(LogPosition::new(1, 0), LogPosition::default());
-    let pipeline = Pipeline::new(store, metrics.clone(), |work| SPAWNED.with_borrow_mut(|spawned| spawned.push(work)));
-    let site = Arc::new(Site {
-        name: "simulated".into(),
-        index: 0,
-        set_cookie: SetCookie::default(),
-        get_body: GetBody::default(),
-        trusted_clients: Vec::new(),
-        rules: Rules::default(),
-        id: SiteId::of("simulated"),
-        keep_surrogate_keys: false,
-        deception_armour: true,
-        no_vary_search: false,
-        cache_status: true,
-        https_only: false,
-        error_pages: Vec::new(),
-        group: Group::idle("simulated", "http://simulated".parse().expect("an origin")),
-        upstream: Arc::new(SimulatedOrigin(world.clone())),
-    });
+    let world = World::of(seed, 8);
+    let pipeline = pipeline(64 << 20);
+    let site = site(Arc::new(SimulatedOrigin(world.clone())));
     let clients = (0..CLIENTS).map(|id| (id, client(id, pipeline.clone(), site.clone(), world.clone())));
-    let mut tasks: Vec<Task> = clients.map(|(id, client)| task(Box::pin(client), id % 5 == 4)).collect();
-    tasks.extend([0, 1].map(|_| task(Box::pin(upheaval(pipeline.clone(), world.clone())), false)));
-    let ended = run(tasks, &pipeline, &world);
+    let mut tasks: Vec<Task> = clients.map(|(id, client)| task(client, id % 5 == 4)).collect();
+    tasks.extend([0, 1].map(|_| task(upheaval(pipeline.clone(), world.clone()), false)));
+    let ended = run(tasks, |n| world.lock().rng.below(n), || stored_is_right(&pipeline, &world));
     world.lock().wrong.take().map_or(ended, Err)?;
     stored_is_right(&pipeline, &world)?;
-    let under_way = pipeline.coalesce.len() + pipeline.runs.len();
-    let left = (under_way, pipeline.store.budget.fills.used(), metrics.fill_waiters.get());
-    if left != (0, 0, 0) {
-        return Err(format!("fills to join, bytes reserved, waiters counted: {left:?} are left over"));
-    }
+    nothing_is_left_over(&pipeline)?;
     Ok(std::mem::take(&mut world.lock().seen))
+}
+
+impl World {
+    /// The world of a run, in which all there is has this version.
+    pub(in crate::pipeline) fn of(seed: u64, version: u64) -> Shared {
+        Arc::new(Mutex::new(Self {
+            rng: Rng::of(seed),
+            versions: [version; URLS],
+            promised: [0; URLS],
+            softly: [0; URLS],
+            log_is_busy: false,
+            seen: BTreeSet::new(),
+            wrong: None,
+        }))
+    }
 }
