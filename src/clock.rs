@@ -17,7 +17,20 @@ static TEST_OFFSET_MS: AtomicU64 = AtomicU64::new(0);
 
 /// The wall clock: what `Date`, `Age` and freshness are judged by.
 pub fn wall() -> UnixMs {
+    #[cfg(test)]
+    if let Some(now) = SET.get() {
+        return now;
+    }
     unix_ms(read_wall())
+}
+
+#[cfg(test)]
+thread_local!(static SET: Cell<Option<UnixMs>> = const { Cell::new(None) });
+
+/// Sets the wall clock of this thread alone, for a test whose tasks all run on it; none: as it is.
+#[cfg(test)]
+pub fn set_wall(now: Option<UnixMs>) {
+    SET.set(now);
 }
 
 /// The wall clock at an instant that was read just now: another reading of a clock is more than a hit can spare. It

@@ -12,4 +12,6 @@ pub mod fetching;
 pub mod run;
 pub mod runs;
 pub mod serve;
+#[cfg(test)]
+mod simulation;
 pub mod source;

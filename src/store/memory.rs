@@ -214,6 +214,12 @@ impl MemoryTier {
         self.cache.insert(key_of(&chunk.frame), Entry::Chunk(Arc::new(chunk)));
     }
 
+    /// Has a chunk leave, as if others had taken its room.
+    #[cfg(test)]
+    pub(crate) fn evict_chunk(&self, frame: &FrameKey) {
+        self.cache.remove(&key_of(frame));
+    }
+
     pub fn lookup(&self, key: &CacheKey) -> Option<Entry> {
         self.cache.get(key).map(|entry| entry.value().clone())
     }
