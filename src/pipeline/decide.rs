@@ -14,7 +14,7 @@ use crate::purge::selector::{OwnedSelectors, url_of};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::no_vary_search::NoVarySearch;
-use crate::semantics::range::{RangePlan, Wanted, first_wanted, plan};
+use crate::semantics::range::{RangePlan, Wanted, plan, surest_wanted};
 use crate::semantics::reuse::{Reuse, Why, reuse};
 use crate::semantics::validation::{Precondition, precondition};
 use crate::store::key::CacheKey;
@@ -291,7 +291,7 @@ fn reason_of(gone: Gone) -> Reason {
 
 /// Which part of a representation a request asks for, whatever its length.
 pub fn wanted_of(request: &Request<'_>) -> Option<Wanted> {
-    (request.range && request.method == Method::Get && !request.in_full).then(|| first_wanted(request.fields))?
+    (request.range && request.method == Method::Get && !request.in_full).then(|| surest_wanted(request.fields))?
 }
 
 /// Which part of a stored response answers a request.

@@ -69,6 +69,20 @@ pub fn first_wanted(request: Fields<'_>) -> Option<Wanted> {
     .then_some(first)
 }
 
+/// The range of a set to ask an origin for, while it is not known yet how long the body is: one of it that is there, if any
+/// is. None where [`first_wanted`] is none.
+pub fn surest_wanted(request: Fields<'_>) -> Option<Wanted> {
+    let first = first_wanted(request)?;
+    let rank = |wanted: &Wanted| match wanted {
+        // As long as there is anything at all.
+        Wanted::Suffix { length: 1.. } => 0,
+        Wanted::Suffix { length: 0 } => u64::MAX,
+        Wanted::From { first, .. } => *first,
+    };
+    let all = request.only("range").and_then(byte_range_set).into_iter().flatten().flatten();
+    Some(all.min_by_key(rank).unwrap_or(first))
+}
+
 fn within(set: impl Iterator<Item = Option<Wanted>>, length: u64) -> RangePlan {
     // The first part is kept outside the list: the ordinary request for one range allocates nothing.
     let mut first: Option<Range<u64>> = None;
@@ -234,6 +248,25 @@ mod tests {
             assert_eq!(first_wanted(Fields::new(request.as_bytes())), expected, "{name}: {range}");
         }
         assert_eq!(first_wanted(Fields::default()), None, "14.2: no Range");
+    }
+
+    #[test]
+    fn surest_ranges() {
+        let from = |first, last| Some(Wanted::From { first, last });
+        let rows = [
+            ("one", "bytes=9-", from(9, None)),
+            ("the least", "bytes=9-,3-4", from(3, Some(4))),
+            ("the first of two that are there", "bytes=0-1,-5", from(0, Some(1))),
+            ("a suffix is there", "bytes=9-,-5,3-4", Some(Wanted::Suffix { length: 5 })),
+            ("but not that of nothing", "bytes=-0,9-", from(9, None)),
+            ("nothing else", "bytes=-0", Some(Wanted::Suffix { length: 0 })),
+            ("malformed", "bytes=9-,x", None),
+        ];
+        for (name, range, expected) in rows {
+            let request = format!("range: {range}\r\n");
+            assert_eq!(surest_wanted(Fields::new(request.as_bytes())), expected, "{name}: {range}");
+        }
+        assert_eq!(surest_wanted(Fields::default()), None, "14.2: no Range");
     }
 
     #[track_caller]

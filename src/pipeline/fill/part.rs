@@ -2,13 +2,16 @@
 //! and 3.4).
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use edge_config::section::limits::CHUNK_BYTES;
 
 use super::judge::Head;
 use super::{Job, Judge};
 use crate::origin::resume::{Rest, Resuming};
-use crate::origin::{Failure, OriginResponse};
+use crate::origin::{Failure, OriginBody, OriginResponse};
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date};
 use crate::pipeline::sparse::asked::Asked;
@@ -27,6 +30,28 @@ use crate::store::record::{Parts, StoredResponse};
 /// The longest representation that is kept in chunks: their numbers have 32 bits.
 const LENGTH_MAX: u64 = (u32::MAX as u64 - 1) * CHUNK_BYTES as u64;
 
+/// A body that is as long as its `Content-Range` says. Without a `Content-Length` nothing else tells the end of a part from
+/// where its origin stopped, and what looks complete is stored.
+struct Exactly {
+    body: Box<dyn OriginBody>,
+    left: u64,
+}
+
+#[async_trait]
+impl OriginBody for Exactly {
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        let Some(piece) = self.body.next().await? else {
+            return if self.left == 0 { Ok(None) } else { Err(Failure::Closed) };
+        };
+        self.left = self.left.checked_sub(piece.len() as u64).ok_or(Failure::Malformed)?;
+        Ok(Some(piece))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.body.due()
+    }
+}
+
 impl Job {
     /// Receives a 206.
     pub(super) async fn receive_part(
@@ -37,6 +62,9 @@ impl Job {
         facts: &RequestFacts,
     ) -> Result<(), Failure> {
         let said = content_range(Fields::new(&response.fields));
+        if let (Some(said), None) = (said, response.length) {
+            response.body = Box::new(Exactly { body: response.body, left: said.len() });
+        }
         let answered = said.filter(|said| asked.is_answered_by(said, response.length));
         let Some((said, total)) = answered.and_then(|said| Some((said, said.total?))) else {
             // Its client asked for this, in these words; whether it is what was meant is for the client to see.
@@ -180,10 +208,51 @@ impl Job {
         for (_, within) in spans(first..first + length) {
             let from = (at - first) as usize;
             let to = from + (within.end - within.start) as usize;
-            let span = bytes::Bytes::copy_from_slice(bytes.get(from..to).unwrap_or_default());
+            let span = Bytes::copy_from_slice(bytes.get(from..to).unwrap_or_default());
             pipeline.store.keep_part(&body, at, span, total);
             at += u64::from(within.end - within.start);
         }
         self.commit(pipeline, None, &Arc::new(StoredResponse::of_sparse(&parts, total, body))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    struct Pieces(VecDeque<&'static [u8]>);
+
+    #[async_trait]
+    impl OriginBody for Pieces {
+        async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+            Ok(self.0.pop_front().map(Bytes::from_static))
+        }
+    }
+
+    #[test]
+    fn a_part_is_as_long_as_it_says() {
+        let rows: [(&[&[u8]], _); 5] = [
+            (&[b"ab", b"c"], Ok(3)),
+            (&[b"ab"], Err(Failure::Closed)),
+            (&[], Err(Failure::Closed)),
+            (&[b"ab", b"cd"], Err(Failure::Malformed)),
+            (&[b"abc", b"", b"d"], Err(Failure::Malformed)),
+        ];
+        for (pieces, expected) in rows {
+            let body = Box::new(Pieces(pieces.iter().copied().collect()));
+            let (mut body, mut received) = (Exactly { body, left: 3 }, 0);
+            let ended = loop {
+                match body.next().now_or_never().expect("nothing waits") {
+                    Ok(Some(piece)) => received += piece.len(),
+                    Ok(None) => break Ok(received),
+                    Err(failure) => break Err(failure),
+                }
+            };
+            assert_eq!(ended, expected, "{pieces:?}");
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Fetching {
                 Some(begun) => begun,
                 None => self.ask(at, &pipeline.metrics).await?,
             };
-            self.run.begin(ahead, !gathers);
+            self.run.begin(end, ahead, !gathers);
             let received = if gathers {
                 self.receive(&pipeline.store, body, at..end, keeps, late).await?
             } else {

@@ -39,8 +39,8 @@ pub struct Run {
 
 #[derive(Default)]
 struct State {
-    /// The answer is what was asked for.
-    begun: bool,
+    /// How far the answers reach that were what was asked for.
+    answered_to: u64,
     /// Chunks that are in the store, for readers that are not far behind: from `from` to `tail_from`.
     sealed: VecDeque<Bytes>,
     from: u64,
@@ -82,11 +82,11 @@ impl Run {
         RunReader { run: self.clone(), slot, at }
     }
 
-    /// The origin has begun to send what was asked for. `ahead`: how far it may be read ahead of readers; `passes`: what
-    /// readers have taken is not kept.
-    pub fn begin(&self, ahead: u64, passes: bool) {
+    /// The origin has begun to send what was asked for, up to `to`. `ahead`: how far it may be read ahead of readers;
+    /// `passes`: what readers have taken is not kept.
+    pub fn begin(&self, to: u64, ahead: u64, passes: bool) {
         let mut state = self.state.lock();
-        (state.begun, state.ahead, state.passes) = (true, ahead, passes);
+        (state.answered_to, state.ahead, state.passes) = (to, ahead, passes);
         drop(state);
         self.changed.notify_waiters();
     }
@@ -204,10 +204,11 @@ impl RunReader {
         &self.run.range
     }
 
-    /// Waits until the origin has begun to answer.
+    /// Waits until the origin has begun to send what the reader begins with: it may give less than it was asked for, and
+    /// have another representation when it is asked for the rest.
     ///
     /// # Errors
-    /// It does not, or not with what was asked for.
+    /// It does not, or not what was asked for.
     pub async fn begun(&self) -> Result<(), Broken> {
         loop {
             let notified = self.run.changed.notified();
@@ -215,7 +216,7 @@ impl RunReader {
             notified.as_mut().enable();
             {
                 let state = self.run.state.lock();
-                match (state.begun, state.end) {
+                match (state.answered_to > self.at, state.end) {
                     (true, _) | (_, Some(Ok(()))) => return Ok(()),
                     (false, Some(Err(broken))) => return Err(broken),
                     (false, None) => {}

@@ -22,9 +22,7 @@ use crate::clock;
 use crate::pipeline::Pipeline;
 use crate::pipeline::simulation::node::{nothing_is_left_over, pipeline, site};
 use crate::pipeline::simulation::schedule::{Task, give_way, run, task};
-use crate::pipeline::simulation::{
-    Shared, URLS, World, assert_kept, pause, purge, seeds, url_key,
-};
+use crate::pipeline::simulation::{Shared, URLS, World, assert_kept, pause, purge, seeds, url_key};
 use crate::purge::ledger::Mode;
 use crate::semantics::fields::Fields;
 use crate::semantics::time::UnixMs;
@@ -211,7 +209,7 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     let _clock = SetClock;
     let world = World::of(seed, 8);
     let draw = |n| world.lock().rng.one_in(n);
-    let mood = [Mood::Calm, Mood::Orderly, Mood::Wild, Mood::Wild][seed as usize % 4];
+    let mood = [Mood::Calm, Mood::Orderly, Mood::Wild, Mood::Wild][world.lock().rng.below(4)];
     let (dated, has_twins, varies) = (draw(6), draw(2), draw(4));
     let scene = Arc::new(Scene { world: world.clone(), mood, dated, has_twins, varies, notes: Mutex::default() });
     let pipeline = pipeline(MEMORY);
@@ -219,10 +217,17 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     let clients = (0..CLIENTS).map(|id| (id, client(id, pipeline.clone(), site.clone(), scene.clone())));
     let mut tasks: Vec<Task> = clients.map(|(id, client)| task(client, id % 5 == 4)).collect();
     tasks.extend([0, 1].map(|_| task(upheaval(pipeline.clone(), scene.clone()), false)));
+    // There is room for a few at once, or for none.
+    let mut taken = pipeline.store.budget.fills.reservation();
+    if draw(4) {
+        let left = [0, 300_000, 1_700_000, 3_000_000][world.lock().rng.below(4)];
+        let _ = taken.grow(pipeline.store.budget.fills.limit() - left);
+    }
     let ended = run(tasks, |n| world.lock().rng.below(n), || Ok(()));
     let (wrong, mood) = (world.lock().wrong.take(), scene.mood);
     wrong.map_or(ended, Err).map_err(|wrong| format!("{mood:?}: {wrong}"))?;
     stored_is_right(&pipeline, &scene)?;
+    drop(taken);
     nothing_is_left_over(&pipeline)?;
     Ok(std::mem::take(&mut world.lock().seen))
 }

@@ -121,7 +121,7 @@ impl RangedOrigin {
         }
         let (tag, date) = (tag_of(asked.url, version), date_of(version));
         let strong = if scene.dated { &date } else { &tag };
-        let named = match (scene.dated, if wild { scene.below(12) } else { 2 }) {
+        let named = match (scene.dated, if wild && !asked.is_head { scene.below(12) } else { 2 }) {
             (_, 0) => String::new(),
             (false, 1) => format!("etag: W/{tag}\r\n"),
             (false, _) => format!("etag: {tag}\r\n"),
