@@ -93,9 +93,10 @@ async fn ten_thousand_ranges_while_it_changes() {
     }
 }
 
-/// What a node may have resident, of which this is its whole budget: the same as with small objects.
+/// What a node may have resident, of which this is its whole budget: as with small objects, and a chunk for each of a hundred
+/// clients that are sent some of one that has left memory.
 fn resident_max(memory: u64) -> u64 {
-    memory * 5 / 4 + 20 * MIB
+    memory * 5 / 4 + 20 * MIB + 100 * CHUNK
 }
 
 /// More than memory holds, and more than the disk does.
