@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use cache_tests::client::{Client, Socket, address_of};
+use cache_tests::disk::is_open;
 use cache_tests::process::Scratch;
 use cache_tests::random::Random;
 use cache_tests::ranged::load::Load;
@@ -93,9 +94,10 @@ async fn ten_thousand_ranges_while_it_changes() {
     }
 }
 
-/// What a node may have resident, of which this is its whole budget: the same as with small objects.
+/// What a node may have resident, of which this is its whole budget: as with small objects, and a chunk for each of a hundred
+/// clients that are sent some of one that has left memory.
 fn resident_max(memory: u64) -> u64 {
-    memory * 5 / 4 + 20 * MIB
+    memory * 5 / 4 + 20 * MIB + 100 * CHUNK
 }
 
 /// More than memory holds, and more than the disk does.
@@ -134,6 +136,41 @@ async fn more_than_memory_and_disk_hold() {
         let peak = more_than_fits(50, 200, disk).await;
         assert!(peak <= resident_max(64 * MIB), "disk {disk}: {} MiB were resident", peak / MIB);
     }
+}
+
+/// All of more than a disk holds, over and over in the same order: the worst there is for whoever keeps the latest. What is
+/// fetched again does not take the place of what is still there.
+#[tokio::test]
+async fn what_a_disk_has_lost_is_fetched_without_thrashing() {
+    const DISK: u64 = 64 * MIB;
+    const OBJECTS: u64 = 12;
+    const EACH: u64 = 8 * MIB;
+    let data = Scratch::new("data");
+    let options = [("--memory", "16MiB"), ("--disk", "64MiB"), ("--data", data.path().to_str().expect("UTF-8"))];
+    let site = Site::with(|node| options.into_iter().fold(node, |node, (name, value)| node.with(name, value))).await;
+    is_open(&site.node).await;
+    let objects: Vec<_> = (0..OBJECTS).map(|_| site.content.add(EACH)).collect();
+    let mut client = site.node.client().await;
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let before: u64 = objects.iter().map(cache_tests::ranged::Ranged::written).sum();
+        for object in &objects {
+            for first in (0..EACH).step_by(MIB as usize) {
+                let got = object
+                    .ask(&mut client, &Wanted::part(first, MIB), &[])
+                    .await
+                    .unwrap_or_else(|error| panic!("{error}"));
+                assert!(got.status == 206 && got.is_whole(), "{first}: {got:?}");
+            }
+            object.settled().await;
+        }
+        rounds.push(objects.iter().map(cache_tests::ranged::Ranged::written).sum::<u64>() - before);
+    }
+    let fetched: Vec<u64> = rounds.iter().map(|bytes| bytes / MIB).collect();
+    eprintln!("{} MiB in order on a disk of {}: {fetched:?} MiB fetched", OBJECTS * EACH / MIB, DISK / MIB);
+    // At least half of what the disk holds is of use each time.
+    let later: u64 = rounds.iter().skip(1).sum();
+    assert!(later <= 4 * (OBJECTS * EACH - DISK / 2), "{fetched:?} MiB fetched");
 }
 
 /// Clients that take their parts a megabyte at a time, one after the other; together they want far more than fits.

@@ -221,7 +221,7 @@ impl Pipeline {
         let path = disks.disk_of(&frame).map(|disk| disk.path.display().to_string());
         let is_there = disks.contains(&frame);
         // A disk with room takes everything: what a full one has not taken was wanted once.
-        let facts = Facts { bytes: stored.weight() as u64, full: disks.is_full(&frame), seen: false };
+        let facts = Facts { bytes: stored.weight() as u64, full: disks.is_full(&frame), seen: false, crowds: false };
         let refused = Some(admission(facts)).filter(|verdict| !is_there && *verdict != Admission::Write);
         Places {
             tier: match &path {

@@ -9,6 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Responses below it are not worth a write of their own, nor their place in the index, before they are wanted again.
 pub const SMALL: u64 = 4 << 10;
 
+/// A body larger than this part of a full disk does not come back all at once: of the chunks that are fetched again, one in
+/// [`LOTS`] is written. Otherwise bodies that do not fit together, read in turn, would each displace the next, and all would
+/// be fetched each time.
+pub const CROWDING: u64 = 32;
+const LOTS: u64 = 8;
+
+/// Whether the lot falls on a chunk; `number`: of those there were so far.
+pub const fn is_drawn(number: u64) -> bool {
+    let mixed = (number ^ (number >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32 & (LOTS - 1) == 0
+}
+
 /// What is weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -18,6 +30,8 @@ pub struct Facts {
     pub full: bool,
     /// It was wanted before, not long ago.
     pub seen: bool,
+    /// It is of a body that is a good part of the disk, and the lot is not drawn for it: see [`CROWDING`].
+    pub crowds: bool,
 }
 
 /// What is done with a response.
@@ -28,6 +42,8 @@ pub enum Admission {
     FirstTime,
     /// The same, and it is small too.
     Small,
+    /// It would take the place of what is wanted as much.
+    Crowding,
 }
 
 impl Admission {
@@ -37,13 +53,15 @@ impl Admission {
             Self::Write => "stored",
             Self::FirstTime => "first-time",
             Self::Small => "small",
+            Self::Crowding => "crowding",
         }
     }
 }
 
 pub const fn admission(facts: Facts) -> Admission {
     match facts {
-        Facts { full: false, .. } | Facts { seen: true, .. } => Admission::Write,
+        Facts { full: false, .. } | Facts { seen: true, crowds: false, .. } => Admission::Write,
+        Facts { seen: true, .. } => Admission::Crowding,
         Facts { bytes: 0..SMALL, .. } => Admission::Small,
         _ => Admission::FirstTime,
     }
@@ -116,18 +134,26 @@ mod tests {
 
     #[test]
     fn everything_is_written_while_there_is_room_and_afterwards_what_is_wanted_again() {
-        for (bytes, full, seen, want) in [
-            (100, false, false, Admission::Write),
-            (1 << 20, false, false, Admission::Write),
-            (100, true, false, Admission::Small),
-            (SMALL - 1, true, false, Admission::Small),
-            (SMALL, true, false, Admission::FirstTime),
-            (1 << 30, true, false, Admission::FirstTime),
-            (100, true, true, Admission::Write),
-            (1 << 30, true, true, Admission::Write),
+        for (bytes, full, seen, crowds, want) in [
+            (100, false, false, false, Admission::Write),
+            (1 << 20, false, false, true, Admission::Write),
+            (100, true, false, false, Admission::Small),
+            (SMALL - 1, true, false, false, Admission::Small),
+            (SMALL, true, false, false, Admission::FirstTime),
+            (1 << 30, true, false, true, Admission::FirstTime),
+            (100, true, true, false, Admission::Write),
+            (1 << 30, true, true, false, Admission::Write),
+            (1 << 18, true, true, true, Admission::Crowding),
         ] {
-            assert_eq!(admission(Facts { bytes, full, seen }), want, "{bytes} {full} {seen}");
+            let facts = Facts { bytes, full, seen, crowds };
+            assert_eq!(admission(facts), want, "{facts:?}");
         }
+    }
+
+    #[test]
+    fn the_lot_falls_on_one_in_eight() {
+        let drawn = (0..80_000).filter(|number| is_drawn(*number)).count();
+        assert!((9_500..10_500).contains(&drawn), "{drawn}");
     }
 
     #[test]
@@ -198,7 +224,7 @@ mod tests {
             }
             self.memory.insert(key, Arc::new(AtomicU64::new(1)));
             let seen = self.seen.note(key.wrapping_mul(0x2545_f491_4f6c_dd1d));
-            if !self.selective || admission(Facts { bytes: 64 << 10, full, seen }) == Admission::Write {
+            if !self.selective || admission(Facts { bytes: 64 << 10, full, seen, crowds: false }) == Admission::Write {
                 self.write(key);
             }
         }

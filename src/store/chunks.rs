@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use edge_config::section::limits::CHUNK_BYTES;
@@ -9,6 +10,7 @@ use futures_util::future::BoxFuture;
 
 use crate::clock;
 use crate::store::Store;
+use crate::store::admission::{CROWDING, is_drawn};
 use crate::store::body::{Chunks, Sparse};
 use crate::store::commit::{LATE_WITHIN, Put};
 use crate::store::disk::Disks;
@@ -55,6 +57,8 @@ impl Chunks for ChunkTiers {
 pub struct WholeChunk {
     frame: FrameKey,
     bytes: Bytes,
+    /// Of the body.
+    length: u64,
 }
 
 impl Store {
@@ -72,13 +76,15 @@ impl Store {
         };
         let whole = parts.whole(whole);
         self.memory.keep_chunk(KeptChunk { frame, parts });
-        whole.map(|bytes| WholeChunk { frame, bytes })
+        whole.map(|bytes| WholeChunk { frame, bytes, length })
     }
 
     /// Has a chunk written, if a disk is to have it. What is given back waits for the disk: [`Self::put_chunk_late`].
     pub fn put_whole_chunk(&self, chunk: WholeChunk, site: &str) -> Option<WholeChunk> {
-        let WholeChunk { frame, bytes } = &chunk;
-        if !self.disks.takes(frame) || !self.admits(frame, bytes.len() as u64) {
+        let WholeChunk { frame, bytes, length } = &chunk;
+        let is_large = self.disks.disk_of(frame).is_some_and(|disk| *length > disk.bytes / CROWDING);
+        let crowds = is_large && !is_drawn(self.lots.fetch_add(1, Ordering::Relaxed));
+        if !self.disks.takes(frame) || !self.admits(frame, bytes.len() as u64, crowds) {
             return None;
         }
         match self.put(*frame, Kind::Chunk, site_number(site), Payload::Bytes(bytes.clone())) {

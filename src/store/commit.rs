@@ -172,7 +172,7 @@ impl Store {
         if !self.disks.takes(&frame) || bytes.is_some_and(|bytes| bytes > self.disks.object_bytes_max()) {
             return None;
         }
-        let admitted = self.admits(&frame, bytes.unwrap_or(u64::MAX));
+        let admitted = self.admits(&frame, bytes.unwrap_or(u64::MAX), false);
         admitted.then(new_generation).flatten()
     }
 
@@ -239,17 +239,18 @@ impl Store {
             return Put::Not;
         }
         // Its chunks have been admitted, or there are none.
-        let is_admitted = !stored.is_inline() || self.admits(&frame, stored.weight() as u64);
+        let is_admitted = !stored.is_inline() || self.admits(&frame, stored.weight() as u64, false);
         match persist::response(stored, label).filter(|_| is_admitted) {
             Some(payload) => self.put(frame, Kind::Record, site_number(&label.site), payload),
             None => Put::Not,
         }
     }
 
-    pub(super) fn admits(&self, frame: &FrameKey, bytes: u64) -> bool {
+    /// `crowds`: see [`Facts`].
+    pub(super) fn admits(&self, frame: &FrameKey, bytes: u64, crowds: bool) -> bool {
         // What takes the place of something on a disk is wanted again.
         let seen = self.seen.note(frame.hash()) || self.disks.contains(frame);
-        let verdict = admission(Facts { bytes, full: self.disks.is_full(frame), seen });
+        let verdict = admission(Facts { bytes, full: self.disks.is_full(frame), seen, crowds });
         self.metrics.disk_admission(verdict.as_str());
         verdict == Admission::Write
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -44,6 +45,8 @@ pub struct Store {
     /// What part of the disks each site may keep.
     pub shares: Arc<Shares>,
     pub(super) seen: Seen,
+    /// Chunks that lots were drawn for.
+    pub(super) lots: AtomicU64,
     /// Whose turn it is among what disks were too busy for.
     pub(super) late: Semaphore,
     commits: Box<[Mutex<()>]>,
@@ -120,6 +123,7 @@ impl Store {
             disks,
             shares,
             seen: Seen::new(if plan.disks.is_empty() { 0 } else { entries * SEEN_PER_ENTRY }),
+            lots: AtomicU64::new(0),
             late: Semaphore::new(1),
             budget,
             memory: tier,

@@ -336,7 +336,7 @@ impl Metrics {
         self.families.store_admissions.with_label_values(&[MEMORY, outcome]).inc();
     }
 
-    /// The same for the disk tier; `outcome` is `stored`, `first-time`, `small` or `busy`.
+    /// The same for the disk tier; `outcome` is `stored`, `first-time`, `small`, `crowding` or `busy`.
     pub fn disk_admission(&self, outcome: &'static str) {
         self.families.store_admissions.with_label_values(&[DISK, outcome]).inc();
     }

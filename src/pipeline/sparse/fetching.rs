@@ -61,9 +61,9 @@ impl Fetching {
         mut begun: Option<BegunAnswer>,
         late: &mut Vec<WholeChunk>,
     ) -> Result<(), Broken> {
-        // Without room for a chunk its bytes are passed on as they come, and not stored.
+        // Without room for the chunk that comes and the one that is read, bytes are passed on as they come, and not stored.
         let mut room = pipeline.store.budget.fills.reservation();
-        let gathers = room.grow(CHUNK);
+        let gathers = room.grow(2 * CHUNK);
         let ahead = if gathers && room.grow(READ_AHEAD_MAX) { READ_AHEAD_MAX } else { 0 };
         // What was purged is for those who read it, and for nobody after them: no disk is to have it.
         let keeps = self.stored.is_live(&pipeline.store.ledger);

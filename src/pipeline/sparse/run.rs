@@ -74,6 +74,11 @@ impl Run {
         Arc::new(Self { range, state: Mutex::new(state), changed: Notify::new(), moved: Notify::new() })
     }
 
+    /// What it still has or will bring: what came before is in the store, or lost.
+    pub fn brings(&self) -> Range<u64> {
+        self.state.lock().from..self.range.end
+    }
+
     /// Joins as a reader of what begins at `at`.
     pub fn join(self: &Arc<Self>, at: u64) -> RunReader {
         let mut state = self.state.lock();

@@ -41,13 +41,13 @@ impl Runs {
     pub fn join_or_start(&self, body: &Sparse, at: u64, gap: Range<u64>) -> Joined {
         let mut runs = self.shard(body).lock();
         let others = runs.entry(id(body)).or_default();
-        if let Some(run) = others.iter().find(|run| run.range.contains(&at)) {
+        if let Some(run) = others.iter().find(|run| run.brings().contains(&at)) {
             return Joined::UnderWay(run.join(at));
         }
         // What one before it brings is not asked for twice.
         let before = others.iter().map(|run| run.range.end).filter(|end| *end <= at).max().unwrap_or(0);
         let (from, to) = (gap.start.max(before), gap.end);
-        let next = others.iter().map(|run| run.range.start).filter(|start| *start > from).min();
+        let next = others.iter().map(|run| run.brings().start).filter(|start| *start > from).min();
         let end = body.gap_to(from..to.min(next.unwrap_or(u64::MAX)));
         if end == from {
             if others.is_empty() {
@@ -64,7 +64,7 @@ impl Runs {
     /// Whether a run brings this byte.
     pub fn is_under_way(&self, body: &Sparse, at: u64) -> bool {
         let runs = self.shard(body).lock();
-        runs.get(&id(body)).is_some_and(|runs| runs.iter().any(|run| run.range.contains(&at)))
+        runs.get(&id(body)).is_some_and(|runs| runs.iter().any(|run| run.brings().contains(&at)))
     }
 
     /// Enters a run that has begun already.
