@@ -51,6 +51,18 @@ pub(in crate::pipeline) enum Planted {
     AppliedPublishedFirst,
     /// A soft purge makes the ledger forget an earlier hard one.
     HardHiddenBySoft,
+    /// Bytes of whatever the origin has now are put beside those that are there.
+    RunValidatorNotCompared,
+    /// How long the whole is by now does not matter.
+    RunTotalNotCompared,
+    /// A part is taken for the one that was asked for, wherever it begins.
+    RunBeginsAnywhere,
+    /// Another representation goes on under the generation of the one before.
+    GenerationKept,
+    /// What begins in the middle of a chunk is kept as its beginning.
+    PartMisplaced,
+    /// An answer whose rest cannot be had ends as if it were complete.
+    ShortEndsCleanly,
 }
 
 thread_local! {

@@ -22,7 +22,9 @@ use crate::clock;
 use crate::pipeline::Pipeline;
 use crate::pipeline::simulation::node::{nothing_is_left_over, pipeline, site};
 use crate::pipeline::simulation::schedule::{Task, give_way, run, task};
-use crate::pipeline::simulation::{Shared, URLS, World, assert_kept, pause, purge, seeds, url_key};
+use crate::pipeline::simulation::{
+    Planted, Shared, URLS, World, assert_caught, assert_kept, pause, purge, seeds, url_key,
+};
 use crate::purge::ledger::Mode;
 use crate::semantics::fields::Fields;
 use crate::semantics::time::UnixMs;
@@ -113,6 +115,19 @@ fn every_part_is_of_what_it_says() {
         "stale",
     ];
     assert_kept(seeds(500), simulate, &wanted);
+}
+
+macro_rules! caught {
+    ($($test:ident: $bug:ident,)*) => { $(#[test] fn $test() { assert_caught(Planted::$bug, simulate); })* };
+}
+
+caught! {
+    another_version_spliced_in_is_caught: RunValidatorNotCompared,
+    a_length_that_changed_is_caught: RunTotalNotCompared,
+    a_part_from_elsewhere_is_caught: RunBeginsAnywhere,
+    a_generation_that_is_kept_is_caught: GenerationKept,
+    a_part_in_the_wrong_place_is_caught: PartMisplaced,
+    a_short_answer_that_looks_complete_is_caught: ShortEndsCleanly,
 }
 
 /// Has time pass, chunks and records leave, versions change, and what is stored purged.
@@ -230,21 +245,4 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     drop(taken);
     nothing_is_left_over(&pipeline)?;
     Ok(std::mem::take(&mut world.lock().seen))
-}
-
-#[test]
-fn explore() {
-    let mut seen = std::collections::BTreeMap::new();
-    let mut wrongs = 0;
-    let from: u64 = std::env::var("FROM").map_or(0, |n| n.parse().unwrap());
-    for seed in from..from + seeds(500) {
-        match simulate(seed) {
-            Ok(saw) => saw.into_iter().for_each(|what| *seen.entry(what).or_insert(0) += 1),
-            Err(wrong) => {
-                wrongs += 1;
-                println!("seed {seed}: {}", &wrong[..wrong.len().min(1500)]);
-            }
-        }
-    }
-    println!("{wrongs} wrong; {seen:#?}");
 }

@@ -15,6 +15,8 @@ use crate::exchange::Exchange;
 use crate::origin::{Failure, OriginRequest};
 use crate::pipeline::Pipeline;
 use crate::pipeline::request::{Forwarded, Request};
+#[cfg(test)]
+use crate::pipeline::simulation::{Planted, planted};
 use crate::semantics::range::{Wanted, first_wanted};
 use crate::store::body::Sparse;
 use crate::store::record::StoredResponse;
@@ -129,6 +131,10 @@ impl<'a> Source<'a> {
             rounds = if at == before { rounds + 1 } else { 0 };
             if rounds > ROUNDS_MAX {
                 self.broken.get_or_insert(Broken::Failed(Failure::ReaderTooSlow));
+            }
+            #[cfg(test)]
+            if self.broken.is_some() && planted(Planted::ShortEndsCleanly) {
+                return Ok(true);
             }
             if self.broken.is_some() {
                 return Ok(false);
