@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const SMALL: u64 = 4 << 10;
 
 /// A body larger than this part of a full disk does not come back all at once: of the chunks that are fetched again, one in
-/// [`LOTS`] is written. Otherwise bodies that do not fit together, read in turn, would each displace the next, and all would
+/// eight is written. Otherwise bodies that do not fit together, read in turn, would each displace the next, and all would
 /// be fetched each time.
 pub const CROWDING: u64 = 32;
 const LOTS: u64 = 8;
