@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cache_tests::answer::Answer;
+use cache_tests::client::HOST;
 use cache_tests::node::{Node, NodeOptions};
 use cache_tests::origin::Origin;
 use cache_tests::table::{Table, same, that};
@@ -327,4 +328,47 @@ async fn a_rule_allows_stale_responses() {
     assert_eq!(node.get("/none").await.status, 500);
     node.advance_clock(Duration::from_secs(200)).await;
     assert_eq!(node.get("/sie").await.status, 500);
+}
+
+#[tokio::test]
+async fn a_rule_answers_itself() {
+    let origin = Origin::start();
+    origin.serve("/page", Answer::ok("page").field(FRESH));
+    let node = ruled(
+        &origin,
+        &[
+            ("path = \"/old/*\"", "redirect = \"https://new.example.test{path}{query}\", redirect_status = 301"),
+            ("path = \"/old/but/*\"", "redirect = \"/here\""),
+            ("path = \"/gone\"", "respond = 410"),
+            ("path = \"/empty\"", "respond = 204"),
+            ("path = \"/page\", share = \"0%\"", "respond = 403"),
+            ("path = \"/page\", method = \"POST\", share = \"100%\"", "respond = 403"),
+        ],
+    )
+    .await;
+    let mut table = Table::new("answers of rules");
+    for (method, target, status, location) in [
+        ("GET", "/old/a?b=c", 301, Some("https://new.example.test/old/a?b=c")),
+        ("HEAD", "/old/a", 301, Some("https://new.example.test/old/a")),
+        ("POST", "/old/a", 301, Some("https://new.example.test/old/a")),
+        ("GET", "/old/but/not", 302, Some("/here")),
+        ("GET", "/gone", 410, None),
+        ("GET", "/empty", 204, None),
+        ("POST", "/page", 403, None),
+        ("GET", "/page", 200, None),
+    ] {
+        let response = node.client().await.exchange(method, target, &[]).await;
+        let name = format!("{method} {target}");
+        table.row(&name, same("the status", response.status, status));
+        table.row(&name, same("the place", response.field("location"), location.map(str::to_owned)));
+        table.row(&name, same("the end", response.end.is_clean(), true));
+        if status != 200 {
+            let said = response.field("cache-status").unwrap_or_default().to_owned();
+            table.row(&name, that(said.ends_with("detail=rule"), || said));
+        }
+    }
+    table.row("the origin", same("what it was asked", origin.requests().len(), 1));
+    let answer = node.admin_get(&format!("/v1/explain?url=http://{HOST}/gone")).await.expect("an answer").json();
+    table.row("explain", same("the status", answer["status"].as_u64(), Some(410)));
+    table.finish();
 }

@@ -40,7 +40,7 @@ fn the_example_is_complete_and_loads() {
     let [shop, other] = [&everything, &as_it_is]
         .map(|config| config.sites.iter().find(|site| site.name == "shop").expect("the shop is there"));
     assert_eq!(shop.origins, other.origins);
-    assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (5, 1, 0));
+    assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (8, 1, 0));
     // Every key the schema has at the top level and in a site is in the example.
     let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
     let keys = |pointer: &str| -> Vec<String> {

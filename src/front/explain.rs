@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::front::gate::{Head, Refusal, Verdict, gate};
 use crate::front::log::Seen;
-use crate::front::request::{Routed, is_cached, pipeline_request, refusal};
+use crate::front::request::{Own, Routed, is_cached, pipeline_request, refusal};
 use crate::front::{Front, Peer};
 use crate::origin::group::Member;
 use crate::pipeline::explain::{Chunks, Explanation, Named, Places, Question, Stored};
@@ -109,13 +109,16 @@ impl Front {
         let peer = Peer { client: question.client, tls };
         let seen = Seen { peer, site, head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
         let Some(site) = site else { return Ok(Answer::short("refused", Some(421), Reason::UnknownHost, None)) };
-        if site.https_only && tls.is_none() {
-            return Ok(Answer::short("refused", Some(308), Reason::HttpsOnly, Some(site)));
-        }
         if let Some((status, reason)) = refusal(&head, site) {
             return Ok(Answer::short("refused", Some(status), reason, Some(site)));
         }
         let routed = Routed::new(&seen, site);
+        if let Some(own) = Own::of(&seen, site, &routed) {
+            let mut answer = Answer::short("refused", Some(own.status()), own.reason(), Some(site));
+            answer.rules = rules_of(site, routed.matched.as_ref());
+            answer.tell();
+            return Ok(answer);
+        }
         let mut answer = if is_cached(&head) {
             let mut scratch = Vec::new();
             let key = self.key(&seen, site, &routed, &mut scratch);
@@ -319,7 +322,7 @@ fn sentences_of(stored: &Stored, places: Option<&Places>) -> Vec<String> {
     ];
     match places {
         Some(Places { body_on_disk: Some(path), .. }) => {
-            said.push(format!("Its body stands apart, on the disk {path} and in memory: it is read while it is sent."));
+            said.push(format!("Its body stands apart, on the disk {path} or in memory: it is read while it is sent."));
         }
         Some(Places { tier, on_disk: Some(path), .. }) if tier == "memory" => {
             said.push(format!("It is on the disk {path} too."));

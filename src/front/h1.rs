@@ -17,12 +17,11 @@ use crate::front::gate::{Framing, Head, Refusal, Verdict, Version, gate};
 use crate::front::log::{Seen, Times};
 use crate::front::registry::Lease;
 use crate::front::request::{
-    LazyId, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+    LazyId, Own, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::{Front, Peer};
 use crate::pipeline::failure;
 use crate::pipeline::request::{Forwarded, Outcome};
-use crate::routing::snapshot::without_port;
 use crate::routing::{Site, Snapshot};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::telemetry::metrics::CacheOutcome;
@@ -155,34 +154,32 @@ impl Front {
             return After::Close;
         }
         let Some(site) = &site else { return After::Close };
-        if site.https_only && seen.peer.tls.is_none() {
-            return self.redirect(stream, connection, &seen, site).await;
+        let routed = Routed::new(&seen, site);
+        if let Some(own) = Own::of(&seen, site, &routed) {
+            return Box::pin(self.answer_own(stream, connection, &seen, site, own)).await;
         }
         if !is_cached(head) {
-            return Box::pin(self.pass_on(stream, connection, &seen, site, buffer, shutdown)).await;
+            return Box::pin(self.pass_on(stream, connection, &seen, (site, &routed), buffer, shutdown)).await;
         }
-        self.cached(stream, connection, &seen, site).await
+        self.cached(stream, connection, &seen, (site, &routed)).await
     }
 
-    /// Has the client ask again under TLS.
-    async fn redirect(
+    /// Answers what needs nobody else.
+    async fn answer_own(
         &self,
         mut stream: Stream,
         connection: &mut Connection,
         seen: &Seen<'_>,
         site: &Arc<Site>,
+        own: Own<'_>,
     ) -> After {
         let head = seen.head;
-        // `OPTIONS *` is about the server as a whole, and no URL says that: its root stands for it.
-        let target = if head.target == b"*" { b"/" } else { head.target };
-        let location = [b"https://", without_port(head.host), target].concat();
         // A body that is not read ends the connection.
         let keep_alive = head.keep_alive && !head.framing.has_body();
         let mut answer = self.answer_on(&mut stream, connection, head.version, keep_alive);
-        let cache_status = CacheStatus { detail: Some(Reason::HttpsOnly), ..CacheStatus::default() };
-        let redirected = failure::redirect(site, &location, answered_method(head), cache_status, &mut answer).await;
+        let answered = own.answer(seen, site, &mut answer).await;
         let keep_alive = answer.keep_alive;
-        let outcome = redirected.unwrap_or_else(|_| Outcome::client_gone());
+        let outcome = answered.unwrap_or_else(|_| Outcome::client_gone());
         self.log.write(seen, &outcome, Times::ended(None), None, None);
         if keep_alive && outcome.complete {
             return After::Next(stream);
@@ -197,13 +194,12 @@ impl Front {
         mut stream: Stream,
         connection: &mut Connection,
         seen: &Seen<'_>,
-        site: &Arc<Site>,
+        (site, routed): (&Arc<Site>, &Routed),
     ) -> After {
-        let routed = Routed::new(seen, site);
-        let key = self.key(seen, site, &routed, &mut connection.scratch);
+        let key = self.key(seen, site, routed, &mut connection.scratch);
         let id = LazyId::default();
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, &id, forwarded, out);
-        let request = pipeline_request(seen, site, &routed, key, clock::wall(), &forward);
+        let request = pipeline_request(seen, site, routed, key, clock::wall(), &forward);
         let decision = self.pipeline.decide(&request);
         let mut answer = self.answer_on(&mut stream, connection, seen.head.version, seen.head.keep_alive);
         let answered = self.pipeline.answer(&request, decision, &mut answer).await;
@@ -227,7 +223,7 @@ impl Front {
         stream: Stream,
         connection: &mut Connection,
         seen: &Seen<'_>,
-        site: &Arc<Site>,
+        (site, routed): (&Arc<Site>, &Routed),
         buffer: &BytesMut,
         shutdown: &ShutdownWatch,
     ) -> After {
@@ -236,7 +232,6 @@ impl Front {
         let forwarding = forwarding(seen, &request_id);
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let limits = connection.snapshot.limits;
-        let routed = Routed::new(seen, site);
         let asked = Seen { head: &routed.head(seen.head), ..*seen };
         let (next, outcome) =
             self.pass.run_h1(stream, &asked, site, routed.matched.as_ref(), limits, body, &forwarding, shutdown).await;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use edge_config::section::rule::Reply;
 use edge_config::section::site::GetBody;
 
 use crate::exchange::{BodyLength, Exchange};
@@ -10,9 +11,11 @@ use crate::front::Front;
 use crate::front::gate::{Forwarding, Head, Interest, Keep, Method as GateMethod, Refusal, write_forward_fields};
 use crate::front::log::{RequestId, Seen};
 use crate::pipeline::deliver::write_dynamic;
-use crate::pipeline::request::{Forwarded, Method, Request};
+use crate::pipeline::failure;
+use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
 use crate::routing::Site;
 use crate::routing::rule::{Facts, Matched};
+use crate::routing::snapshot::without_port;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::directives::RequestDirectives;
@@ -84,6 +87,59 @@ pub async fn answer_refusal<E: Exchange>(refusal: Refusal, exchange: &mut E) -> 
     exchange.body(&[body.as_bytes()]).await?;
     exchange.finish().await?;
     Ok(body.len() as u64)
+}
+
+/// What is answered without a look at what is stored, and without an origin.
+#[derive(Clone, Copy, Debug)]
+pub enum Own<'r> {
+    /// The same URL under TLS.
+    Https,
+    /// What a rule says.
+    Reply(&'r Reply),
+}
+
+impl<'r> Own<'r> {
+    pub fn of(seen: &Seen<'_>, site: &'r Site, routed: &Routed) -> Option<Self> {
+        if site.https_only && seen.peer.tls.is_none() {
+            return Some(Self::Https);
+        }
+        routed.matched.as_ref().and_then(|matched| site.rules.reply(matched)).map(Self::Reply)
+    }
+
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Https => 308,
+            Self::Reply(Reply::Status(status)) => *status,
+            Self::Reply(Reply::Redirect(redirect)) => redirect.status,
+        }
+    }
+
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Https => Reason::HttpsOnly,
+            Self::Reply(_) => Reason::Rule,
+        }
+    }
+
+    /// Answers.
+    ///
+    /// # Errors
+    /// The client could not be written to.
+    pub async fn answer<E: Exchange>(self, seen: &Seen<'_>, site: &Site, exchange: &mut E) -> io::Result<Outcome> {
+        let head = seen.head;
+        // `OPTIONS *` is about the server as a whole, and no URL says that: its root stands for it.
+        let target = if head.target == b"*" { b"/" } else { head.target };
+        let (host, method) = (without_port(head.host), answered_method(head));
+        let cache_status = CacheStatus { detail: Some(self.reason()), ..CacheStatus::default() };
+        let location = match self {
+            Self::Https => [b"https://", host, target].concat(),
+            Self::Reply(Reply::Redirect(redirect)) => redirect.location(host, target),
+            Self::Reply(Reply::Status(status)) => {
+                return failure::answer(Some(site), *status, method, cache_status, exchange).await;
+            }
+        };
+        failure::redirect(site, self.status(), &location, method, cache_status, exchange).await
+    }
 }
 
 /// What the rules of the site make of a request.

@@ -27,19 +27,20 @@ pub async fn answer<E: Exchange>(
     own(site, status, method, cache_status, &fields, &body, exchange).await
 }
 
-/// Sends the client to another URL with the same method and body.
+/// Sends the client to another URL.
 ///
 /// # Errors
 /// The client could not be written to.
 pub async fn redirect<E: Exchange>(
     site: &Site,
+    status: u16,
     location: &[u8],
     method: Method,
     cache_status: CacheStatus,
     exchange: &mut E,
 ) -> io::Result<Outcome> {
     let fields = [b"location: ", location, b"\r\n"].concat();
-    own(Some(site), 308, method, cache_status, &fields, b"", exchange).await
+    own(Some(site), status, method, cache_status, &fields, b"", exchange).await
 }
 
 /// The body of an answer of our own, and its type.
@@ -63,7 +64,12 @@ async fn own<E: Exchange>(
 ) -> io::Result<Outcome> {
     let mut dynamic = Vec::with_capacity(128);
     write_dynamic(site, None, None, &cache_status, &mut dynamic);
-    exchange.head(status, &[&dynamic, fields], BodyLength::Known(body.len() as u64));
+    // RFC 9110 sections 15.3.5 and 15.4.5: these end with their head.
+    let (length, body) = match status {
+        204 | 304 => (BodyLength::None, &[][..]),
+        _ => (BodyLength::Known(body.len() as u64), body),
+    };
+    exchange.head(status, &[&dynamic, fields], length);
     let mut outcome = Outcome::new(status, CacheOutcome::Error, cache_status.detail);
     if method == Method::Get {
         exchange.body(&[body]).await?;

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use edge_config::section::rule::{Glob, NamedMatch, Rule, Then, ValueMatch, When};
+use edge_config::section::rule::{Glob, NamedMatch, Reply, Rule, Then, ValueMatch, When};
 use percent_encoding::percent_decode;
 
 use crate::semantics::fields::Fields;
@@ -140,6 +140,11 @@ impl Rules {
         settings
     }
 
+    /// What the rules that matched answer themselves: the last that does.
+    pub fn reply(&self, matched: &Matched) -> Option<&Reply> {
+        matched.rules.iter().rev().filter_map(|index| self.0.get(*index)).find_map(|rule| rule.then.reply.as_ref())
+    }
+
     /// The rules that match, in order.
     pub fn matching<'r>(&'r self, matched: &'r Matched) -> impl Iterator<Item = &'r Rule> {
         matched.rules.iter().filter_map(|index| self.0.get(*index))
@@ -149,6 +154,17 @@ impl Rules {
         let rules = matched.rules.iter().filter_map(|index| self.0.get(*index));
         rules.map(|rule| &rule.then)
     }
+}
+
+/// Whether an address is among so many of a hundred. The same everywhere and always: the digest is of nothing else.
+fn is_among(client: IpAddr, percent: u32) -> bool {
+    let digest = match client {
+        IpAddr::V4(address) => blake3::hash(&address.octets()),
+        // A network of its own: its clients change their addresses within it.
+        IpAddr::V6(address) => blake3::hash(&address.octets()[..8]),
+    };
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    u64::from(u32::from_le_bytes([a, b, c, d])) * 100 < u64::from(percent) << 32
 }
 
 fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
@@ -177,6 +193,7 @@ impl<'a> RequestParts<'a> {
             && any(&when.host, &self.host)
             && (when.method.is_empty() || when.method.iter().any(|method| method == self.facts.method))
             && (when.client.is_empty() || when.client.iter().any(|network| network.contains(self.facts.client)))
+            && when.share.is_none_or(|share| is_among(self.facts.client, share.get()))
             && fields_match(&when.header, self.facts.fields)
             && when.cookie.iter().all(|wanted| named(wanted, self.cookies()))
             && when.query.iter().all(|wanted| named(wanted, self.parameters()))

@@ -1,12 +1,15 @@
 //! `[[site.*.rule]]`: what a site does differently with some requests and responses.
 
+mod reply;
+
 use std::path::PathBuf;
 
+pub use self::reply::{Redirect, Reply};
 use super::group::StatusRange;
 use super::site::Network;
 use crate::read::key::{Key, Kind, section};
 use crate::read::{Reader, Table, Value};
-use crate::units::{ByteSize, Duration};
+use crate::units::{ByteSize, Duration, Percent};
 
 /// One rule: every rule that matches applies, in order; of one setting the last wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct When {
     pub cookie: Vec<NamedMatch>,
     pub query: Vec<NamedMatch>,
     pub client: Vec<Network>,
+    /// Of all clients, by address, this part: the same ones each time.
+    pub share: Option<Percent>,
     /// With this the rule is judged when an origin has answered.
     pub response: Option<WhenResponse>,
 }
@@ -124,6 +129,8 @@ pub struct Then {
     pub strip_response: Vec<String>,
     /// Fields set on the origin's response, names in lower case.
     pub set_response: Vec<(String, String)>,
+    /// The node's own answer: nobody else is asked.
+    pub reply: Option<Reply>,
 }
 
 const GLOBS: Kind = Kind::Many(&Kind::Text("a pattern; * stands for any run of characters"));
@@ -157,6 +164,9 @@ section! {
         QUERY = "query": MATCHES;
         /// Client addresses.
         CLIENT = "client": Kind::Many(&Kind::Text("an address range, as in \"10.0.0.0/8\""));
+        /// A part of all clients, by address (IPv6: by /64): the same ones each time, on every node, and those of a smaller
+        /// share among those of a larger one.
+        SHARE = "share": Kind::Percent;
         /// Makes it a rule for responses: it is judged when an origin has answered.
         RESPONSE = "response": Kind::Table(&RESPONSE_KEYS);
     }
@@ -201,6 +211,13 @@ section! {
         STRIP_RESPONSE = "strip_response": Kind::Many(&Kind::Text("a field name"));
         /// Fields set on the origin's response before it is stored.
         SET_RESPONSE = "set_response": Kind::Map(&Kind::Text("a field value"));
+        /// Answers with this status, and asks nobody: the site's error page for it, or a short text.
+        RESPOND = "respond": Kind::Integer(200, 599);
+        /// Sends the client to a URL or a path. In it {host}, {path} and {query} stand for the request's own: the host without
+        /// the port, the path, and the query with its question mark.
+        REDIRECT = "redirect": Kind::Text("a URL or a path");
+        /// How it is sent there: 301 and 308 for good, 302, 303 and 307 for now; 307 and 308 keep the method.
+        REDIRECT_STATUS = "redirect_status": Kind::Integer(301, 308), "302";
     }
 }
 
@@ -327,6 +344,7 @@ impl When {
             cookie: matches(&table, reader, &COOKIE, false),
             query: matches(&table, reader, &QUERY, false),
             client: table.many(reader, &CLIENT, network),
+            share: table.parsed::<Percent>(reader, &SHARE).map(|share| share.value),
             response,
         };
         table.finish(reader);
@@ -354,6 +372,7 @@ impl Then {
         });
         then.surrogate_key = table.many(reader, &SURROGATE_KEY, |reader, value| surrogate_key(reader, value));
         then.set_response = fields_to_set(&table, reader);
+        then.reply = Reply::read(&table, for_responses, reader);
         if let Some(value) = table.value(&IGNORE_QUERY).filter(|_| for_responses) {
             let message = "`ignore_query` in a rule for responses: the request has been made by then";
             reader.wrong(&value.span(), message, "too late", "take `response` out of `when`, or make it two rules");

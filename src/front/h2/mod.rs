@@ -39,7 +39,7 @@ use crate::front::gate::h2::OwnedHead;
 use crate::front::log::{Seen, Times};
 use crate::front::registry::Lease;
 use crate::front::request::{
-    LazyId, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+    LazyId, Own, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::tls::records::Records;
 use crate::front::{Front, Peer};
@@ -295,29 +295,33 @@ impl Client<'_> {
             let (site, method) = (site.map(AsRef::as_ref), answered_method(&head));
             let answered = failure::answer(site, status, method, cache_status, &mut answer).now_or_never();
             at_once = Some((answer, answered, None));
-        } else if let Some(site) = site {
-            if !is_cached(&head) {
+        } else if let Some((site, routed)) = site.map(|site| (site, Routed::new(&seen, site))) {
+            if let Some(own) = Own::of(&seen, site, &routed) {
+                let mut answer = Answer::at_once(respond, write_timeout);
+                let answered = own.answer(&seen, site, &mut answer).now_or_never();
+                at_once = Some((answer, answered, None));
+            } else if !is_cached(&head) {
                 let site = site.clone();
-                let work = self.pass_on(body, respond, site, started);
+                let work = self.pass_on(body, respond, (site, routed), started);
                 self.work.push(work);
                 return;
-            }
-            let routed = Routed::new(&seen, site);
-            let key = self.front.key(&seen, site, &routed, &mut self.scratch);
-            let id = LazyId::default();
-            let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &id, forwarded, out);
-            let request = pipeline_request(&seen, site, &routed, key, clock::wall_at(started), &forward);
-            match self.front.pipeline.decide(&request) {
-                decision if is_at_once(&decision) => {
-                    let mut answer = Answer::at_once(respond, write_timeout);
-                    let answered = self.front.pipeline.answer(&request, decision, &mut answer).now_or_never();
-                    at_once = Some((answer, answered, Some(key)));
-                }
-                decision => {
-                    let site = site.clone();
-                    let work = self.answer_later(respond, site, routed, decision, key, started);
-                    self.work.push(work);
-                    return;
+            } else {
+                let key = self.front.key(&seen, site, &routed, &mut self.scratch);
+                let id = LazyId::default();
+                let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &id, forwarded, out);
+                let request = pipeline_request(&seen, site, &routed, key, clock::wall_at(started), &forward);
+                match self.front.pipeline.decide(&request) {
+                    decision if is_at_once(&decision) => {
+                        let mut answer = Answer::at_once(respond, write_timeout);
+                        let answered = self.front.pipeline.answer(&request, decision, &mut answer).now_or_never();
+                        at_once = Some((answer, answered, Some(key)));
+                    }
+                    decision => {
+                        let site = site.clone();
+                        let work = self.answer_later(respond, site, routed, decision, key, started);
+                        self.work.push(work);
+                        return;
+                    }
                 }
             }
         }
@@ -364,7 +368,13 @@ impl Client<'_> {
     }
 
     /// The way of a request only the origin can answer.
-    fn pass_on(&mut self, body: RecvStream, respond: SendResponse<Bytes>, site: Arc<Site>, started: Instant) -> Work {
+    fn pass_on(
+        &mut self,
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        (site, routed): (Arc<Site>, Routed),
+        started: Instant,
+    ) -> Work {
         let (front, peer, head) = (self.front.clone(), self.peer, std::mem::take(&mut self.head));
         let (limits, shutdown) = (self.snapshot.limits, self.shutdown.clone());
         Box::pin(async move {
@@ -373,7 +383,6 @@ impl Client<'_> {
             let id = front.log.next_id();
             let (request_id, trace) = (id.text(), name_of(&seen, id));
             let forwarding = forwarding(&seen, &request_id);
-            let routed = Routed::new(&seen, &site);
             let asked = Seen { head: &routed.head(&head), ..seen };
             let outcome = front
                 .pass

@@ -156,7 +156,8 @@ impl Fetching {
             }
         };
         let ended = loop {
-            if !self.run.may_go_on().await {
+            // The end is taken at once: what has come is stored, and the connection is free.
+            if gathered.to < range.end && !self.run.may_go_on().await {
                 break Ok(None);
             }
             let mut piece = match next_within(&mut *body, gathered.to, range.end).await {
@@ -181,7 +182,7 @@ impl Fetching {
     async fn pass(&self, mut body: Box<dyn OriginBody>, range: Range<u64>) -> Result<Option<u64>, Broken> {
         let mut to = range.start;
         loop {
-            if !self.run.may_go_on().await {
+            if to < range.end && !self.run.may_go_on().await {
                 return Ok(None);
             }
             match next_within(&mut *body, to, range.end).await {
