@@ -83,13 +83,11 @@ impl Coalesce {
         self.shard(key).lock().entry(*key).or_insert_with(|| fill.clone());
     }
 
-    /// Nobody joins this fill any more, under whichever of these keys.
-    pub fn leave(&self, fill: &Arc<Fill>, keys: &[CacheKey]) {
-        for key in keys {
-            let mut fills = self.shard(key).lock();
-            if fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
-                fills.remove(key);
-            }
+    /// Nobody joins this fill under this key any more.
+    pub fn leave(&self, fill: &Arc<Fill>, key: &CacheKey) {
+        let mut fills = self.shard(key).lock();
+        if fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            fills.remove(key);
         }
     }
 

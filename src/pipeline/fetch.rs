@@ -252,6 +252,11 @@ impl Pipeline {
             Method::Get => "GET",
             Method::Head => "HEAD",
         };
+        let also = match &plan.asked {
+            Some(_) => Some(plan.fill_key),
+            None if request.in_full => Some(self.store.keyer.part(&plan.fill_key, b"")),
+            None => None,
+        };
         Job {
             fill,
             primary: request.key,
@@ -266,8 +271,7 @@ impl Pipeline {
             part: self.part_key(request).filter(|_| as_is || matches!(plan.asked, Some(Asked::Suffix(_)))),
             asked: if as_is { wanted_of(request).map(Asked::exactly) } else { plan.asked.clone() },
             as_is,
-            whole: plan.fill_key,
-            part_of_whole: self.store.keyer.part(&plan.fill_key, b""),
+            also,
             stale: if as_is { None } else { plan.stale.clone() },
             late: Mutex::default(),
             shared: plan.sharing == FillSharing::Shared,

@@ -67,10 +67,9 @@ pub struct Job {
     pub part: Option<CacheKey>,
     /// What a disk was too busy for while somebody waited: the key, and the response.
     pub late: Mutex<Option<(CacheKey, Arc<StoredResponse>)>>,
-    /// What a fill of the whole is known by: one that asked for a part may bring it.
-    pub whole: CacheKey,
-    /// What a fill of a part of it is known by: one of the whole stands in for it where there are no parts to be had.
-    pub part_of_whole: CacheKey,
+    /// What it is known by as well: as the whole, which one that asks for a part may bring; or as a part, where the origin
+    /// gives none and the whole stands in for it.
+    pub also: Option<CacheKey>,
     /// The part of the representation that is asked for.
     pub asked: Option<Asked>,
     /// The request goes to the origin as its client sent it, range and conditions included.
@@ -104,7 +103,10 @@ impl Job {
 
     /// Nobody joins it any more.
     fn leave(&self, pipeline: &Pipeline) {
-        pipeline.coalesce.leave(&self.fill, &[self.fill.key, self.whole, self.part_of_whole]);
+        pipeline.coalesce.leave(&self.fill, &self.fill.key);
+        if let Some(also) = &self.also {
+            pipeline.coalesce.leave(&self.fill, also);
+        }
     }
 
     /// Remembers what a response that was stored says about queries.
@@ -140,12 +142,12 @@ impl Job {
     async fn fetch(&self, pipeline: &Arc<Pipeline>) -> Result<(), Failure> {
         let request_time = clock::wall();
         let interim = |status, fields| self.fill.push_interim(status, fields);
-        let mut request = self.origin_request.clone();
+        let mut request = Cow::Borrowed(&self.origin_request);
         if let Some(stale) = &self.stale {
-            write_conditionals(stale.fields(), &mut request.fields);
+            write_conditionals(stale.fields(), &mut request.to_mut().fields);
         }
         if let Some(asked) = self.asked.as_ref().filter(|_| !self.as_is) {
-            asked.write(&mut request.fields);
+            asked.write(&mut request.to_mut().fields);
         }
         let response = self.site.upstream.open(&request, &interim).await?;
         let response_time = clock::wall();

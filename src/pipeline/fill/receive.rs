@@ -119,8 +119,8 @@ impl Receiving<'_> {
             }
         }
         let is_whole_after_all = self.job.asked.is_some() && self.job.shared && record.is_none();
-        if is_whole_after_all && matches!(sharing, Sharing::Stored { .. }) {
-            self.pipeline.coalesce.enter(&self.job.whole, &self.job.fill);
+        if let (true, Some(whole), Sharing::Stored { .. }) = (is_whole_after_all, &self.job.also, &sharing) {
+            self.pipeline.coalesce.enter(whole, &self.job.fill);
         }
         let head = FillHead {
             status,

@@ -96,7 +96,8 @@ impl Pipeline {
         }
         let outcome = deliver_from(request, stored, Some(&mut source), status, cache, exchange).await?;
         if outcome.complete {
-            return Ok(Outcome { from_disk: true, ..outcome });
+            let is_from_store = matches!(outcome.cache, CacheOutcome::Hit | CacheOutcome::Stale);
+            return Ok(Outcome { from_disk: is_from_store && !self.store.disks.is_empty(), ..outcome });
         }
         // It stands no longer for what cannot be had.
         if !stored.can_be_completed() {
