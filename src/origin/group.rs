@@ -8,7 +8,7 @@ use edge_config::section::group as config;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 
-use super::balance::SmoothWeighted;
+use super::balance::smooth_weighted::SmoothWeighted;
 use super::ejection::Ejection;
 use super::health::Health;
 use super::peer::{AuthorityError, OriginPeer};
