@@ -234,7 +234,9 @@ pub fn in_words(stat: &Value) -> String {
     }
     for origin in stat.get("origins").and_then(Value::as_array).into_iter().flatten() {
         let field = |name: &str| origin.get(name).and_then(Value::as_str).unwrap_or_default();
-        lines.push(format!("origin       {} {}: {}", field("site"), field("origin"), field("state")));
+        let requests = origin.get("requests").and_then(Value::as_u64).unwrap_or_default();
+        let (site, name, state) = (field("site"), field("origin"), field("state"));
+        lines.push(format!("origin       {site} {name}: {state}, {requests} requests under way"));
     }
     lines.join("\n")
 }
@@ -302,14 +304,14 @@ mod tests {
                 ],
                 "writes": { "used_bytes": 0, "limit_bytes": 1024 },
             },
-            "origins": [{ "site": "shop", "origin": "a:80", "state": "down" }],
+            "origins": [{ "site": "shop", "origin": "a:80", "state": "down", "requests": 2 }],
         });
         let expected = "littoral 1.2.3, up 5 s, configuration 2, draining\nconnections  7\n\
             requests     4, 75.0 % from the store\n  hit        3\n  miss       1\n\
             memory       9 objects, 1.5 MiB\n\
             disk         /a: 3 responses, 1.0 KiB of 2.0 KiB, 9 B written, 2 found damaged\n\
             disk         /b: 0 responses, 0 B of 0 B, 0 B written; it is not used: /b is in use\n\
-            writes       0 B of 1.0 KiB wait for disks\norigin       shop a:80: down";
+            writes       0 B of 1.0 KiB wait for disks\norigin       shop a:80: down, 2 requests under way";
         assert_eq!(in_words(&stat), expected);
     }
 

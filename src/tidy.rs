@@ -39,7 +39,7 @@ const PURE: &[&str] = &[
     "src/front/gate.rs",
     "src/front/gate/",
     "src/front/h2/watch.rs",
-    "src/origin/balance.rs",
+    "src/origin/balance/",
     "src/origin/ejection.rs",
     "src/origin/health.rs",
     "src/origin/retry.rs",

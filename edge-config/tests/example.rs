@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use edge_config::load;
+use edge_config::section::balance::{Balance, Crowd, HashBy};
+use edge_config::section::group::Group;
 
 /// Loads it as it is with what it names beside it, and again with everything that is commented out.
 #[test]
@@ -39,7 +41,11 @@ fn the_example_is_complete_and_loads() {
     assert_eq!(everything.tls, as_it_is.tls);
     let [shop, other] = [&everything, &as_it_is]
         .map(|config| config.sites.iter().find(|site| site.name == "shop").expect("the shop is there"));
-    assert_eq!(shop.origins, other.origins);
+    // How the origins share the work is an example too.
+    let Group { balance, slow_start, crowd, .. } = other.origins.clone();
+    let crowd = Crowd { max_requests: crowd.max_requests, ..shop.origins.crowd };
+    assert_eq!(Group { balance, slow_start, crowd, ..shop.origins.clone() }, other.origins);
+    assert_eq!((&shop.origins.balance, shop.origins.crowd.queue), (&Balance::Consistent(HashBy::Url), 0));
     assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (8, 1, 0));
     // Every key the schema has at the top level and in a site is in the example.
     let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");

@@ -194,7 +194,7 @@ impl Refused {
 /// The origins of a site and how they stand.
 fn origins_of(site: &Site) -> Vec<Value> {
     let now = clock::monotonic();
-    let origin = |member: &Arc<Member>| json!({ "site": site.name, "origin": member.peer.label(), "state": member.standing(now).as_str() });
+    let origin = |member: &Arc<Member>| json!({ "site": site.name, "origin": member.peer.label(), "state": member.standing(now).as_str(), "requests": member.in_flight() });
     site.group.members().iter().map(origin).collect()
 }
 
@@ -252,7 +252,7 @@ impl Operate for Control {
         // An origin that a new configuration does not have is not down.
         self.origins.metrics.forget_origins();
         for site in self.snapshots.load().sites() {
-            site.group.members().iter().for_each(|member| member.tell(&self.origins.metrics));
+            site.group.tell();
         }
     }
 

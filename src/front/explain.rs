@@ -44,6 +44,9 @@ pub struct Answer {
     pub last_not_stored: Option<&'static str>,
     /// Who may be asked, in the order of the configuration.
     pub origins: Vec<OriginAt>,
+    /// How one of them is chosen, in words.
+    #[serde(skip)]
+    pub balance: &'static str,
     /// All of it in words.
     pub sentences: Vec<String>,
 }
@@ -74,6 +77,8 @@ pub struct OriginAt {
     pub state: &'static str,
     pub tier: u8,
     pub weight: u32,
+    /// Requests to it that are under way.
+    pub requests: u32,
 }
 
 impl Front {
@@ -190,6 +195,7 @@ impl Answer {
             vary: Vec::new(),
             last_not_stored: None,
             origins: site.map(|site| origins_of(site)).unwrap_or_default(),
+            balance: site.map(|site| site.group.balance().words()).unwrap_or_default(),
             sentences: Vec::new(),
         };
         if outcome == "refused" {
@@ -212,6 +218,7 @@ impl Answer {
             vary: explained.vary.clone(),
             last_not_stored: explained.not_stored.map(Reason::as_str),
             origins: origins_of(site),
+            balance: site.group.balance().words(),
             sentences: Vec::new(),
         }
     }
@@ -272,7 +279,7 @@ impl Answer {
             said.push(match asked.as_slice() {
                 [] => "No origin is up; one of them is asked all the same.".into(),
                 [only] => format!("{only} is asked."),
-                several => format!("One of {} is asked, in turn by weight.", several.join(", ")),
+                several => format!("One of {} is asked, {}.", several.join(", "), self.balance),
             });
         }
         self.sentences = said;
@@ -292,6 +299,7 @@ fn origins_of(site: &Site) -> Vec<OriginAt> {
         state: member.standing(now).as_str(),
         tier: member.tier(),
         weight: member.weight(),
+        requests: member.in_flight(),
     };
     site.group.members().iter().map(origin).collect()
 }

@@ -34,7 +34,7 @@ use crate::front::log::Seen;
 use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::page;
+use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page};
 use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
@@ -48,6 +48,9 @@ use crate::semantics::invalidation::targets;
 use crate::semantics::surrogate::{self, invalidated_groups};
 use crate::store::key::CacheKey;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
+
+/// The error when every origin has as many requests as it may.
+const BUSY: &str = "OriginBusy";
 
 tokio::task_local! {
     static PASSED: Arc<Passed>;
@@ -201,7 +204,9 @@ impl ProxyHttp for App {
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>, BError> {
         let passed = context.passed()?;
-        let (member, connect) = passed.choose().ok_or_else(|| Error::new_up(ErrorType::ConnectError))?;
+        let (member, connect) = passed.choose().await.map_err(|failure| {
+            Error::new_up(if failure == Failure::Busy { ErrorType::Custom(BUSY) } else { ErrorType::ConnectError })
+        })?;
         let peer = member.peer.resolve(connect).await;
         peer.map(Box::new).map_err(|_| Error::new_up(ErrorType::ConnectError))
     }
@@ -441,6 +446,9 @@ async fn respond(
     response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     response.insert_header(http::header::CONTENT_TYPE, content_type)?;
     response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
+    if cache_status.detail == Some(Reason::OriginBusy) {
+        response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
+    }
     if site.is_none_or(|site| site.cache_status) {
         append_cache_status(&mut response, cache_status)?;
     }
@@ -456,6 +464,7 @@ fn is_client_fault(error: &Error) -> bool {
 
 fn failure_of(error: &Error) -> Failure {
     match error.etype() {
+        ErrorType::Custom(BUSY) => Failure::Busy,
         ErrorType::ConnectTimedout
         | ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute

@@ -223,6 +223,7 @@ pub fn pipeline_request<'a>(
         scheme: seen.peer.scheme(),
         target: routed.target(head),
         host: head.host,
+        client: Some(seen.peer.client),
         fields: head.fields,
         key,
         directives,

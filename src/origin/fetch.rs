@@ -12,7 +12,7 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, ErrorType};
 
-use super::group::{Choice, Group, Member, Origins};
+use super::group::{Choice, Group, Lease, Member, Origins, Wanted};
 use super::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream};
 use crate::semantics::fields::Fields;
 use crate::semantics::hop_by_hop::end_to_end;
@@ -174,14 +174,16 @@ pub(super) fn target_for(session: &HttpSession, peer: &HttpPeer, mut header: Req
 #[async_trait]
 impl Upstream for Fetch {
     async fn open(&self, request: &OriginRequest, interim: Interims<'_>) -> Result<OriginResponse, Failure> {
-        match request.avoid {
-            None => self.group.begin(),
-            // One more request for what was asked for already: it must not make a storm worse either.
-            Some(_) if self.group.may_repeat() => {}
-            Some(_) => return Err(Failure::Unreachable),
+        if request.avoid.is_none() {
+            self.group.begin();
         }
+        let key = self.group.key(&request.host, &request.target, Fields::new(&request.fields), request.client);
         let mut tried = Vec::new();
-        let mut choice = self.group.choose(&tried, request.avoid).ok_or(Failure::Unreachable)?;
+        let mut choice = self.group.choose(Wanted { avoid: request.avoid, key, ..Wanted::default() }).await?;
+        // One more request for what was asked for already: it must not make a storm worse either.
+        if request.avoid.is_some() && !self.group.may_repeat() {
+            return Err(Failure::Unreachable);
+        }
         let total = choice.member.peer.origin().timeouts.total;
         let deadline = total.map(|total| crate::clock::monotonic() + total.get());
         loop {
@@ -193,7 +195,7 @@ impl Upstream for Fetch {
                 return opened;
             }
             tried.push(choice.index);
-            choice = match self.group.choose_again(&tried, request.avoid) {
+            choice = match self.group.choose_again(Wanted { tried: &tried, avoid: request.avoid, key }) {
                 Some(choice) => choice,
                 None => return opened,
             };
@@ -217,16 +219,20 @@ impl Fetch {
         let opened = asked
             .unwrap_or(Err(Failure::FirstByteTimeout))
             .and_then(|(session, peer)| self.response(session, peer, choice, request, deadline, retries));
-        metrics.origin_seconds(crate::clock::monotonic().duration_since(started).as_secs_f64());
+        let took = crate::clock::monotonic().duration_since(started);
+        metrics.origin_seconds(took.as_secs_f64());
+        let answered = opened.as_ref().is_ok_and(|response| !says_nobody_is_there(response.status));
+        member.timed(took, answered);
         let outcome = match &opened {
             Ok(response) if response.status >= 500 => "status-5xx",
             Ok(_) => "ok",
             Err(failure) => failure.outcome(),
         };
         metrics.origin_request(self.site, member.peer.label(), outcome);
-        match &opened {
-            Ok(response) if !says_nobody_is_there(response.status) => member.succeeded(metrics),
-            _ => member.failed(metrics),
+        if answered {
+            member.succeeded(metrics);
+        } else {
+            member.failed(metrics);
         }
         opened
     }
@@ -259,6 +265,7 @@ impl Fetch {
             session: Some(session),
             peer,
             member: choice.member.clone(),
+            lease: Some(choice.lease.clone()),
             origins: self.group.origins.clone(),
             remaining: if bodiless { Some(0) } else { length },
             idle: timeouts.idle.get(),
@@ -333,6 +340,8 @@ struct FetchBody {
     session: Option<HttpSession>,
     peer: HttpPeer,
     member: Arc<Member>,
+    /// Until the end of the body.
+    lease: Option<Arc<Lease>>,
     origins: Arc<Origins>,
     remaining: Option<u64>,
     idle: Duration,
@@ -362,6 +371,7 @@ impl OriginBody for FetchBody {
                 Ok(None) => return self.finish().await,
                 Err(error) => {
                     self.session = None;
+                    self.lease = None;
                     self.member.failed(&self.origins.metrics);
                     return Err(failure_of(&error));
                 }
@@ -385,6 +395,7 @@ fn ended_well(session: &mut HttpSession) -> bool {
 impl FetchBody {
     async fn finish(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(mut session) = self.session.take() else { return Ok(None) };
+        let _until_here = self.lease.take();
         // Trailers have no place in a stored response, but the stream has not ended before them.
         let trailers = match &mut session {
             HttpSession::H2(stream) => {

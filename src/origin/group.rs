@@ -1,20 +1,28 @@
 //! The origins of a site together: who is up, who is asked next, and how often one may try again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::Weak;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use edge_config::section::balance::{Balance, HashBy};
 use edge_config::section::group as config;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 
-use super::balance::SmoothWeighted;
-use super::ejection::Ejection;
-use super::health::Health;
+use super::Failure;
+use super::balance::consistent::hash;
+use super::balance::smooth_weighted::SmoothWeighted;
+use super::balance::{Candidate, consistent, ewma, least_requests, random};
+use super::member::Settings;
+pub use super::member::{Lease, Member, Standing};
 use super::peer::{AuthorityError, OriginPeer};
 use super::probe;
+use super::queue::Queue;
 use super::retry::Budget;
 use crate::clock;
+use crate::semantics::fields::Fields;
 use crate::telemetry::metrics::Metrics;
 
 /// When nobody is up, somebody is asked all the same; that one gets this long to accept a connection, so that the client
@@ -30,145 +38,61 @@ pub struct Origins {
     pub metrics: Arc<Metrics>,
 }
 
-/// One origin of a group, and what is known of it.
-pub struct Member {
-    pub peer: OriginPeer,
-    config: config::Member,
-    /// For whom it is checked and counted.
-    settings: Settings,
-    state: Mutex<State>,
-}
-
-/// What a member that a new configuration leaves alone must not have changed.
-#[derive(Clone, PartialEq)]
-struct Settings {
-    site: String,
-    index: usize,
-    health: Option<config::Health>,
-    eject: Option<config::Eject>,
-    check_host: Option<String>,
-}
-
-struct State {
-    health: Option<Health>,
-    ejection: Ejection,
-    /// What the metrics were told.
-    shown_up: Option<bool>,
-}
-
-/// Whether a member is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Up,
-    /// Left alone for a while, because requests to it failed.
-    Ejected,
-    /// Its checks fail.
-    Down,
-}
-
-impl Standing {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Ejected => "ejected",
-            Self::Down => "down",
-        }
-    }
-}
-
-impl Member {
-    pub fn standing(&self, now: Instant) -> Standing {
-        let state = self.state.lock();
-        match (state.health.is_none_or(|health| health.is_up()), state.ejection.is_ejected(now)) {
-            (false, _) => Standing::Down,
-            (true, true) => Standing::Ejected,
-            (true, false) => Standing::Up,
-        }
-    }
-
-    /// A lower tier is asked when none of a higher one is up; 1 is the highest.
-    pub fn tier(&self) -> u8 {
-        self.config.tier
-    }
-
-    pub fn weight(&self) -> u32 {
-        self.config.weight
-    }
-
-    /// A request was answered.
-    pub fn succeeded(&self, metrics: &Metrics) {
-        let mut state = self.state.lock();
-        state.ejection.succeeded();
-        self.show(&mut state, metrics);
-    }
-
-    /// A request was not answered, or with a status that says nobody is there.
-    pub fn failed(&self, metrics: &Metrics) {
-        let now = clock::monotonic();
-        let mut state = self.state.lock();
-        if state.ejection.failed(now) {
-            let seconds = state.ejection.left(now).as_secs();
-            tracing::warn!(
-                site = self.settings.site,
-                origin = self.peer.label(),
-                seconds,
-                "origin ejected: requests fail"
-            );
-        }
-        self.show(&mut state, metrics);
-    }
-
-    /// A check has a result.
-    pub fn checked(&self, result: Result<(), String>, metrics: &Metrics) {
-        let mut state = self.state.lock();
-        let passed = result.is_ok();
-        if let Some(health) = &mut state.health
-            && health.checked(passed)
-        {
-            let (site, origin) = (&self.settings.site, self.peer.label());
-            match result {
-                Ok(()) => tracing::info!(site, origin, "origin is up"),
-                Err(why) => tracing::warn!(site, origin, why, "origin is down"),
-            }
-        }
-        self.show(&mut state, metrics);
-    }
-
-    fn show(&self, state: &mut State, metrics: &Metrics) {
-        let up = state.health.is_none_or(|health| health.is_up()) && !state.ejection.is_ejected(clock::monotonic());
-        if state.shown_up != Some(up) {
-            state.shown_up = Some(up);
-            metrics.origin_up(self.settings.index, self.peer.label(), up);
-        }
-    }
-
-    /// Tells the metrics how it stands: an ejection ends without anything happening.
-    pub fn tell(&self, metrics: &Metrics) {
-        let mut state = self.state.lock();
-        state.shown_up = None;
-        self.show(&mut state, metrics);
-    }
-
-    /// The checks, and the host they ask for.
-    pub fn check_settings(&self) -> Option<(&config::Health, Option<&str>)> {
-        self.settings.health.as_ref().map(|health| (health, self.settings.check_host.as_deref()))
-    }
-}
-
 /// A member that is to be asked.
+#[derive(Clone)]
 pub struct Choice {
     pub index: usize,
     pub member: Arc<Member>,
     /// How long it may take to accept a connection.
     pub connect: Duration,
+    /// Whoever reads the answer keeps it until there is no more of it.
+    pub lease: Arc<Lease>,
+}
+
+/// What a choice depends on.
+#[derive(Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Who has failed already.
+    pub tried: &'a [usize],
+    /// Who is asked only when no other stands as well.
+    pub avoid: Option<usize>,
+    /// Requests with the same key are for the same member, where the rule is to hash; see [`Group::key`].
+    pub key: u64,
+}
+
+/// Why nobody is asked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoChoice {
+    /// Everybody that could be is at its cap.
+    Full,
+    /// Nobody is left.
+    Nobody,
+}
+
+impl From<NoChoice> for Failure {
+    fn from(why: NoChoice) -> Self {
+        match why {
+            NoChoice::Full => Self::Busy,
+            NoChoice::Nobody => Self::Unreachable,
+        }
+    }
 }
 
 /// The origins of a site.
 pub struct Group {
     members: Vec<Arc<Member>>,
-    balance: Mutex<SmoothWeighted>,
+    balance: Balance,
+    turns: Mutex<SmoothWeighted>,
+    /// Counts up; mixed, it is what the rules that draw draw from.
+    draws: AtomicU64,
+    slow_start: Option<Duration>,
+    most: Option<u32>,
+    queue: Arc<Queue>,
+    queue_max: usize,
+    queue_wait: Duration,
     budget: Mutex<Budget>,
     retries_max: u32,
+    site: usize,
     pub origins: Arc<Origins>,
 }
 
@@ -199,11 +123,19 @@ impl Group {
                 Some(known) if known.peer.is_like(&OriginPeer::new(member.origin.clone(), &site.name)?) => {
                     known.clone()
                 }
-                _ => Self::member(member, &settings, origins)?,
+                _ => Self::member(member, &settings, previous, origins)?,
             });
         }
         Ok(Arc::new(Self {
-            balance: Mutex::new(SmoothWeighted::new(members.len())),
+            balance: config.balance.clone(),
+            turns: Mutex::new(SmoothWeighted::new(members.len())),
+            draws: AtomicU64::new(ahash::RandomState::new().hash_one(index)),
+            slow_start: config.slow_start.map(edge_config::Duration::get),
+            most: config.crowd.max_requests,
+            queue: previous.map(|group| group.queue.clone()).unwrap_or_default(),
+            queue_max: config.crowd.queue as usize,
+            queue_wait: config.crowd.queue_wait.get(),
+            site: index,
             budget: Mutex::new(Budget::new(config.retry, clock::monotonic())),
             retries_max: config.retry.attempts,
             members,
@@ -214,16 +146,15 @@ impl Group {
     fn member(
         config: &config::Member,
         settings: &Settings,
+        previous: Option<&Self>,
         origins: &Arc<Origins>,
     ) -> Result<Arc<Member>, AuthorityError> {
-        let health = settings.health.as_ref().map(|health| Health::new(health.fall, health.rise));
-        let member = Arc::new(Member {
-            peer: OriginPeer::new(config.origin.clone(), &settings.site)?,
-            config: config.clone(),
-            settings: settings.clone(),
-            state: Mutex::new(State { health, ejection: Ejection::new(settings.eject), shown_up: None }),
-        });
-        member.show(&mut member.state.lock(), &origins.metrics);
+        let peer = OriginPeer::new(config.origin.clone(), &settings.site)?;
+        let before = previous.and_then(|group| group.members.iter().find(|old| old.peer.label() == peer.label()));
+        let in_flight = before.map(|old| old.in_flight.clone()).unwrap_or_default();
+        let warm = previous.is_none() || before.is_some();
+        let member = Arc::new(Member::new(peer, config.clone(), settings.clone(), in_flight, warm));
+        member.tell(&origins.metrics);
         if settings.health.is_some() {
             let watched: Weak<Member> = Arc::downgrade(&member);
             origins.checks.spawn(probe::watch(watched, origins.clone()));
@@ -253,50 +184,149 @@ impl Group {
         self.budget.lock().request();
     }
 
-    /// Chooses who is asked, or asked next when the `tried` have failed.
+    /// How a member is chosen.
+    pub fn balance(&self) -> &Balance {
+        &self.balance
+    }
+
+    /// What a request is hashed to; 0 where nobody needs it. A request without the field or cookie is hashed by its URL:
+    /// all of those together would be too much for one origin. A response that is fetched for many is hashed by what the
+    /// first of them sent.
+    pub fn key(&self, host: &[u8], target: &[u8], fields: Fields<'_>, client: Option<IpAddr>) -> u64 {
+        let Balance::Consistent(by) = &self.balance else { return 0 };
+        let found = match by {
+            HashBy::Url => None,
+            HashBy::Header(name) => fields.first(name).map(|value| hash([value])),
+            HashBy::Cookie(name) => cookie(fields, name.as_bytes()).map(|value| hash([value])),
+            HashBy::Address => client.map(|client| hash([client.to_canonical().to_string().as_bytes()])),
+        };
+        found.unwrap_or_else(|| hash([host, target]))
+    }
+
+    /// Chooses who is asked. Where everybody is at its cap, waits until somebody is not, behind those that wait already.
     ///
-    /// Of those that are up, the lowest tier that has one; when nobody is, somebody all the same: one that is only ejected,
-    /// and at last, if none has been tried, one whose checks fail. One to `avoid` is asked when no other stands as well.
-    pub fn choose(&self, tried: &[usize], avoid: Option<usize>) -> Option<Choice> {
+    /// # Errors
+    /// [`Failure::Busy`] when too many wait, or for too long; [`Failure::Unreachable`] when nobody is left.
+    ///
+    /// Dropping it gives up the place in the queue.
+    pub async fn choose(&self, wanted: Wanted<'_>) -> Result<Choice, Failure> {
+        if self.most.is_none() || self.queue.is_empty() {
+            match self.choose_now(wanted) {
+                Err(NoChoice::Full) => {}
+                chosen => return chosen.map_err(Failure::from),
+            }
+        }
+        let busy = || {
+            self.origins.metrics.origin_rejected(self.site);
+            Failure::Busy
+        };
+        let place = self.queue.join(self.queue_max).ok_or_else(busy)?;
+        let waiting = async {
+            loop {
+                if place.is_first() {
+                    match self.choose_now(wanted) {
+                        Err(NoChoice::Full) => {}
+                        chosen => return chosen.map_err(Failure::from),
+                    }
+                }
+                place.woken().await;
+            }
+        };
+        tokio::time::timeout(self.queue_wait, waiting).await.unwrap_or_else(|_| Err(busy()))
+    }
+
+    /// Of those that are up and below their cap, the lowest tier that has one; when nobody is up, somebody all the same: one
+    /// that is only ejected, and at last, if none has been tried, one whose checks fail. One to avoid is asked when no other
+    /// stands as well.
+    fn choose_now(&self, wanted: Wanted<'_>) -> Result<Choice, NoChoice> {
         let now = clock::monotonic();
-        let standings: Vec<(usize, u8, u32, Standing)> = self
-            .members
-            .iter()
-            .enumerate()
+        let Wanted { tried, avoid, key } = wanted;
+        let known: Vec<(u8, Standing, Candidate)> = (self.members.iter().enumerate())
             .filter(|(index, _)| !tried.contains(index))
-            .map(|(index, member)| (index, member.config.tier, member.config.weight, member.standing(now)))
+            .map(|(index, member)| {
+                let (standing, candidate) = member.candidate(index, self.slow_start, now);
+                (member.config.tier, standing, candidate)
+            })
             .collect();
         for standing in [Standing::Up, Standing::Ejected, Standing::Down] {
             if standing == Standing::Down && !tried.is_empty() {
-                return None;
+                return Err(NoChoice::Nobody);
             }
-            let all = || standings.iter().filter(|(_, _, _, theirs)| *theirs == standing);
-            let is_no_other = all().all(|(index, ..)| Some(*index) == avoid);
-            let of_standing = || all().filter(|(index, ..)| is_no_other || Some(*index) != avoid);
-            let Some(tier) = of_standing().map(|(_, tier, ..)| *tier).min() else { continue };
-            let candidates = of_standing().filter(|(_, theirs, ..)| *theirs == tier);
-            let index = self.balance.lock().choose(candidates.map(|(index, _, weight, _)| (*index, *weight)))?;
-            let member = self.members.get(index)?.clone();
-            let connect = member.peer.origin().timeouts.connect.get();
-            let connect = if standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
-            return Some(Choice { index, member, connect });
+            let all = || known.iter().filter(|(_, theirs, _)| *theirs == standing);
+            if all().next().is_none() {
+                continue;
+            }
+            let is_no_other = all().all(|(_, _, one)| Some(one.index) == avoid);
+            let mut free: Vec<(u8, Candidate)> = all()
+                .filter(|(_, _, one)| is_no_other || Some(one.index) != avoid)
+                .filter(|(_, _, one)| self.most.is_none_or(|most| one.in_flight < most))
+                .map(|(tier, _, one)| (*tier, *one))
+                .collect();
+            // As often as another request is faster.
+            while let Some(tier) = free.iter().map(|(tier, _)| *tier).min() {
+                let candidates: Vec<Candidate> =
+                    free.iter().filter(|(theirs, _)| *theirs == tier).map(|(_, one)| *one).collect();
+                let index = self.pick(&candidates, key).ok_or(NoChoice::Nobody)?;
+                let member = self.members.get(index).ok_or(NoChoice::Nobody)?.clone();
+                let Some(lease) = member.lease(self.most, &self.queue) else {
+                    free.retain(|(_, one)| one.index != index);
+                    continue;
+                };
+                let connect = member.peer.origin().timeouts.connect.get();
+                let connect = if standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
+                return Ok(Choice { index, member, connect, lease });
+            }
+            return Err(NoChoice::Full);
         }
-        None
+        Err(NoChoice::Nobody)
     }
 
-    /// Chooses who is asked when the `tried` have failed, if the request may try once more.
-    pub fn choose_again(&self, tried: &[usize], avoid: Option<usize>) -> Option<Choice> {
-        if tried.len() > self.retries_max as usize {
+    fn pick(&self, candidates: &[Candidate], key: u64) -> Option<usize> {
+        if let [only] = candidates {
+            return Some(only.index);
+        }
+        let draw = || random::mix(self.draws.fetch_add(1, Ordering::Relaxed));
+        match &self.balance {
+            Balance::SmoothWeighted => {
+                self.turns.lock().choose(candidates.iter().map(|candidate| (candidate.index, candidate.share)))
+            }
+            Balance::LeastRequests => least_requests::choose(candidates, draw()),
+            Balance::Ewma => ewma::choose(candidates, draw()),
+            Balance::Consistent(_) => consistent::choose(candidates, key),
+            Balance::Random => random::choose(candidates, draw()),
+        }
+    }
+
+    /// Chooses who is asked when some have failed, if the request may try once more. It does not wait for anybody.
+    pub fn choose_again(&self, wanted: Wanted<'_>) -> Option<Choice> {
+        if wanted.tried.len() > self.retries_max as usize {
             return None;
         }
-        let choice = self.choose(tried, avoid)?;
+        let choice = self.choose_now(wanted).ok()?;
         self.may_repeat().then_some(choice)
+    }
+
+    /// Tells the metrics how everybody stands.
+    pub fn tell(&self) {
+        self.members.iter().for_each(|member| member.tell(&self.origins.metrics));
+        if self.queue_max > 0 {
+            self.origins.metrics.origin_queue(self.site, self.queue.len());
+        }
     }
 
     /// Whether the budget of retries has one left; it is taken then.
     pub fn may_repeat(&self) -> bool {
         self.budget.lock().take(clock::monotonic())
     }
+}
+
+/// The value of a cookie (RFC 6265 section 4.2.1).
+fn cookie<'a>(fields: Fields<'a>, name: &[u8]) -> Option<&'a [u8]> {
+    let lines = fields.lines().filter(|line| line.is("cookie"));
+    lines.flat_map(|line| line.value.split(|byte| *byte == b';')).find_map(|pair| {
+        let mut parts = pair.trim_ascii().splitn(2, |byte| *byte == b'=');
+        (parts.next() == Some(name)).then(|| parts.next()).flatten()
+    })
 }
 
 /// What a check asks for where requests have the client's host.
@@ -309,72 +339,4 @@ fn first_host(site: &edge_config::section::site::Site) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use edge_config::section::site::Site;
-
-    pub(super) fn origins() -> Origins {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        Origins {
-            connector: Arc::new(Connector::new(None)),
-            checks: runtime.handle().clone(),
-            metrics: Metrics::new("test"),
-        }
-    }
-
-    fn site(urls: &[&str]) -> Site {
-        let origin = |url: &&str| url.parse().expect("an origin");
-        let mut site = Site::of_one("s", origin(&urls[0]));
-        let member = |url| config::Member { origin: origin(url), weight: 1, tier: 1 };
-        site.origins.members = urls.iter().map(member).collect();
-        site.origins.eject = Some(config::Eject { failures: 1, ..config::Eject::default() });
-        site
-    }
-
-    #[test]
-    fn a_new_configuration_keeps_what_is_known_of_origins_it_leaves_alone() {
-        let origins = Arc::new(origins());
-        let group = |site: &Site, previous| Group::new(site, 0, previous, &origins).expect("no file to read");
-        let old = group(&site(&["http://a", "http://b"]), None);
-        old.members()[0].failed(&origins.metrics);
-        let now = clock::monotonic();
-        assert_eq!(old.members()[0].standing(now), Standing::Ejected);
-        let same = group(&site(&["http://c", "http://a"]), Some(&old));
-        assert_eq!(same.members()[1].standing(now), Standing::Ejected);
-        assert!(Arc::ptr_eq(&same.members()[1], &old.members()[0]));
-        let mut heavier = site(&["http://a"]);
-        heavier.origins.members[0].weight = 2;
-        let changed = group(&heavier, Some(&old));
-        assert_eq!(changed.members()[0].standing(now), Standing::Up);
-    }
-
-    #[test]
-    fn who_is_asked_when_nobody_is_up() {
-        let origins = Arc::new(origins());
-        let group = Group::new(&site(&["http://a", "http://b"]), 0, None, &origins).expect("no file to read");
-        let index = |tried: &[usize]| group.choose(tried, None).map(|choice| choice.index);
-        group.members()[0].failed(&origins.metrics);
-        assert_eq!([index(&[]), index(&[]), index(&[1])], [Some(1), Some(1), Some(0)], "the ejected one at last");
-        group.members()[1].failed(&origins.metrics);
-        assert!(index(&[]).is_some(), "somebody is asked all the same");
-        assert_eq!(index(&[0, 1]), None);
-    }
-
-    #[test]
-    fn who_is_asked_instead_of_one_that_broke_off() {
-        let origins = Arc::new(origins());
-        let mut site = site(&["http://a", "http://b", "http://c"]);
-        site.origins.members[2].tier = 2;
-        let group = Group::new(&site, 0, None, &origins).expect("no file to read");
-        let index = |tried: &[usize], avoid| group.choose(tried, Some(avoid)).map(|choice| choice.index);
-        assert_eq!([index(&[], 0), index(&[], 0), index(&[], 1)], [Some(1), Some(1), Some(0)], "another of its tier");
-        assert_eq!(index(&[1], 0), Some(2), "another of a lower tier, also when one was tried");
-        group.members()[1].failed(&origins.metrics);
-        assert_eq!([index(&[], 0), index(&[], 2)], [Some(2), Some(0)], "not one that is ejected");
-        group.members()[2].failed(&origins.metrics);
-        assert_eq!(index(&[], 0), Some(0), "the same one, when no other is up");
-        group.members()[0].failed(&origins.metrics);
-        assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(1), Some(0)], "all are ejected");
-        assert!(index(&[], 9).is_some(), "one that is not there");
-    }
-}
+mod tests;

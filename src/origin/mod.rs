@@ -5,7 +5,8 @@
 //!
 //! - [`balance`], [`health`], [`ejection`], [`retry`]: who is asked, who is up, and how often one tries again. Pure.
 //! - [`peer`]: one origin as Pingora connects to it.
-//! - [`group`]: the origins of a site together.
+//! - [`member`], [`group`]: one origin of a site, and all of them together.
+//! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
 //! - [`probe`]: active checks.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
@@ -16,11 +17,14 @@ pub mod ejection;
 pub mod fetch;
 pub mod group;
 pub mod health;
+pub mod member;
 pub mod peer;
 pub mod probe;
+pub mod queue;
 pub mod resume;
 pub mod retry;
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -39,6 +43,8 @@ pub struct OriginRequest {
     pub host: Vec<u8>,
     /// Field lines, without `host`.
     pub fields: Vec<u8>,
+    /// Who asks: the first, where many wait for the answer.
+    pub client: Option<IpAddr>,
     /// The index of the member of the group that broke off an answer to this; another one is asked, if one is up. Such a
     /// request is a retry, and taken from their budget.
     pub avoid: Option<usize>,
@@ -106,6 +112,8 @@ pub enum Failure {
     Closed,
     #[error("the origin's answer was not well-formed")]
     Malformed,
+    #[error("every origin has as many requests as it may, and too many wait")]
+    Busy,
     #[error("nobody waits for the answer any more")]
     Abandoned,
     #[error("the client fell too far behind an answer that is not stored")]
@@ -117,6 +125,7 @@ impl Failure {
     pub fn status(self) -> u16 {
         match self {
             Self::FirstByteTimeout | Self::BetweenBytesTimeout => 504,
+            Self::Busy => 503,
             _ => 502,
         }
     }
@@ -126,6 +135,7 @@ impl Failure {
             Self::Unreachable => Reason::OriginUnreachable,
             Self::FirstByteTimeout | Self::BetweenBytesTimeout => Reason::OriginTimeout,
             Self::Malformed => Reason::MalformedResponse,
+            Self::Busy => Reason::OriginBusy,
             Self::Closed | Self::Abandoned | Self::ReaderTooSlow => Reason::FillFailed,
         }
     }
@@ -137,6 +147,7 @@ impl Failure {
             Self::FirstByteTimeout | Self::BetweenBytesTimeout => "timeout",
             Self::Malformed => "malformed",
             Self::Closed => "closed",
+            Self::Busy => "busy",
             Self::Abandoned | Self::ReaderTooSlow => "abandoned",
         }
     }

@@ -7,8 +7,11 @@ use crate::exchange::{BodyLength, Exchange};
 use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::request::{Method, Outcome};
 use crate::routing::Site;
-use crate::semantics::cache_status::CacheStatus;
+use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::telemetry::metrics::CacheOutcome;
+
+/// When to come again, if every origin is busy: what is short of room now may have some in a moment.
+pub const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Sends a short answer with a status and the reason in words, or the site's page for that status.
 ///
@@ -24,6 +27,9 @@ pub async fn answer<E: Exchange>(
     let (content_type, body) = page(site, status, &cache_status);
     let mut fields = Vec::with_capacity(128);
     fields.extend_from_slice(format!("content-type: {content_type}\r\ncache-control: no-store\r\n").as_bytes());
+    if cache_status.detail == Some(Reason::OriginBusy) {
+        fields.extend_from_slice(format!("retry-after: {RETRY_AFTER_SECONDS}\r\n").as_bytes());
+    }
     own(site, status, method, cache_status, &fields, &body, exchange).await
 }
 

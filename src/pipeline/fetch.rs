@@ -280,6 +280,7 @@ impl Pipeline {
                 target: request.target.to_vec(),
                 host: request.host.to_vec(),
                 fields,
+                client: request.client,
                 avoid: None,
             },
         }

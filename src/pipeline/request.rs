@@ -1,5 +1,6 @@
 //! What a request is to the pipeline, and what became of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::routing::Site;
@@ -31,6 +32,8 @@ pub struct Request<'a> {
     /// Path and query, without parameters that make no difference.
     pub target: &'a [u8],
     pub host: &'a [u8],
+    /// Who asks.
+    pub client: Option<IpAddr>,
     pub fields: Fields<'a>,
     pub key: CacheKey,
     pub directives: RequestDirectives,

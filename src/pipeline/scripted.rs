@@ -220,6 +220,7 @@ impl Node {
         };
         let conditional = ["if-none-match", "if-match", "if-modified-since"].iter().any(|name| fields.contains(name));
         let request = Request {
+            client: None,
             disk: true,
             rounds: 0,
             in_full: false,

@@ -215,6 +215,7 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
     let forward = |_, out: &mut Vec<u8>| out.extend_from_slice(fields.as_bytes());
     let asked = Fields::new(fields.as_bytes());
     let request = Request {
+        client: None,
         disk: true,
         rounds: 0,
         in_full: false,

@@ -67,6 +67,7 @@ reasons! {
     FillFailed, "fill-failed", "The origin's answer ended before it was complete.";
     OriginUnreachable, "origin-unreachable", "No connection to an origin could be made.";
     OriginTimeout, "origin-timeout", "The origin did not answer in time.";
+    OriginBusy, "origin-busy", "Every origin has as many requests under way as it may, and no room in the queue came in time.";
     OriginError, "origin-error", "The origin answered with an error.";
     MalformedResponse, "malformed-response", "The origin's answer was not well-formed.";
 }

@@ -58,6 +58,12 @@ families! {
     origin_requests: IntCounterVec = "littoral_origin_requests_total" ["site", "origin", "outcome"];
     /// 1 where an origin gets requests, 0 where its checks or its answers say that it is not up.
     origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin"];
+    /// Requests to an origin that are under way, their bodies included.
+    origin_in_flight: IntGaugeVec = "littoral_origin_in_flight" ["site", "origin"];
+    /// Requests that wait now because every origin of the site has as many as it may.
+    origin_queue: IntGaugeVec = "littoral_origin_queue" ["site"];
+    /// Requests that no origin had room for, nor the queue.
+    origin_rejected: IntCounterVec = "littoral_origin_rejected_total" ["site"];
     /// Seconds from asking an origin to the head of its answer.
     origin_seconds: Histogram = "littoral_origin_seconds" [];
     /// Requests that wait now for a response another request is fetching.
@@ -305,8 +311,8 @@ impl Metrics {
         self.families.refusals.with_label_values(&[reason]).inc();
     }
 
-    /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed` or
-    /// `abandoned`.
+    /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed`, `busy`
+    /// or `abandoned`.
     pub fn origin_request(&self, site: usize, origin: &str, outcome: &'static str) {
         self.families.origin_requests.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
     }
@@ -314,11 +320,30 @@ impl Metrics {
     /// Forgets which origins get requests: those that are still there say so again.
     pub fn forget_origins(&self) {
         self.families.origin_up.reset();
+        self.families.origin_in_flight.reset();
+        self.families.origin_queue.reset();
     }
 
     /// Says whether an origin gets requests.
     pub fn origin_up(&self, site: usize, origin: &str, up: bool) {
         self.families.origin_up.with_label_values(&[self.site_name(site).as_str(), origin]).set(i64::from(up));
+    }
+
+    /// Says how many requests to an origin are under way.
+    pub fn origin_in_flight(&self, site: usize, origin: &str, requests: u32) {
+        let site = self.site_name(site);
+        self.families.origin_in_flight.with_label_values(&[site.as_str(), origin]).set(i64::from(requests));
+    }
+
+    /// Says how many requests wait for an origin of a site.
+    pub fn origin_queue(&self, site: usize, waiting: usize) {
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.families.origin_queue.with_label_values(&[self.site_name(site).as_str()]).set(waiting);
+    }
+
+    /// Counts a request that no origin had room for.
+    pub fn origin_rejected(&self, site: usize) {
+        self.families.origin_rejected.with_label_values(&[self.site_name(site).as_str()]).inc();
     }
 
     /// Observes the seconds until the head of an origin's answer.

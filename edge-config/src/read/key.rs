@@ -67,7 +67,7 @@ macro_rules! section {
         };
         $(
             $(#[doc = $doc])+
-            static $key: $crate::read::key::Key = $crate::read::key::Key {
+            pub(crate) static $key: $crate::read::key::Key = $crate::read::key::Key {
                 name: $name,
                 kind: $kind,
                 default: section!(@default $($default)?),

@@ -1,5 +1,6 @@
 //! `origins`, `health`, `eject` and `retry`: the origins of a site together.
 
+use super::balance::{Balance, Crowd};
 use super::origin::Origin;
 use crate::units::{Duration, Percent};
 
@@ -12,6 +13,9 @@ use crate::read::{Reader, Table, Value};
 pub struct Group {
     pub members: Vec<Member>,
     pub balance: Balance,
+    /// How long a member that has come up gets less than its weight. Default: not at all.
+    pub slow_start: Option<Duration>,
+    pub crowd: Crowd,
     /// Active checks. Default: none.
     pub health: Option<Health>,
     /// Passive ejection. `None`: never.
@@ -27,14 +31,6 @@ pub struct Member {
     pub weight: u32,
     /// Asked only when no member of a lower number is up, 1 to 16. Default 1.
     pub tier: u8,
-}
-
-/// How one of the members that are up is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// In turn, by weight, without bursts for one member.
-    #[default]
-    SmoothWeighted,
 }
 
 /// Active checks: each member is asked for a path, over and over.
@@ -123,6 +119,8 @@ impl Group {
         Self {
             members: vec![Member { origin, weight: 1, tier: 1 }],
             balance: Balance::default(),
+            slow_start: None,
+            crowd: Crowd::default(),
             health: None,
             eject: Some(Eject::default()),
             retry: Retry::default(),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::balance::{Balance, Crowd, slow_start};
 use super::group::{EJECT, Eject, HEALTH, Health, Member, ORIGINS, RETRY, Retry, with_timeouts};
 use super::group::{Group, StatusRange};
 use super::origin::{OriginTimeouts, TIMEOUTS};
@@ -163,8 +164,24 @@ section! {
         HOSTS = "hosts": Kind::Many(&Kind::Text("a host name, *.name or *"));
         /// Where its content comes from.
         ORIGIN_LIST = "origins": ORIGINS;
-        /// How one of the origins that are up is chosen: in turn by weight, without bursts.
-        BALANCE = "balance": Kind::Choice(&["smooth-weighted"]), "smooth-weighted";
+        /// How one of the origins that are up is chosen: "smooth-weighted" in turn by weight, without bursts;
+        /// "least-requests" the less busy of two; "ewma" of two the one that answers sooner; "consistent" always the same
+        /// one for the same key, up to 125% of its share of the load; "random" by chance and weight.
+        BALANCE = "balance": Kind::Choice(&["smooth-weighted", "least-requests", "ewma", "consistent", "random"]), "smooth-weighted";
+        /// What the key of "consistent" is: "url", "header NAME", "cookie NAME" or "address". A request without that field
+        /// or cookie goes by its URL. Absent: url.
+        HASH = "hash": Kind::Text("url, address, header NAME or cookie NAME");
+        /// How long an origin that has come up, or that a reload has added, gets less than its weight: a tenth at first,
+        /// growing evenly. Absent: all of it at once.
+        SLOW_START = "slow_start": Kind::Duration;
+        /// Requests to each origin at a time, their bodies included; checks do not count. When all that are up have as many,
+        /// requests are queued. Absent: no bound.
+        MAX_REQUESTS = "max_requests": Kind::Integer(1, 1_000_000);
+        /// How many requests wait then, in the order they came. Others are answered 503 with Retry-After, or with what is
+        /// stored, where that may be stale.
+        QUEUE = "queue": Kind::Integer(0, 100_000), "0";
+        /// How long a request waits at most.
+        QUEUE_WAIT = "queue_wait": Kind::Duration, "1s";
         /// Active checks of the origins. Absent: none.
         SITE_HEALTH = "health": Kind::Table(&HEALTH);
         /// Passive ejection of origins whose requests fail; false turns it off.
@@ -278,7 +295,9 @@ impl Site {
         let retry = table.table(reader, &SITE_RETRY, &RETRY);
         let origins = Group {
             members: with_timeouts(members, timeouts),
-            balance: table.choice(reader, &BALANCE, &[("smooth-weighted", Default::default())]).unwrap_or_default(),
+            balance: Balance::read(&table, reader),
+            slow_start: slow_start(&table, reader),
+            crowd: Crowd::read(&table, reader),
             health: table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader)),
             eject: match table.value(&SITE_EJECT) {
                 None => Some(Eject::default()),

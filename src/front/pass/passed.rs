@@ -1,5 +1,6 @@
 //! One request on the pass path: what the proxy does not see of it, who is asked, and what became of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::clock;
 use crate::front::gate::{Forwarding, Framing, Keep, write_forward_fields};
 use crate::front::log::Seen;
 use crate::origin::Failure;
-use crate::origin::group::{Choice, Member};
+use crate::origin::group::{Choice, Member, Wanted};
 use crate::purge::position::Position;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
@@ -33,6 +34,7 @@ pub(super) struct Passed {
     pub(super) target: Vec<u8>,
     /// The field lines of the request.
     pub(super) fields: Vec<u8>,
+    pub(super) client: IpAddr,
     /// What the node knew of purges when the request began, and when that was.
     pub(super) began: Position,
     pub(super) request_time: UnixMs,
@@ -81,6 +83,7 @@ impl Passed {
             wants_trailers: head.fields.first("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers")),
             target: head.target.to_vec(),
             fields: head.fields.as_bytes().to_vec(),
+            client: seen.peer.client,
             began,
             request_time: clock::wall(),
             kept: Mutex::default(),
@@ -96,19 +99,26 @@ impl Passed {
 }
 
 impl Passed {
-    /// Who is asked now.
-    pub(super) fn choose(&self) -> Option<(Arc<Member>, Duration)> {
-        let mut asked = self.asked.lock();
-        if asked.choice.is_none() {
-            self.site.group.begin();
-        }
-        let choice = match asked.next.take() {
+    /// Who is asked now. Waits where every origin has as many requests as it may.
+    pub(super) async fn choose(&self) -> Result<(Arc<Member>, Duration), Failure> {
+        let (tried, next) = {
+            let mut asked = self.asked.lock();
+            if asked.choice.is_none() {
+                self.site.group.begin();
+            }
+            (asked.tried.clone(), asked.next.take())
+        };
+        let choice = match next {
             Some(next) => next,
-            None => self.site.group.choose(&asked.tried, None)?,
+            None => self.site.group.choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
-        asked.choice = Some(choice);
-        Some(chosen)
+        self.asked.lock().choice = Some(choice);
+        Ok(chosen)
+    }
+
+    fn key(&self) -> u64 {
+        self.site.group.key(&self.host, &self.target, Fields::new(&self.fields), Some(self.client))
     }
 
     pub(super) fn member(&self) -> Option<Arc<Member>> {
@@ -129,7 +139,7 @@ impl Passed {
         let mut asked = self.asked.lock();
         let failed = asked.choice.as_ref().map(|choice| choice.index);
         asked.tried.extend(failed);
-        asked.next = self.site.group.choose_again(&asked.tried, None);
+        asked.next = self.site.group.choose_again(Wanted { tried: &asked.tried, avoid: None, key: self.key() });
         if asked.next.is_some() {
             self.result.lock().retries += 1;
         }
@@ -139,11 +149,7 @@ impl Passed {
     /// Has the same origin asked on another connection.
     pub(super) fn ask_the_same_again(&self) -> bool {
         let mut asked = self.asked.lock();
-        asked.next = asked.choice.as_ref().map(|choice| Choice {
-            index: choice.index,
-            member: choice.member.clone(),
-            connect: choice.connect,
-        });
+        asked.next = asked.choice.clone();
         true
     }
 }

@@ -49,7 +49,7 @@ fn group(addresses: &[&str], retry: Retry) -> Arc<Group> {
 }
 
 fn request(avoid: Option<usize>) -> OriginRequest {
-    OriginRequest { method: "GET", target: b"/a".to_vec(), host: b"h".to_vec(), fields: vec![], avoid }
+    OriginRequest { method: "GET", target: b"/a".to_vec(), host: b"h".to_vec(), fields: vec![], client: None, avoid }
 }
 
 #[tokio::test]

@@ -252,6 +252,7 @@ impl<'a> Source<'a> {
                 target: request.target.to_vec(),
                 host: request.host.to_vec(),
                 fields,
+                client: request.client,
                 avoid: None,
             },
             stored: self.stored.clone(),

@@ -18,6 +18,9 @@ fn drive(metrics: &Metrics) -> String {
     metrics.config_refused();
     metrics.origin_request(0, "a.example.net:443", "ok");
     metrics.origin_up(0, "a.example.net:443", true);
+    metrics.origin_in_flight(0, "a.example.net:443", 2);
+    metrics.origin_queue(0, 3);
+    metrics.origin_rejected(0);
     metrics.origin_seconds(0.3);
     metrics.fill_waiters.inc();
     metrics.fill_resumed(0);

@@ -142,7 +142,14 @@ fn read_unsteadily(asked: &(Vec<u8>, usize, Option<usize>, bool), first: &Move, 
     let wanted = &body[*at..end.unwrap_or(body.len())];
     let rest = Rest {
         upstream: upstream.clone(),
-        request: OriginRequest { method: "GET", target: "/".into(), host: "h".into(), fields: vec![], avoid: None },
+        request: OriginRequest {
+            method: "GET",
+            target: "/".into(),
+            host: "h".into(),
+            fields: vec![],
+            client: None,
+            avoid: None,
+        },
         fields: ETAG.into(),
         origin: 0,
         at: *at as u64,

@@ -204,6 +204,7 @@ async fn request(pipeline: &Arc<Pipeline>, site: &Arc<Site>, scene: &Arc<Scene>)
     let target = format!("/{}", ask.url);
     let asked = Fields::new(ask.fields.as_bytes());
     let request = Request {
+        client: None,
         disk: true,
         rounds: 0,
         in_full: false,

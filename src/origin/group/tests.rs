@@ -1,0 +1,153 @@
+//! Who of a group is asked, and who waits.
+
+use super::*;
+use edge_config::section::balance::Crowd;
+use edge_config::section::site::Site;
+
+pub(super) fn origins() -> Origins {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    origins_on(runtime.handle().clone())
+}
+
+fn origins_on(checks: tokio::runtime::Handle) -> Origins {
+    let metrics = Metrics::new("test");
+    metrics.site("s");
+    Origins { connector: Arc::new(Connector::new(None)), checks, metrics }
+}
+
+fn site(urls: &[&str]) -> Site {
+    let origin = |url: &&str| url.parse().expect("an origin");
+    let mut site = Site::of_one("s", origin(&urls[0]));
+    let member = |url| config::Member { origin: origin(url), weight: 1, tier: 1 };
+    site.origins.members = urls.iter().map(member).collect();
+    site.origins.eject = Some(config::Eject { failures: 1, ..config::Eject::default() });
+    site
+}
+
+fn index_of(group: &Group, tried: &[usize], avoid: Option<usize>) -> Option<usize> {
+    group.choose_now(Wanted { tried, avoid, key: 0 }).ok().map(|choice| choice.index)
+}
+
+#[test]
+fn a_new_configuration_keeps_what_is_known_of_origins_it_leaves_alone() {
+    let origins = Arc::new(origins());
+    let group = |site: &Site, previous| Group::new(site, 0, previous, &origins).expect("no file to read");
+    let old = group(&site(&["http://a", "http://b"]), None);
+    old.members()[0].failed(&origins.metrics);
+    let now = clock::monotonic();
+    assert_eq!(old.members()[0].standing(now), Standing::Ejected);
+    let same = group(&site(&["http://c", "http://a"]), Some(&old));
+    assert_eq!(same.members()[1].standing(now), Standing::Ejected);
+    assert!(Arc::ptr_eq(&same.members()[1], &old.members()[0]));
+    let mut heavier = site(&["http://a"]);
+    heavier.origins.members[0].weight = 2;
+    let changed = group(&heavier, Some(&old));
+    assert_eq!(changed.members()[0].standing(now), Standing::Up);
+}
+
+#[test]
+fn who_is_asked_when_nobody_is_up() {
+    let origins = Arc::new(origins());
+    let group = Group::new(&site(&["http://a", "http://b"]), 0, None, &origins).expect("no file to read");
+    let index = |tried: &[usize]| index_of(&group, tried, None);
+    group.members()[0].failed(&origins.metrics);
+    assert_eq!([index(&[]), index(&[]), index(&[1])], [Some(1), Some(1), Some(0)], "the ejected one at last");
+    group.members()[1].failed(&origins.metrics);
+    assert!(index(&[]).is_some(), "somebody is asked all the same");
+    assert_eq!(index(&[0, 1]), None);
+}
+
+#[test]
+fn who_is_asked_instead_of_one_that_broke_off() {
+    let origins = Arc::new(origins());
+    let mut site = site(&["http://a", "http://b", "http://c"]);
+    site.origins.members[2].tier = 2;
+    let group = Group::new(&site, 0, None, &origins).expect("no file to read");
+    let index = |tried: &[usize], avoid| index_of(&group, tried, Some(avoid));
+    assert_eq!([index(&[], 0), index(&[], 0), index(&[], 1)], [Some(1), Some(1), Some(0)], "another of its tier");
+    assert_eq!(index(&[1], 0), Some(2), "another of a lower tier, also when one was tried");
+    group.members()[1].failed(&origins.metrics);
+    assert_eq!([index(&[], 0), index(&[], 2)], [Some(2), Some(0)], "not one that is ejected");
+    group.members()[2].failed(&origins.metrics);
+    assert_eq!(index(&[], 0), Some(0), "the same one, when no other is up");
+    group.members()[0].failed(&origins.metrics);
+    assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(1), Some(0)], "all are ejected");
+    assert!(index(&[], 9).is_some(), "one that is not there");
+}
+
+#[tokio::test]
+async fn nobody_has_more_than_its_cap_and_those_that_wait_are_served_in_order() {
+    let origins = Arc::new(origins_on(tokio::runtime::Handle::current()));
+    let mut site = site(&["http://a", "http://b"]);
+    site.origins.crowd = Crowd { max_requests: Some(1), queue: 2, queue_wait: edge_config::Duration::from_secs(60) };
+    let group = Group::new(&site, 0, None, &origins).expect("no file to read");
+    let first = group.choose(Wanted::default()).await.expect("room");
+    let second = group.choose(Wanted::default()).await.expect("room");
+    assert_ne!(first.index, second.index);
+    assert!(group.choose_again(Wanted::default()).is_none(), "who tries again does not wait");
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for number in 0..2 {
+        let (theirs, order) = (group.clone(), order.clone());
+        waiting.push(tokio::spawn(async move {
+            let chosen = theirs.choose(Wanted::default()).await.expect("in the end");
+            order.lock().push(number);
+            chosen
+        }));
+        while group.queue.len() <= number {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(group.choose(Wanted::default()).await.err(), Some(Failure::Busy), "the queue is full");
+    let freed = first.index;
+    drop(first);
+    let third = waiting.remove(0).await.expect("no panic");
+    assert_eq!((third.index, group.queue.len()), (freed, 1));
+    // Dropped while it waits: its place is given up.
+    let last = waiting.remove(0);
+    last.abort();
+    assert!(last.await.is_err());
+    assert_eq!((group.queue.len(), order.lock().as_slice()), (0, &[0][..]));
+    drop((second, third));
+    assert!(group.members().iter().all(|member| member.in_flight() == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_is_told() {
+    let origins = Arc::new(origins_on(tokio::runtime::Handle::current()));
+    let mut site = site(&["http://a"]);
+    site.origins.crowd = Crowd { max_requests: Some(1), queue: 1, queue_wait: edge_config::Duration::from_secs(5) };
+    let group = Group::new(&site, 0, None, &origins).expect("no file to read");
+    let _first = group.choose(Wanted::default()).await.expect("room");
+    assert_eq!(group.choose(Wanted::default()).await.err(), Some(Failure::Busy));
+    assert_eq!(group.queue.len(), 0);
+    let again = Group::new(&site, 0, Some(&group), &origins).expect("no file to read");
+    assert!(again.choose_now(Wanted::default()).is_err(), "a new configuration goes on counting");
+}
+
+#[test]
+fn what_requests_are_hashed_by() {
+    let origins = Arc::new(origins());
+    let mut table = Vec::new();
+    for by in ["url", "header X-User", "cookie id", "address"] {
+        let mut site = site(&["http://a", "http://b"]);
+        site.origins.balance = Balance::Consistent(by.parse().expect("something to hash by"));
+        let group = Group::new(&site, 0, None, &origins).expect("no file to read");
+        let key = |target: &str, user: &str, id: &str, client: &str| {
+            let fields = format!("x-user: {user}\r\ncookie: a=b; id={id}\r\n");
+            group.key(b"h", target.as_bytes(), Fields::new(fields.as_bytes()), client.parse().ok())
+        };
+        let first = key("/a", "u", "i", "10.0.0.1");
+        let others = [
+            ("/b", "u", "i", "10.0.0.1"),
+            ("/a", "v", "i", "10.0.0.1"),
+            ("/a", "u", "j", "10.0.0.1"),
+            ("/a", "u", "i", "10.0.0.2"),
+        ];
+        table.push(others.map(|(target, user, id, client)| key(target, user, id, client) != first));
+        let without = |target: &[u8]| group.key(b"h", target, Fields::new(b""), None);
+        assert_ne!(without(b"/a"), without(b"/b"), "{by}: without it, by URL");
+    }
+    let only = |at| std::array::from_fn(|index| index == at);
+    assert_eq!(table, [only(0), only(1), only(2), only(3)]);
+}

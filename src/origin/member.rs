@@ -1,0 +1,237 @@
+//! One origin of a group: what is known of it, and the requests to it that are under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use edge_config::section::group as config;
+use parking_lot::Mutex;
+
+use super::balance::Candidate;
+use super::balance::ewma::Latency;
+use super::balance::slow_start;
+use super::ejection::Ejection;
+use super::health::Health;
+use super::peer::OriginPeer;
+use super::queue::Queue;
+use crate::clock;
+use crate::telemetry::metrics::Metrics;
+
+/// One origin of a group, and what is known of it.
+pub struct Member {
+    pub peer: OriginPeer,
+    pub(super) config: config::Member,
+    /// For whom it is checked and counted.
+    pub(super) settings: Settings,
+    state: Mutex<State>,
+    /// What it is known by wherever it stands in a group.
+    id: u64,
+    /// Requests that are under way. A new configuration goes on counting.
+    pub(super) in_flight: Arc<AtomicU32>,
+}
+
+/// What a member that a new configuration leaves alone must not have changed.
+#[derive(Clone, PartialEq)]
+pub(super) struct Settings {
+    pub(super) site: String,
+    pub(super) index: usize,
+    pub(super) health: Option<config::Health>,
+    pub(super) eject: Option<config::Eject>,
+    pub(super) check_host: Option<String>,
+}
+
+struct State {
+    health: Option<Health>,
+    ejection: Ejection,
+    latency: Latency,
+    /// Whether it was up when somebody last looked, and since when, if it has not always been.
+    seen_up: bool,
+    up_since: Option<Instant>,
+    /// What the metrics were told.
+    shown_up: Option<bool>,
+}
+
+/// Whether a member is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Up,
+    /// Left alone for a while, because requests to it failed.
+    Ejected,
+    /// Its checks fail.
+    Down,
+}
+
+impl Standing {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Ejected => "ejected",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl State {
+    fn standing(&self, now: Instant) -> Standing {
+        match (self.health.is_none_or(|health| health.is_up()), self.ejection.is_ejected(now)) {
+            (false, _) => Standing::Down,
+            (true, true) => Standing::Ejected,
+            (true, false) => Standing::Up,
+        }
+    }
+}
+
+impl Member {
+    /// One that has just been heard of. `warm`: it has been up all the time.
+    pub(super) fn new(
+        peer: OriginPeer,
+        config: config::Member,
+        settings: Settings,
+        in_flight: Arc<AtomicU32>,
+        warm: bool,
+    ) -> Self {
+        let health = settings.health.as_ref().map(|health| Health::new(health.fall, health.rise));
+        let state = State {
+            health,
+            ejection: Ejection::new(settings.eject),
+            latency: Latency::default(),
+            seen_up: true,
+            up_since: (!warm).then(clock::monotonic),
+            shown_up: None,
+        };
+        let id = super::balance::consistent::hash([peer.label().as_bytes()]);
+        Self { peer, config, settings, state: Mutex::new(state), id, in_flight }
+    }
+
+    pub fn standing(&self, now: Instant) -> Standing {
+        self.state.lock().standing(now)
+    }
+
+    /// How it stands, and what choosing has to know of it.
+    pub(super) fn candidate(&self, index: usize, slow: Option<Duration>, now: Instant) -> (Standing, Candidate) {
+        let mut state = self.state.lock();
+        let standing = state.standing(now);
+        // An ejection ends without anything happening: who looks next sees it.
+        let is_up = standing == Standing::Up;
+        if is_up && !state.seen_up {
+            state.up_since = Some(now);
+        }
+        state.seen_up = is_up;
+        let up = state.up_since.map(|since| now.saturating_duration_since(since));
+        let candidate = Candidate {
+            index,
+            id: self.id,
+            share: slow_start::share(self.config.weight, up, slow),
+            in_flight: self.in_flight(),
+            latency: state.latency.remembered(now),
+        };
+        (standing, candidate)
+    }
+
+    /// Requests that are under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Counts one more request, if there is room below `most`.
+    pub(super) fn lease(&self, most: Option<u32>, queue: &Arc<Queue>) -> Option<Arc<Lease>> {
+        let most = most.unwrap_or(u32::MAX);
+        let more = |count: u32| (count < most).then(|| count + 1);
+        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Arc::new(Lease { in_flight: self.in_flight.clone(), queue: queue.clone() }))
+    }
+
+    /// The head of an answer came, or failed to, after this time.
+    pub fn timed(&self, took: Duration, answered: bool) {
+        let now = clock::monotonic();
+        let latency = &mut self.state.lock().latency;
+        if answered { latency.answered(took, now) } else { latency.failed(took, now) }
+    }
+
+    /// A lower tier is asked when none of a higher one is up; 1 is the highest.
+    pub fn tier(&self) -> u8 {
+        self.config.tier
+    }
+
+    pub fn weight(&self) -> u32 {
+        self.config.weight
+    }
+
+    /// A request was answered.
+    pub fn succeeded(&self, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        state.ejection.succeeded();
+        self.show(&mut state, metrics);
+    }
+
+    /// A request was not answered, or with a status that says nobody is there.
+    pub fn failed(&self, metrics: &Metrics) {
+        let now = clock::monotonic();
+        let mut state = self.state.lock();
+        if state.ejection.failed(now) {
+            state.seen_up = false;
+            let seconds = state.ejection.left(now).as_secs();
+            tracing::warn!(
+                site = self.settings.site,
+                origin = self.peer.label(),
+                seconds,
+                "origin ejected: requests fail"
+            );
+        }
+        self.show(&mut state, metrics);
+    }
+
+    /// A check has a result.
+    pub fn checked(&self, result: Result<(), String>, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        let passed = result.is_ok();
+        if let Some(health) = &mut state.health
+            && health.checked(passed)
+        {
+            let (site, origin) = (&self.settings.site, self.peer.label());
+            match result {
+                Ok(()) => tracing::info!(site, origin, "origin is up"),
+                Err(why) => tracing::warn!(site, origin, why, "origin is down"),
+            }
+        }
+        if !state.health.is_none_or(|health| health.is_up()) {
+            state.seen_up = false;
+        }
+        self.show(&mut state, metrics);
+    }
+
+    fn show(&self, state: &mut State, metrics: &Metrics) {
+        let up = state.health.is_none_or(|health| health.is_up()) && !state.ejection.is_ejected(clock::monotonic());
+        if state.shown_up != Some(up) {
+            state.shown_up = Some(up);
+            metrics.origin_up(self.settings.index, self.peer.label(), up);
+        }
+    }
+
+    /// Tells the metrics how it stands: an ejection ends without anything happening.
+    pub fn tell(&self, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        state.shown_up = None;
+        self.show(&mut state, metrics);
+        drop(state);
+        metrics.origin_in_flight(self.settings.index, self.peer.label(), self.in_flight());
+    }
+
+    /// The checks, and the host they ask for.
+    pub fn check_settings(&self) -> Option<(&config::Health, Option<&str>)> {
+        self.settings.health.as_ref().map(|health| (health, self.settings.check_host.as_deref()))
+    }
+}
+
+/// A request to a member that is under way, body included. It is over when this is dropped.
+pub struct Lease {
+    in_flight: Arc<AtomicU32>,
+    queue: Arc<Queue>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.queue.wake();
+    }
+}
