@@ -222,7 +222,9 @@ impl Fetch {
         let took = crate::clock::monotonic().duration_since(started);
         metrics.origin_seconds(took.as_secs_f64());
         let answered = opened.as_ref().is_ok_and(|response| !says_nobody_is_there(response.status));
-        member.timed(took, answered);
+        if self.group.learns_latency() {
+            member.timed(took, answered);
+        }
         let outcome = match &opened {
             Ok(response) if response.status >= 500 => "status-5xx",
             Ok(_) => "ok",

@@ -189,6 +189,11 @@ impl Group {
         &self.balance
     }
 
+    /// Whether members are told how long answers took. Only fetches tell: what passes may wait for its client's body.
+    pub fn learns_latency(&self) -> bool {
+        self.balance == Balance::Ewma
+    }
+
     /// What a request is hashed to; 0 where nobody needs it. A request without the field or cookie is hashed by its URL:
     /// all of those together would be too much for one origin. A response that is fetched for many is hashed by what the
     /// first of them sent.
