@@ -117,15 +117,8 @@ impl Case {
     /// The first body: some pieces and how it ends.
     pub(super) fn over(&self, pieces: Vec<Vec<u8>>, end: Result<(), Failure>) -> Box<dyn OriginBody> {
         let fields = "accept: */*\r\nRange: bytes=0-1\r\nif-none-match: \"x\"\r\n".into();
-        let request = OriginRequest {
-            method: "GET",
-            target: "/".into(),
-            host: "h".into(),
-            fields,
-            client: None,
-            avoid: None,
-            affinity: None,
-        };
+        let request =
+            OriginRequest { method: "GET", target: "/".into(), host: "h".into(), fields, client: None, avoid: None };
         let rest = Rest {
             upstream: self.script.clone(),
             request,
