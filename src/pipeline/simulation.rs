@@ -63,6 +63,12 @@ pub(in crate::pipeline) enum Planted {
     PartMisplaced,
     /// An answer whose rest cannot be had ends as if it were complete.
     ShortEndsCleanly,
+    /// A run forgets what its readers have taken before it is in the store.
+    RunForgetsTooEarly,
+    /// A run that broke ends as one that is complete.
+    BrokenRunEndsCleanly,
+    /// A run says that it has begun before what its reader begins with is answered.
+    RunBegunTooEarly,
 }
 
 thread_local! {

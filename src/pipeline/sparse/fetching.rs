@@ -46,6 +46,8 @@ impl Fetching {
     pub async fn run(self, pipeline: Arc<Pipeline>, begun: Option<BegunAnswer>) {
         let mut late = Vec::new();
         let end = self.fetch(&pipeline, begun, &mut late).await;
+        #[cfg(test)]
+        let end = if planted(Planted::BrokenRunEndsCleanly) { Ok(()) } else { end };
         if matches!(end, Err(Broken::Changed | Broken::NoRanges)) {
             // Before anybody is told: whoever looks again finds that it is gone.
             pipeline.store.outdated(&self.body);

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::origin::Failure;
+#[cfg(test)]
+use crate::pipeline::simulation::{Planted, planted};
 use crate::store::fill::readers::Readers;
 
 /// Why a run brings nothing more.
@@ -165,7 +167,10 @@ impl State {
             self.from += chunk.len() as u64;
             self.sealed.pop_front();
         }
-        if !self.passes {
+        let forgets_all = self.passes;
+        #[cfg(test)]
+        let forgets_all = forgets_all || planted(Planted::RunForgetsTooEarly);
+        if !forgets_all {
             return;
         }
         while let Some(piece) = self.tail.front().filter(|piece| self.tail_from + piece.len() as u64 <= keep_from) {
@@ -221,7 +226,10 @@ impl RunReader {
             notified.as_mut().enable();
             {
                 let state = self.run.state.lock();
-                match (state.answered_to > self.at, state.end) {
+                let is_answered = state.answered_to > self.at;
+                #[cfg(test)]
+                let is_answered = is_answered || state.answered_to > 0 && planted(Planted::RunBegunTooEarly);
+                match (is_answered, state.end) {
                     (true, _) | (_, Some(Ok(()))) => return Ok(()),
                     (false, Some(Err(broken))) => return Err(broken),
                     (false, None) => {}

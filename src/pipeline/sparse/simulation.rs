@@ -128,6 +128,9 @@ caught! {
     a_generation_that_is_kept_is_caught: GenerationKept,
     a_part_in_the_wrong_place_is_caught: PartMisplaced,
     a_short_answer_that_looks_complete_is_caught: ShortEndsCleanly,
+    bytes_forgotten_too_early_are_caught: RunForgetsTooEarly,
+    a_broken_run_that_looks_complete_is_caught: BrokenRunEndsCleanly,
+    a_run_that_has_begun_too_early_is_caught: RunBegunTooEarly,
 }
 
 /// Has time pass, chunks and records leave, versions change, and what is stored purged.
