@@ -36,6 +36,8 @@ const CLIENTS: usize = 12;
 const UPHEAVALS: usize = 8;
 /// What goes wrong in a calm run: as often as one request for a rest, or one reader, gets over it.
 const MISHAPS_MAX: usize = 3;
+/// Answers of an orderly run that are shorter than asked for: too few for a run of bytes to be given up.
+const SHORT_MAX: usize = 7;
 /// So much memory that nothing is evicted but by us.
 const MEMORY: u64 = 512 << 20;
 
@@ -60,6 +62,8 @@ struct Scene {
     has_twins: bool,
     /// Responses depend on the language.
     varies: bool,
+    /// There is room for a few fills at once, or for none.
+    is_tight: bool,
     notes: Mutex<Notes>,
 }
 
@@ -85,7 +89,19 @@ impl Scene {
     fn mishap(&self) -> bool {
         let mut notes = self.notes.lock();
         notes.mishaps += 1;
-        self.mood != Mood::Calm || notes.mishaps <= MISHAPS_MAX
+        match self.mood {
+            Mood::Calm => notes.mishaps <= MISHAPS_MAX,
+            Mood::Orderly => notes.mishaps <= SHORT_MAX,
+            Mood::Wild => true,
+        }
+    }
+
+    /// The origin has another version from now on.
+    fn change(&self, url: usize) {
+        let is_twin = self.has_twins && self.one_in(3);
+        let mut world = self.world.lock();
+        let version = world.versions[url];
+        world.versions[url] = if is_twin { version | 1 } else { (version / 2 + 1) * 2 };
     }
 
     fn note_if(&self, is_so: bool, what: &str) {
@@ -144,12 +160,7 @@ async fn upheaval(pipeline: Arc<Pipeline>, scene: Arc<Scene>) {
             2 | 3 if scene.mood != Mood::Orderly => evict(&pipeline, &scene),
             4 | 5 => purge_all(&pipeline, &scene, url).await,
             6.. if scene.mood != Mood::Calm => {
-                let is_twin = scene.has_twins && scene.one_in(3);
-                {
-                    let mut world = scene.world.lock();
-                    let version = world.versions[url];
-                    world.versions[url] = if is_twin { version | 1 } else { (version / 2 + 1) * 2 };
-                }
+                scene.change(url);
                 pause(&scene.world).await;
                 if scene.one_in(3) {
                     purge_all(&pipeline, &scene, url).await;
@@ -228,16 +239,16 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     let world = World::of(seed, 8);
     let draw = |n| world.lock().rng.one_in(n);
     let mood = [Mood::Calm, Mood::Orderly, Mood::Wild, Mood::Wild][world.lock().rng.below(4)];
-    let (dated, has_twins, varies) = (draw(6), draw(2), draw(4));
-    let scene = Arc::new(Scene { world: world.clone(), mood, dated, has_twins, varies, notes: Mutex::default() });
+    let (dated, has_twins, varies, is_tight) = (draw(6), draw(2), draw(4), draw(4));
+    let scene =
+        Arc::new(Scene { world: world.clone(), mood, dated, has_twins, varies, is_tight, notes: Mutex::default() });
     let pipeline = pipeline(MEMORY);
     let site = site(Arc::new(RangedOrigin(scene.clone())));
     let clients = (0..CLIENTS).map(|id| (id, client(id, pipeline.clone(), site.clone(), scene.clone())));
     let mut tasks: Vec<Task> = clients.map(|(id, client)| task(client, id % 5 == 4)).collect();
     tasks.extend([0, 1].map(|_| task(upheaval(pipeline.clone(), scene.clone()), false)));
-    // There is room for a few at once, or for none.
     let mut taken = pipeline.store.budget.fills.reservation();
-    if draw(4) {
+    if is_tight {
         let left = [0, 300_000, 1_700_000, 3_000_000][world.lock().rng.below(4)];
         let _ = taken.grow(pipeline.store.budget.fills.limit() - left);
     }

@@ -177,10 +177,15 @@ impl RangedOrigin {
         let mut bytes = wanted;
         let gives_less = match scene.mood {
             Mood::Wild => scene.one_in(5),
-            Mood::Calm | Mood::Orderly => !asked.is_own && scene.one_in(5) && scene.mishap(),
+            Mood::Calm => !asked.is_own && scene.one_in(5) && scene.mishap(),
+            Mood::Orderly => !asked.is_own && scene.one_in(2) && scene.mishap(),
         };
         if gives_less {
             bytes.end = bytes.start + 1 + scene.below((bytes.end - bytes.start) as usize) as u64;
+            if scene.mood == Mood::Orderly && scene.one_in(3) {
+                // Before anybody asks for the rest.
+                scene.change(asked.url);
+            }
         }
         let mut of = total.to_string();
         if wild && scene.one_in(8) {
