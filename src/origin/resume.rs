@@ -78,6 +78,20 @@ impl Resuming {
         Box::new(Self { state: State::Reading(body), rest, answer_end: None, resumes: 0, counted_from, due })
     }
 
+    /// The rest of a body that has broken off by now. None where it cannot be asked for: see [`Self::over`], and what failed may
+    /// be nothing that another attempt mends. `due`: when the whole response is.
+    pub fn broken(failure: Failure, due: Option<Instant>, mut rest: Rest) -> Option<Box<dyn OriginBody>> {
+        let is_known_again = strong_validator(Fields::new(&rest.fields)).is_some();
+        if rest.request.method != "GET" || !is_known_again || !may_be_mended(failure) {
+            return None;
+        }
+        rest.request.fields = without_selecting(&rest.request.fields);
+        let (counted_from, state) = (rest.at, State::Ended(Err(failure)));
+        let mut resuming = Self { state, rest, answer_end: None, resumes: 0, counted_from, due };
+        resuming.state = resuming.after(failure);
+        Some(Box::new(resuming))
+    }
+
     /// What to do after a failure: nothing is missing, the rest can be asked for, or it is over.
     fn after(&self, failure: Failure) -> State {
         let is_overdue = || self.due.is_some_and(|due| clock::monotonic() >= due);

@@ -9,6 +9,7 @@ mod receive;
 mod spool;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub use self::judge::{Head, Judge, group_number};
 use self::receive::{Receiving, next_or_else};
 use crate::clock;
 use crate::origin::resume::{Rest, Resuming};
-use crate::origin::{Failure, OriginBody, OriginRequest, OriginResponse};
+use crate::origin::{Failure, OriginRequest, OriginResponse};
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date, without_length, without_withheld};
 use crate::pipeline::ruled::Ruled;
@@ -294,35 +295,27 @@ impl Job {
         self.receive_judged(pipeline, Head { upstream_status, ..judged }, response).await
     }
 
-    /// A body that goes on where it breaks off, as far as its validator allows.
-    fn resuming(
-        &self,
-        pipeline: &Pipeline,
-        body: Box<dyn OriginBody>,
-        fields: Vec<u8>,
-        (origin, total): (usize, Option<u64>),
-    ) -> Box<dyn OriginBody> {
-        let rest = Rest {
+    /// What it takes to go on with a body that breaks off. `fields`: those of its response as they came.
+    fn rest(&self, pipeline: &Pipeline, fields: Vec<u8>, origin: usize, range: Range<u64>, total: Option<u64>) -> Rest {
+        Rest {
             upstream: self.site.upstream.clone(),
             request: self.origin_request.clone(),
             fields,
             origin,
-            at: 0,
-            end: None,
+            at: range.start,
+            end: Some(range.end).filter(|end| *end != u64::MAX),
             total,
             site: self.site.index,
             metrics: pipeline.metrics.clone(),
-        };
-        Resuming::over(body, rest)
+        }
     }
 
     /// Receives the body of a response whose head has been judged.
     async fn receive_judged(&self, pipeline: &Pipeline, head: Head, response: OriginResponse) -> Result<(), Failure> {
-        let OriginResponse { status, fields, length, body, retries, origin } = response;
-        let mut body = match status {
-            200 if !self.as_is || self.asked.is_none() => self.resuming(pipeline, body, fields, (origin, length)),
-            _ => body,
-        };
+        let OriginResponse { status, fields, length, mut body, retries, origin } = response;
+        // Whether it may go on should it break off. Nothing is made for that before it does: hardly any body breaks off.
+        let mut resumes = (status == 200 && (!self.as_is || self.asked.is_none())).then_some(fields);
+        let mut received = 0;
         // Who wants a part of what is small has all of it stored before there is another request.
         let waits = self.asked.is_some()
             && !self.as_is
@@ -354,9 +347,19 @@ impl Job {
                 }
             };
             match next_or_else(body.as_mut(), || publish(&mut receiving)).await {
-                Ok(Some(piece)) => receiving.accept(piece),
+                Ok(Some(piece)) => {
+                    received += piece.len() as u64;
+                    receiving.accept(piece);
+                }
                 Ok(None) => break Ok(()),
-                Err(failure) => break Err(failure),
+                Err(failure) => {
+                    let rest = |fields| self.rest(pipeline, fields, origin, received..u64::MAX, length);
+                    let rest = resumes.take().map(rest);
+                    match rest.and_then(|rest| Resuming::broken(failure, body.due(), rest)) {
+                        Some(rest) => body = rest,
+                        None => break Err(failure),
+                    }
+                }
             }
             receiving.settle().await;
         };

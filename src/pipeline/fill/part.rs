@@ -10,7 +10,7 @@ use edge_config::section::limits::CHUNK_BYTES;
 
 use super::judge::Head;
 use super::{Job, Judge};
-use crate::origin::resume::{Rest, Resuming};
+use crate::origin::resume::Resuming;
 use crate::origin::{Failure, OriginBody, OriginResponse};
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date};
@@ -137,17 +137,7 @@ impl Job {
         pipeline.runs.enter(&body, &run);
         self.commit(pipeline, selecting.as_ref(), &record).await;
         let OriginResponse { fields: said_fields, retries, origin, body: bytes, .. } = response;
-        let rest = Rest {
-            upstream: self.site.upstream.clone(),
-            request: self.origin_request.clone(),
-            fields: said_fields,
-            origin,
-            at: said.first,
-            end: Some(said.range().end),
-            total: Some(total),
-            site: self.site.index,
-            metrics: pipeline.metrics.clone(),
-        };
+        let rest = self.rest(pipeline, said_fields, origin, said.range(), Some(total));
         let bytes = Resuming::over(bytes, rest);
         let browser_ttl = head.browser.as_ref().map(|browser| browser.ttl);
         let fetching = Fetching {
