@@ -198,14 +198,12 @@ impl Job {
             selectors: part.selectors(),
         };
         let body = pipeline.store.sparse(self.primary, generation);
-        let bytes: Vec<u8> = part.slices(0..length).flatten().copied().collect();
         let mut at = first;
         for (_, within) in spans(first..first + length) {
-            let from = (at - first) as usize;
-            let to = from + (within.end - within.start) as usize;
-            let span = Bytes::copy_from_slice(bytes.get(from..to).unwrap_or_default());
-            pipeline.store.keep_part(&body, at, span, total);
-            at += u64::from(within.end - within.start);
+            let to = at + u64::from(within.end - within.start);
+            let pieces: Vec<&[u8]> = part.slices(at - first..to - first).collect();
+            pipeline.store.keep_part(&body, at, Bytes::from(pieces.concat()), total);
+            at = to;
         }
         self.commit(pipeline, None, &Arc::new(StoredResponse::of_sparse(&parts, total, body))).await;
     }
