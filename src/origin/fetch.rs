@@ -225,8 +225,8 @@ impl Fetch {
         };
         metrics.origin_request(self.site, member.peer.label(), outcome);
         match &opened {
-            Ok(response) if !says_nobody_is_there(response.status) => member.succeeded(metrics),
-            _ => member.failed(metrics),
+            Ok(response) if !says_nobody_is_there(response.status) => member.succeeded(choice.began, metrics),
+            _ => member.failed(choice.began, metrics),
         }
         opened
     }
@@ -259,6 +259,7 @@ impl Fetch {
             session: Some(session),
             peer,
             member: choice.member.clone(),
+            began: choice.began,
             origins: self.group.origins.clone(),
             remaining: if bodiless { Some(0) } else { length },
             idle: timeouts.idle.get(),
@@ -333,6 +334,8 @@ struct FetchBody {
     session: Option<HttpSession>,
     peer: HttpPeer,
     member: Arc<Member>,
+    /// When the member was chosen.
+    began: Instant,
     origins: Arc<Origins>,
     remaining: Option<u64>,
     idle: Duration,
@@ -362,7 +365,7 @@ impl OriginBody for FetchBody {
                 Ok(None) => return self.finish().await,
                 Err(error) => {
                     self.session = None;
-                    self.member.failed(&self.origins.metrics);
+                    self.member.failed(self.began, &self.origins.metrics);
                     return Err(failure_of(&error));
                 }
             }
@@ -393,7 +396,7 @@ impl FetchBody {
             _ => true,
         };
         if self.remaining.is_some_and(|remaining| remaining > 0) || !trailers || !ended_well(&mut session) {
-            self.member.failed(&self.origins.metrics);
+            self.member.failed(self.began, &self.origins.metrics);
             return Err(Failure::Closed);
         }
         // Only a connection at the end of its response goes back to the pool.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use edge_config::section::group as config;
+use edge_config::section::{group as config, health as checks};
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 
 use super::balance::SmoothWeighted;
-use super::ejection::Ejection;
+use super::company::Companions;
+use super::ejection::{Ejection, Verdict};
 use super::health::Health;
 use super::peer::{AuthorityError, OriginPeer};
 use super::probe;
@@ -37,6 +38,8 @@ pub struct Member {
     /// For whom it is checked and counted.
     settings: Settings,
     state: Mutex<State>,
+    /// The group it is a member of; of those of several configurations, the newest.
+    companions: Mutex<Arc<Companions>>,
 }
 
 /// What a member that a new configuration leaves alone must not have changed.
@@ -44,8 +47,8 @@ pub struct Member {
 struct Settings {
     site: String,
     index: usize,
-    health: Option<config::Health>,
-    eject: Option<config::Eject>,
+    health: Option<checks::Health>,
+    eject: Option<checks::Eject>,
     check_host: Option<String>,
 }
 
@@ -56,9 +59,16 @@ struct State {
     shown_up: Option<bool>,
 }
 
+impl State {
+    fn is_out(&self) -> bool {
+        self.health.is_some_and(|health| !health.is_up()) || self.ejection.is_out()
+    }
+}
+
 /// Whether a member is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
+    /// That, or it was left alone long enough and whoever is [admitted](Member::admit) decides.
     Up,
     /// Left alone for a while, because requests to it failed.
     Ejected,
@@ -79,10 +89,10 @@ impl Standing {
 impl Member {
     pub fn standing(&self, now: Instant) -> Standing {
         let state = self.state.lock();
-        match (state.health.is_none_or(|health| health.is_up()), state.ejection.is_ejected(now)) {
+        match (state.health.is_none_or(|health| health.is_up()), state.ejection.may_be_asked(now)) {
             (false, _) => Standing::Down,
-            (true, true) => Standing::Ejected,
-            (true, false) => Standing::Up,
+            (true, false) => Standing::Ejected,
+            (true, true) => Standing::Up,
         }
     }
 
@@ -95,27 +105,48 @@ impl Member {
         self.config.weight
     }
 
-    /// A request was answered.
-    pub fn succeeded(&self, metrics: &Metrics) {
-        let mut state = self.state.lock();
-        state.ejection.succeeded();
-        self.show(&mut state, metrics);
+    /// Whether it is ejected or down, and nothing has brought it back yet.
+    pub fn is_out(&self) -> bool {
+        self.state.lock().is_out()
     }
 
-    /// A request was not answered, or with a status that says nobody is there.
-    pub fn failed(&self, metrics: &Metrics) {
-        let now = clock::monotonic();
+    /// A request is about to go to one that is up. False: one that was ejected has its trial already.
+    pub fn admit(&self, now: Instant) -> bool {
+        self.state.lock().ejection.admit(now)
+    }
+
+    /// A request that began then was answered.
+    pub fn succeeded(&self, began: Instant, metrics: &Metrics) {
         let mut state = self.state.lock();
-        if state.ejection.failed(now) {
-            let seconds = state.ejection.left(now).as_secs();
-            tracing::warn!(
+        if state.ejection.succeeded(began, clock::monotonic()) {
+            tracing::info!(
                 site = self.settings.site,
                 origin = self.peer.label(),
-                seconds,
-                "origin ejected: requests fail"
+                "origin back: a request was answered"
             );
         }
         self.show(&mut state, metrics);
+    }
+
+    /// A request that began then was not answered, or with a status that says nobody is there.
+    pub fn failed(&self, began: Instant, metrics: &Metrics) {
+        let now = clock::monotonic();
+        let companions = self.companions.lock().clone();
+        let verdict = companions.judge(self, |company| {
+            let mut state = self.state.lock();
+            let verdict = state.ejection.failed(began, now, company);
+            self.show(&mut state, metrics);
+            verdict
+        });
+        let (site, origin) = (&self.settings.site, self.peer.label());
+        match verdict {
+            Verdict::Counted => {}
+            Verdict::Ejected(length) => {
+                metrics.origin_ejection(self.settings.index, origin, "ejected");
+                tracing::warn!(site, origin, milliseconds = length.as_millis(), "origin ejected: requests fail");
+            }
+            Verdict::Withheld => metrics.origin_ejection(self.settings.index, origin, "withheld"),
+        }
     }
 
     /// A check has a result.
@@ -135,14 +166,14 @@ impl Member {
     }
 
     fn show(&self, state: &mut State, metrics: &Metrics) {
-        let up = state.health.is_none_or(|health| health.is_up()) && !state.ejection.is_ejected(clock::monotonic());
+        let up = !state.is_out();
         if state.shown_up != Some(up) {
             state.shown_up = Some(up);
             metrics.origin_up(self.settings.index, self.peer.label(), up);
         }
     }
 
-    /// Tells the metrics how it stands: an ejection ends without anything happening.
+    /// Tells the metrics how it stands, whatever they were told before.
     pub fn tell(&self, metrics: &Metrics) {
         let mut state = self.state.lock();
         state.shown_up = None;
@@ -150,7 +181,7 @@ impl Member {
     }
 
     /// The checks, and the host they ask for.
-    pub fn check_settings(&self) -> Option<(&config::Health, Option<&str>)> {
+    pub fn check_settings(&self) -> Option<(&checks::Health, Option<&str>)> {
         self.settings.health.as_ref().map(|health| (health, self.settings.check_host.as_deref()))
     }
 }
@@ -161,6 +192,8 @@ pub struct Choice {
     pub member: Arc<Member>,
     /// How long it may take to accept a connection.
     pub connect: Duration,
+    /// When it was chosen.
+    pub began: Instant,
 }
 
 /// The origins of a site.
@@ -189,7 +222,11 @@ impl Group {
             index,
             health: config.health.clone(),
             eject: config.eject,
-            check_host: config.health.as_ref().and_then(|health| health.host.clone()).or_else(|| first_host(site)),
+            check_host: config
+                .health
+                .as_ref()
+                .and_then(|health| health.host().map(str::to_owned))
+                .or_else(|| first_host(site)),
         };
         let mut members = Vec::with_capacity(config.members.len());
         for member in &config.members {
@@ -202,6 +239,8 @@ impl Group {
                 _ => Self::member(member, &settings, origins)?,
             });
         }
+        let companions = Arc::new(Companions::new(members.iter().map(Arc::downgrade).collect()));
+        members.iter().for_each(|member| *member.companions.lock() = companions.clone());
         Ok(Arc::new(Self {
             balance: Mutex::new(SmoothWeighted::new(members.len())),
             budget: Mutex::new(Budget::new(config.retry, clock::monotonic())),
@@ -222,6 +261,7 @@ impl Group {
             config: config.clone(),
             settings: settings.clone(),
             state: Mutex::new(State { health, ejection: Ejection::new(settings.eject), shown_up: None }),
+            companions: Mutex::default(),
         });
         member.show(&mut member.state.lock(), &origins.metrics);
         if settings.health.is_some() {
@@ -277,9 +317,13 @@ impl Group {
             let candidates = of_standing().filter(|(_, theirs, ..)| *theirs == tier);
             let index = self.balance.lock().choose(candidates.map(|(index, _, weight, _)| (*index, *weight)))?;
             let member = self.members.get(index)?.clone();
+            if standing == Standing::Up && !member.admit(now) {
+                // Somebody else was faster, and it is ejected as far as we are concerned.
+                return self.choose(tried, avoid);
+            }
             let connect = member.peer.origin().timeouts.connect.get();
             let connect = if standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
-            return Some(Choice { index, member, connect });
+            return Some(Choice { index, member, connect, began: now });
         }
         None
     }
@@ -290,7 +334,11 @@ impl Group {
             return None;
         }
         let choice = self.choose(tried, avoid)?;
-        self.may_repeat().then_some(choice)
+        let may = self.may_repeat();
+        if !may {
+            choice.member.state.lock().ejection.withdraw(choice.began);
+        }
+        may.then_some(choice)
     }
 
     /// Whether the budget of retries has one left; it is taken then.
@@ -327,7 +375,7 @@ mod tests {
         let mut site = Site::of_one("s", origin(&urls[0]));
         let member = |url| config::Member { origin: origin(url), weight: 1, tier: 1 };
         site.origins.members = urls.iter().map(member).collect();
-        site.origins.eject = Some(config::Eject { failures: 1, ..config::Eject::default() });
+        site.origins.eject = Some(checks::Eject { failures: 1, out_percent_max: 100, ..checks::Eject::default() });
         site
     }
 
@@ -336,7 +384,7 @@ mod tests {
         let origins = Arc::new(origins());
         let group = |site: &Site, previous| Group::new(site, 0, previous, &origins).expect("no file to read");
         let old = group(&site(&["http://a", "http://b"]), None);
-        old.members()[0].failed(&origins.metrics);
+        old.members()[0].failed(clock::monotonic(), &origins.metrics);
         let now = clock::monotonic();
         assert_eq!(old.members()[0].standing(now), Standing::Ejected);
         let same = group(&site(&["http://c", "http://a"]), Some(&old));
@@ -353,10 +401,10 @@ mod tests {
         let origins = Arc::new(origins());
         let group = Group::new(&site(&["http://a", "http://b"]), 0, None, &origins).expect("no file to read");
         let index = |tried: &[usize]| group.choose(tried, None).map(|choice| choice.index);
-        group.members()[0].failed(&origins.metrics);
+        group.members()[0].failed(clock::monotonic(), &origins.metrics);
         assert_eq!([index(&[]), index(&[]), index(&[1])], [Some(1), Some(1), Some(0)], "the ejected one at last");
-        group.members()[1].failed(&origins.metrics);
-        assert!(index(&[]).is_some(), "somebody is asked all the same");
+        group.members()[1].failed(clock::monotonic(), &origins.metrics);
+        assert_eq!([index(&[]), index(&[])], [Some(1), Some(1)], "the last one is not ejected");
         assert_eq!(index(&[0, 1]), None);
     }
 
@@ -369,12 +417,12 @@ mod tests {
         let index = |tried: &[usize], avoid| group.choose(tried, Some(avoid)).map(|choice| choice.index);
         assert_eq!([index(&[], 0), index(&[], 0), index(&[], 1)], [Some(1), Some(1), Some(0)], "another of its tier");
         assert_eq!(index(&[1], 0), Some(2), "another of a lower tier, also when one was tried");
-        group.members()[1].failed(&origins.metrics);
+        group.members()[1].failed(clock::monotonic(), &origins.metrics);
         assert_eq!([index(&[], 0), index(&[], 2)], [Some(2), Some(0)], "not one that is ejected");
-        group.members()[2].failed(&origins.metrics);
+        group.members()[2].failed(clock::monotonic(), &origins.metrics);
         assert_eq!(index(&[], 0), Some(0), "the same one, when no other is up");
-        group.members()[0].failed(&origins.metrics);
-        assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(1), Some(0)], "all are ejected");
+        group.members()[0].failed(clock::monotonic(), &origins.metrics);
+        assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(0), Some(0)], "the last one is never ejected");
         assert!(index(&[], 9).is_some(), "one that is not there");
     }
 }

@@ -5,12 +5,13 @@
 //!
 //! - [`balance`], [`health`], [`ejection`], [`retry`]: who is asked, who is up, and how often one tries again. Pure.
 //! - [`peer`]: one origin as Pingora connects to it.
-//! - [`group`]: the origins of a site together.
+//! - [`group`]: the origins of a site together; [`company`]: how they see one another.
 //! - [`resume`]: a body that goes on where it broke off.
-//! - [`probe`]: active checks.
+//! - [`probe`]: active checks; [`serving`]: the question and the answer of those of gRPC. The latter is pure.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
 pub mod balance;
+pub mod company;
 pub mod demo;
 pub mod ejection;
 pub mod fetch;
@@ -20,6 +21,7 @@ pub mod peer;
 pub mod probe;
 pub mod resume;
 pub mod retry;
+pub mod serving;
 
 use std::time::Instant;
 

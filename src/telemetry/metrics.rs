@@ -58,6 +58,8 @@ families! {
     origin_requests: IntCounterVec = "littoral_origin_requests_total" ["site", "origin", "outcome"];
     /// 1 where an origin gets requests, 0 where its checks or its answers say that it is not up.
     origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin"];
+    /// Times an origin was to be left alone because requests failed: ejected, or withheld as too many are out already.
+    origin_ejections: IntCounterVec = "littoral_origin_ejections_total" ["site", "origin", "outcome"];
     /// Seconds from asking an origin to the head of its answer.
     origin_seconds: Histogram = "littoral_origin_seconds" [];
     /// Requests that wait now for a response another request is fetching.
@@ -319,6 +321,11 @@ impl Metrics {
     /// Says whether an origin gets requests.
     pub fn origin_up(&self, site: usize, origin: &str, up: bool) {
         self.families.origin_up.with_label_values(&[self.site_name(site).as_str(), origin]).set(i64::from(up));
+    }
+
+    /// Counts an origin that is to be left alone; `outcome` is `ejected` or `withheld`.
+    pub fn origin_ejection(&self, site: usize, origin: &str, outcome: &'static str) {
+        self.families.origin_ejections.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
     }
 
     /// Observes the seconds until the head of an origin's answer.

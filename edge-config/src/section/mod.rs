@@ -3,11 +3,13 @@
 pub mod admin;
 pub mod cache;
 pub mod group;
+pub mod health;
 pub mod limits;
 pub mod listener;
 pub mod origin;
 pub mod purge;
 pub mod rule;
 pub mod site;
+pub mod status;
 pub mod telemetry;
 pub mod tls;

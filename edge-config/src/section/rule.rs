@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::group::StatusRange;
 use super::site::Network;
+use super::status::StatusRange;
 use crate::read::key::{Key, Kind, section};
 use crate::read::{Reader, Table, Value};
 use crate::units::{ByteSize, Duration};

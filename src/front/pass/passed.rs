@@ -1,7 +1,7 @@
 //! One request on the pass path: what the proxy does not see of it, who is asked, and what became of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_config::section::limits::Limits;
 use parking_lot::Mutex;
@@ -111,16 +111,27 @@ impl Passed {
         Some(chosen)
     }
 
+    /// Who was asked last, and since when.
+    fn asked(&self) -> Option<(Arc<Member>, Instant)> {
+        self.asked.lock().choice.as_ref().map(|choice| (choice.member.clone(), choice.began))
+    }
+
     pub(super) fn member(&self) -> Option<Arc<Member>> {
         self.asked.lock().choice.as_ref().map(|choice| choice.member.clone())
     }
 
+    pub(super) fn succeeded(&self, metrics: &Metrics) {
+        if let Some((member, began)) = self.asked() {
+            member.succeeded(began, metrics);
+        }
+    }
+
     pub(super) fn failed(&self, metrics: &Metrics, to_connect: bool) {
-        if let Some(member) = self.member() {
+        if let Some((member, began)) = self.asked() {
             if to_connect {
                 member.peer.turn();
             }
-            member.failed(metrics);
+            member.failed(began, metrics);
         }
     }
 
@@ -143,6 +154,7 @@ impl Passed {
             index: choice.index,
             member: choice.member.clone(),
             connect: choice.connect,
+            began: choice.began,
         });
         true
     }

@@ -18,6 +18,7 @@ fn drive(metrics: &Metrics) -> String {
     metrics.config_refused();
     metrics.origin_request(0, "a.example.net:443", "ok");
     metrics.origin_up(0, "a.example.net:443", true);
+    metrics.origin_ejection(0, "a.example.net:443", "ejected");
     metrics.origin_seconds(0.3);
     metrics.fill_waiters.inc();
     metrics.fill_resumed(0);
