@@ -1,6 +1,7 @@
 //! How one of several origins is chosen, and what happens when all have as many requests as they may.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cache_tests::answer::Answer;
@@ -143,7 +144,13 @@ async fn one_that_comes_back_starts_slowly() {
     node.get("/p?b").await;
     metric(&node, "littoral_origin_up", 1.0).await;
     origins[1].serve("/p", Answer::ok("well").field(FRESH));
-    metric(&node, "littoral_origin_up", 2.0).await;
+    let number = AtomicU32::new(0);
+    until(Duration::from_secs(10), "a request is its trial", || async {
+        node.get(&format!("/p?t{}", number.fetch_add(1, Ordering::Relaxed))).await;
+        let up = node.metrics().await.sum("littoral_origin_up", &[]);
+        if up == 2.0 { Ok(()) } else { Err(format!("{up} are up")) }
+    })
+    .await;
     let before = origins[1].heads();
     for number in 100..320 {
         assert_eq!(node.get(&format!("/p?{number}")).await.status, 200);

@@ -83,7 +83,7 @@ fn an_empty_table_is_as_good_as_none() {
     ));
     fs::remove_dir_all(&scratch).expect("it can be removed");
     assert_eq!(with, without);
-    assert_eq!(without.sites[0].origins.health, Some(edge_config::section::group::Health::default()));
+    assert_eq!(without.sites[0].origins.health, Some(edge_config::section::health::Health::default()));
 }
 
 #[test]

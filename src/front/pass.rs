@@ -236,11 +236,9 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
-        if let Some(member) = passed.member() {
-            match says_nobody_is_there(response.status.as_u16()) {
-                true => member.failed(&self.pipeline.metrics),
-                false => member.succeeded(&self.pipeline.metrics),
-            }
+        match says_nobody_is_there(response.status.as_u16()) {
+            true => passed.failed(&self.pipeline.metrics, false),
+            false => passed.succeeded(&self.pipeline.metrics),
         }
         let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {

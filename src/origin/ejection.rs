@@ -1,11 +1,19 @@
 //! Passive ejection: an origin whose requests fail one after the other is left alone for a while.
 //!
-//! When the while is over it gets requests again, and the next failure ejects it anew at once; a success forgets
-//! everything (a circuit breaker, half open).
+//! When the while is over, one request is its trial (a circuit breaker, half open): an answer brings it back, a failure
+//! ejects it anew, for twice as long. What went well since it came back takes the doublings back, one for each first
+//! period.
+//!
+//! Never are more out than a part of the group: when most of them fail it is rarely they who are to blame, and those that
+//! are left would get all there is to ask.
 
 use std::time::{Duration, Instant};
 
-use edge_config::section::group::Eject;
+use edge_config::section::health::Eject;
+
+/// A trial of which nobody has heard for so long is over, and another one begins: its client has left, or its origin takes
+/// its time.
+const TRIAL_MAX: Duration = Duration::from_secs(10);
 
 /// What the requests to one origin have shown.
 #[derive(Clone, Copy, Debug)]
@@ -14,102 +22,146 @@ pub struct Ejection {
     failures: u32,
     /// When the first of them was.
     since: Option<Instant>,
-    until: Option<Instant>,
+    out: Option<Out>,
+    /// How often the next ejection doubles the first period.
+    doublings: u32,
+    /// When it last came back.
+    returned: Option<Instant>,
+}
+
+/// An ejection, until a success ends it.
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    at: Instant,
+    until: Instant,
+    /// When its trial began.
+    trial: Option<Instant>,
+}
+
+/// The rest of a group, as far as it matters to one that is to be ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Company {
+    /// All members, this one too.
+    pub members: usize,
+    /// Members other than this one that are ejected, or down by their checks.
+    pub others_out: usize,
+}
+
+/// What a failure has led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not enough of them yet, or nothing new.
+    Counted,
+    /// The origin is left alone for so long.
+    Ejected(Duration),
+    /// It would be ejected, but too many are out already.
+    Withheld,
+}
+
+impl Company {
+    /// Whether one more may be out, where `percent` of them may. The last one never is.
+    pub fn has_room(self, percent: u32) -> bool {
+        let part = self.members.saturating_mul(percent as usize) / 100;
+        self.others_out < part.min(self.members.saturating_sub(1))
+    }
 }
 
 impl Ejection {
     /// `None`: never ejects.
     pub fn new(settings: Option<Eject>) -> Self {
-        Self { settings, failures: 0, since: None, until: None }
+        Self { settings, failures: 0, since: None, out: None, doublings: 0, returned: None }
     }
 
-    pub fn is_ejected(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+    /// Whether it is ejected, and no trial has brought it back yet.
+    pub fn is_out(&self) -> bool {
+        self.out.is_some()
     }
 
-    pub fn succeeded(&mut self) {
+    /// Whether a request may go to it: it is not out, or it is time for a trial.
+    pub fn may_be_asked(&self, now: Instant) -> bool {
+        self.out.is_none_or(|out| {
+            let no_trial = out.trial.is_none_or(|began| now.saturating_duration_since(began) >= TRIAL_MAX);
+            now >= out.until && no_trial
+        })
+    }
+
+    /// A request is about to go to it. False: another one is its trial.
+    pub fn admit(&mut self, now: Instant) -> bool {
+        let may = self.may_be_asked(now);
+        if let Some(out) = self.out.as_mut().filter(|_| may) {
+            out.trial = Some(now);
+        }
+        may
+    }
+
+    /// The request that was admitted then is not sent after all.
+    pub fn withdraw(&mut self, admitted: Instant) {
+        if let Some(out) = self.out.as_mut().filter(|out| out.trial == Some(admitted)) {
+            out.trial = None;
+        }
+    }
+
+    /// Takes the success of a request that began then. True: it is back.
+    pub fn succeeded(&mut self, began: Instant, now: Instant) -> bool {
         self.failures = 0;
         self.since = None;
-        self.until = None;
+        // What it answered to before says nothing about what has failed since.
+        let back = self.out.is_some_and(|out| began >= out.at);
+        if back {
+            self.out = None;
+            self.returned = Some(now);
+        }
+        back
     }
 
-    /// Takes a failure. True: this one ejects.
-    pub fn failed(&mut self, now: Instant) -> bool {
-        let Some(settings) = self.settings else { return false };
-        if self.is_ejected(now) {
-            // Requests that were under way; they say nothing new.
-            return false;
-        }
-        let half_open = self.until.is_some();
-        let too_old = |since: Instant| now.saturating_duration_since(since) > settings.window.get();
-        if self.since.is_none_or(too_old) {
+    /// Takes the failure of a request that began then.
+    pub fn failed(&mut self, began: Instant, now: Instant, company: Company) -> Verdict {
+        let Some(settings) = self.settings else { return Verdict::Counted };
+        if let Some(out) = self.out {
+            if out.trial.is_none() || began < out.until {
+                // Requests that were under way; they say nothing new.
+                return Verdict::Counted;
+            }
+            self.failures = settings.failures;
             self.since = Some(now);
-            self.failures = 0;
+        } else {
+            let too_old = |since: Instant| now.saturating_duration_since(since) > settings.window.get();
+            if self.since.is_none_or(too_old) {
+                self.since = Some(now);
+                self.failures = 0;
+            }
+            self.failures = self.failures.saturating_add(1);
         }
-        self.failures += 1;
-        if half_open || self.failures >= settings.failures {
-            self.until = now.checked_add(settings.period.get());
-            self.failures = 0;
-            self.since = None;
-            return true;
+        if self.failures < settings.failures {
+            return Verdict::Counted;
         }
-        false
+        if !company.has_room(settings.out_percent_max) {
+            self.returned = self.out.take().map(|_| now).or(self.returned);
+            return Verdict::Withheld;
+        }
+        self.eject(now, settings)
     }
 
-    /// How long it is still left alone.
-    pub fn left(&self, now: Instant) -> Duration {
-        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    fn eject(&mut self, now: Instant, settings: Eject) -> Verdict {
+        let (period, longest) = (settings.period.get(), settings.period_max.get());
+        if self.out.is_none() {
+            let good = self.returned.map_or(Duration::ZERO, |returned| now.saturating_duration_since(returned));
+            let taken_back = good.as_millis().checked_div(period.as_millis()).unwrap_or(u128::MAX);
+            self.doublings = self.doublings.saturating_sub(u32::try_from(taken_back).unwrap_or(u32::MAX));
+        }
+        let factor = 1u32.checked_shl(self.doublings).unwrap_or(u32::MAX);
+        let length = period.saturating_mul(factor).min(longest);
+        if length < longest {
+            self.doublings = self.doublings.saturating_add(1);
+        }
+        // Nobody waits for a time that no clock reaches.
+        let until = now.checked_add(length).unwrap_or(now);
+        self.out = Some(Out { at: now, until, trial: None });
+        self.failures = 0;
+        self.since = None;
+        Verdict::Ejected(length)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use edge_config::Duration as Span;
-
-    /// Events as `(milliseconds, '+' or '-')`, and whether each ejects.
-    fn check(name: &str, events: &[(u64, char, bool)]) {
-        let settings = Eject { failures: 3, window: Span::from_secs(10), period: Span::from_secs(5) };
-        let mut ejection = Ejection::new(Some(settings));
-        let start = crate::clock::monotonic();
-        for (ms, event, ejects) in events {
-            let now = start + Duration::from_millis(*ms);
-            let ejected = match event {
-                '+' => {
-                    ejection.succeeded();
-                    false
-                }
-                _ => ejection.failed(now),
-            };
-            assert_eq!(ejected, *ejects, "{name}: at {ms} ms");
-            assert!(!ejected || ejection.is_ejected(now), "{name}: at {ms} ms");
-        }
-    }
-
-    #[test]
-    fn failures_in_a_row_eject() {
-        check("three", &[(0, '-', false), (1, '-', false), (2, '-', true)]);
-        check("a success between", &[(0, '-', false), (1, '-', false), (2, '+', false), (3, '-', false)]);
-        check("too far apart", &[(0, '-', false), (1, '-', false), (10_002, '-', false), (10_003, '-', false)]);
-        check("under way", &[(0, '-', false), (0, '-', false), (0, '-', true), (4_999, '-', false)]);
-        check(
-            "half open",
-            &[(0, '-', false), (0, '-', false), (0, '-', true), (5_001, '-', true), (9_000, '-', false)],
-        );
-        check(
-            "half open, then well",
-            &[(0, '-', false), (0, '-', false), (0, '-', true), (5_001, '+', false), (5_002, '-', false)],
-        );
-    }
-
-    #[test]
-    fn it_is_over_in_time_and_can_be_off() {
-        let now = crate::clock::monotonic();
-        let mut off = Ejection::new(None);
-        assert!((0..100).all(|_| !off.failed(now)) && !off.is_ejected(now));
-        let mut on = Ejection::new(Some(Eject { failures: 1, ..Eject::default() }));
-        assert!(on.failed(now) && on.is_ejected(now + Duration::from_secs(9)));
-        assert!(!on.is_ejected(now + Duration::from_secs(10)));
-        assert_eq!(on.left(now + Duration::from_secs(4)), Duration::from_secs(6));
-    }
-}
+mod tests;

@@ -232,9 +232,9 @@ impl Fetch {
         };
         metrics.origin_request(self.site, member.peer.label(), outcome);
         if answered {
-            member.succeeded(metrics);
+            member.succeeded(choice.began, metrics);
         } else {
-            member.failed(metrics);
+            member.failed(choice.began, metrics);
         }
         opened
     }
@@ -268,6 +268,7 @@ impl Fetch {
             peer,
             member: choice.member.clone(),
             lease: Some(choice.lease.clone()),
+            began: choice.began,
             origins: self.group.origins.clone(),
             remaining: if bodiless { Some(0) } else { length },
             idle: timeouts.idle.get(),
@@ -344,6 +345,8 @@ struct FetchBody {
     member: Arc<Member>,
     /// Until the end of the body.
     lease: Option<Arc<Lease>>,
+    /// When the member was chosen.
+    began: Instant,
     origins: Arc<Origins>,
     remaining: Option<u64>,
     idle: Duration,
@@ -374,7 +377,7 @@ impl OriginBody for FetchBody {
                 Err(error) => {
                     self.session = None;
                     self.lease = None;
-                    self.member.failed(&self.origins.metrics);
+                    self.member.failed(self.began, &self.origins.metrics);
                     return Err(failure_of(&error));
                 }
             }
@@ -406,7 +409,7 @@ impl FetchBody {
             _ => true,
         };
         if self.remaining.is_some_and(|remaining| remaining > 0) || !trailers || !ended_well(&mut session) {
-            self.member.failed(&self.origins.metrics);
+            self.member.failed(self.began, &self.origins.metrics);
             return Err(Failure::Closed);
         }
         // Only a connection at the end of its response goes back to the pool.

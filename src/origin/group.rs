@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_config::section::balance::{Balance, HashBy};
 use edge_config::section::group as config;
@@ -15,6 +15,7 @@ use super::Failure;
 use super::balance::consistent::hash;
 use super::balance::smooth_weighted::SmoothWeighted;
 use super::balance::{Candidate, consistent, ewma, least_requests, random};
+use super::company::Companions;
 use super::member::Settings;
 pub use super::member::{Lease, Member, Standing};
 use super::peer::{AuthorityError, OriginPeer};
@@ -47,6 +48,8 @@ pub struct Choice {
     pub connect: Duration,
     /// Whoever reads the answer keeps it until there is no more of it.
     pub lease: Arc<Lease>,
+    /// When it was chosen.
+    pub began: Instant,
 }
 
 /// What a choice depends on.
@@ -113,7 +116,11 @@ impl Group {
             index,
             health: config.health.clone(),
             eject: config.eject,
-            check_host: config.health.as_ref().and_then(|health| health.host.clone()).or_else(|| first_host(site)),
+            check_host: config
+                .health
+                .as_ref()
+                .and_then(|health| health.host().map(str::to_owned))
+                .or_else(|| first_host(site)),
         };
         let mut members = Vec::with_capacity(config.members.len());
         for member in &config.members {
@@ -126,6 +133,8 @@ impl Group {
                 _ => Self::member(member, &settings, previous, origins)?,
             });
         }
+        let companions = Arc::new(Companions::new(members.iter().map(Arc::downgrade).collect()));
+        members.iter().for_each(|member| *member.companions.lock() = companions.clone());
         Ok(Arc::new(Self {
             balance: config.balance.clone(),
             turns: Mutex::new(SmoothWeighted::new(members.len())),
@@ -277,9 +286,14 @@ impl Group {
                     free.retain(|(_, one)| one.index != index);
                     continue;
                 };
+                if standing == Standing::Up && !member.admit(now) {
+                    // Its trial is another request's: as far as this one goes, it is ejected.
+                    drop(lease);
+                    return self.choose_now(wanted);
+                }
                 let connect = member.peer.origin().timeouts.connect.get();
                 let connect = if standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
-                return Ok(Choice { index, member, connect, lease });
+                return Ok(Choice { index, member, connect, lease, began: now });
             }
             return Err(NoChoice::Full);
         }
@@ -308,7 +322,11 @@ impl Group {
             return None;
         }
         let choice = self.choose_now(wanted).ok()?;
-        self.may_repeat().then_some(choice)
+        let may = self.may_repeat();
+        if !may {
+            choice.member.withdraw(choice.began);
+        }
+        may.then_some(choice)
     }
 
     /// Tells the metrics how everybody stands.

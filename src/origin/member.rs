@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use edge_config::section::group as config;
+use edge_config::section::{group as config, health as checks};
 use parking_lot::Mutex;
 
 use super::balance::Candidate;
 use super::balance::ewma::Latency;
 use super::balance::slow_start;
-use super::ejection::Ejection;
+use super::company::Companions;
+use super::ejection::{Ejection, Verdict};
 use super::health::Health;
 use super::peer::OriginPeer;
 use super::queue::Queue;
@@ -28,6 +29,8 @@ pub struct Member {
     id: u64,
     /// Requests that are under way. A new configuration goes on counting.
     pub(super) in_flight: Arc<AtomicU32>,
+    /// The group it is a member of; of those of several configurations, the newest.
+    pub(super) companions: Mutex<Arc<Companions>>,
 }
 
 /// What a member that a new configuration leaves alone must not have changed.
@@ -35,8 +38,8 @@ pub struct Member {
 pub(super) struct Settings {
     pub(super) site: String,
     pub(super) index: usize,
-    pub(super) health: Option<config::Health>,
-    pub(super) eject: Option<config::Eject>,
+    pub(super) health: Option<checks::Health>,
+    pub(super) eject: Option<checks::Eject>,
     pub(super) check_host: Option<String>,
 }
 
@@ -54,6 +57,7 @@ struct State {
 /// Whether a member is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
+    /// That, or it was left alone long enough and whoever is [admitted](Member::admit) decides.
     Up,
     /// Left alone for a while, because requests to it failed.
     Ejected,
@@ -73,11 +77,15 @@ impl Standing {
 
 impl State {
     fn standing(&self, now: Instant) -> Standing {
-        match (self.health.is_none_or(|health| health.is_up()), self.ejection.is_ejected(now)) {
+        match (self.health.is_none_or(|health| health.is_up()), self.ejection.may_be_asked(now)) {
             (false, _) => Standing::Down,
-            (true, true) => Standing::Ejected,
-            (true, false) => Standing::Up,
+            (true, false) => Standing::Ejected,
+            (true, true) => Standing::Up,
         }
+    }
+
+    fn is_out(&self) -> bool {
+        self.health.is_some_and(|health| !health.is_up()) || self.ejection.is_out()
     }
 }
 
@@ -100,7 +108,7 @@ impl Member {
             shown_up: None,
         };
         let id = super::balance::consistent::hash([peer.label().as_bytes()]);
-        Self { peer, config, settings, state: Mutex::new(state), id, in_flight }
+        Self { peer, config, settings, state: Mutex::new(state), id, in_flight, companions: Mutex::default() }
     }
 
     pub fn standing(&self, now: Instant) -> Standing {
@@ -111,7 +119,7 @@ impl Member {
     pub(super) fn candidate(&self, index: usize, slow: Option<Duration>, now: Instant) -> (Standing, Candidate) {
         let mut state = self.state.lock();
         let standing = state.standing(now);
-        // An ejection ends without anything happening: who looks next sees it.
+        // The time of a trial comes without anything happening: who looks next sees it.
         let is_up = standing == Standing::Up;
         if is_up && !state.seen_up {
             state.up_since = Some(now);
@@ -157,28 +165,53 @@ impl Member {
         self.config.weight
     }
 
-    /// A request was answered.
-    pub fn succeeded(&self, metrics: &Metrics) {
+    /// Whether it is ejected or down, and nothing has brought it back yet.
+    pub fn is_out(&self) -> bool {
+        self.state.lock().is_out()
+    }
+
+    /// A request is about to go to one that is up. False: one that was ejected has its trial already.
+    pub(super) fn admit(&self, now: Instant) -> bool {
+        self.state.lock().ejection.admit(now)
+    }
+
+    /// The request that was admitted then is not sent after all.
+    pub(super) fn withdraw(&self, admitted: Instant) {
+        self.state.lock().ejection.withdraw(admitted);
+    }
+
+    /// A request that began then was answered.
+    pub fn succeeded(&self, began: Instant, metrics: &Metrics) {
         let mut state = self.state.lock();
-        state.ejection.succeeded();
+        if state.ejection.succeeded(began, clock::monotonic()) {
+            let (site, origin) = (&self.settings.site, self.peer.label());
+            tracing::info!(site, origin, "origin back: a request was answered");
+        }
         self.show(&mut state, metrics);
     }
 
-    /// A request was not answered, or with a status that says nobody is there.
-    pub fn failed(&self, metrics: &Metrics) {
+    /// A request that began then was not answered, or with a status that says nobody is there.
+    pub fn failed(&self, began: Instant, metrics: &Metrics) {
         let now = clock::monotonic();
-        let mut state = self.state.lock();
-        if state.ejection.failed(now) {
-            state.seen_up = false;
-            let seconds = state.ejection.left(now).as_secs();
-            tracing::warn!(
-                site = self.settings.site,
-                origin = self.peer.label(),
-                seconds,
-                "origin ejected: requests fail"
-            );
+        let companions = self.companions.lock().clone();
+        let verdict = companions.judge(self, |company| {
+            let mut state = self.state.lock();
+            let verdict = state.ejection.failed(began, now, company);
+            if state.ejection.is_out() {
+                state.seen_up = false;
+            }
+            self.show(&mut state, metrics);
+            verdict
+        });
+        let (site, origin) = (&self.settings.site, self.peer.label());
+        match verdict {
+            Verdict::Counted => {}
+            Verdict::Ejected(length) => {
+                metrics.origin_ejection(self.settings.index, origin, "ejected");
+                tracing::warn!(site, origin, milliseconds = length.as_millis(), "origin ejected: requests fail");
+            }
+            Verdict::Withheld => metrics.origin_ejection(self.settings.index, origin, "withheld"),
         }
-        self.show(&mut state, metrics);
     }
 
     /// A check has a result.
@@ -201,14 +234,14 @@ impl Member {
     }
 
     fn show(&self, state: &mut State, metrics: &Metrics) {
-        let up = state.health.is_none_or(|health| health.is_up()) && !state.ejection.is_ejected(clock::monotonic());
+        let up = !state.is_out();
         if state.shown_up != Some(up) {
             state.shown_up = Some(up);
             metrics.origin_up(self.settings.index, self.peer.label(), up);
         }
     }
 
-    /// Tells the metrics how it stands: an ejection ends without anything happening.
+    /// Tells the metrics how it stands, whatever they were told before.
     pub fn tell(&self, metrics: &Metrics) {
         let mut state = self.state.lock();
         state.shown_up = None;
@@ -218,7 +251,7 @@ impl Member {
     }
 
     /// The checks, and the host they ask for.
-    pub fn check_settings(&self) -> Option<(&config::Health, Option<&str>)> {
+    pub fn check_settings(&self) -> Option<(&checks::Health, Option<&str>)> {
         self.settings.health.as_ref().map(|health| (health, self.settings.check_host.as_deref()))
     }
 }

@@ -5,13 +5,14 @@
 //!
 //! - [`balance`], [`health`], [`ejection`], [`retry`]: who is asked, who is up, and how often one tries again. Pure.
 //! - [`peer`]: one origin as Pingora connects to it.
-//! - [`member`], [`group`]: one origin of a site, and all of them together.
+//! - [`member`], [`group`]: one origin of a site, and all of them together; [`company`]: how they see one another.
 //! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
-//! - [`probe`]: active checks.
+//! - [`probe`]: active checks; [`serving`]: the question and the answer of those of gRPC. The latter is pure.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
 pub mod balance;
+pub mod company;
 pub mod demo;
 pub mod ejection;
 pub mod fetch;
@@ -23,6 +24,7 @@ pub mod probe;
 pub mod queue;
 pub mod resume;
 pub mod retry;
+pub mod serving;
 
 use std::net::IpAddr;
 use std::time::Instant;

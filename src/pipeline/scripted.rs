@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use edge_config::section::group::StatusRange;
 use edge_config::section::site::ErrorPage;
+use edge_config::section::status::StatusRange;
 use parking_lot::Mutex;
 
 use crate::clock;

@@ -64,6 +64,8 @@ families! {
     origin_queue: IntGaugeVec = "littoral_origin_queue" ["site"];
     /// Requests that no origin had room for, nor the queue.
     origin_rejected: IntCounterVec = "littoral_origin_rejected_total" ["site"];
+    /// Times an origin was to be left alone because requests failed: ejected, or withheld as too many are out already.
+    origin_ejections: IntCounterVec = "littoral_origin_ejections_total" ["site", "origin", "outcome"];
     /// Seconds from asking an origin to the head of its answer.
     origin_seconds: Histogram = "littoral_origin_seconds" [];
     /// Requests that wait now for a response another request is fetching.
@@ -344,6 +346,11 @@ impl Metrics {
     /// Counts a request that no origin had room for.
     pub fn origin_rejected(&self, site: usize) {
         self.families.origin_rejected.with_label_values(&[self.site_name(site).as_str()]).inc();
+    }
+
+    /// Counts an origin that is to be left alone; `outcome` is `ejected` or `withheld`.
+    pub fn origin_ejection(&self, site: usize, origin: &str, outcome: &'static str) {
+        self.families.origin_ejections.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
     }
 
     /// Observes the seconds until the head of an origin's answer.

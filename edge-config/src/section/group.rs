@@ -1,9 +1,10 @@
-//! `origins`, `health`, `eject` and `retry`: the origins of a site together.
+//! `origins` and `retry`: the origins of a site together.
 
 use super::balance::{Balance, Crowd};
 use super::origin::Origin;
 use crate::units::{Duration, Percent};
 
+use super::health::{Eject, Health};
 use super::origin::{HostHeader, OriginScheme, OriginTimeouts};
 use crate::read::key::{Kind, section};
 use crate::read::{Reader, Table, Value};
@@ -33,49 +34,6 @@ pub struct Member {
     pub tier: u8,
 }
 
-/// Active checks: each member is asked for a path, over and over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    pub path: String,
-    /// The `Host` of the check. Default: what requests to that origin have; the first host of the site where that is the
-    /// client's.
-    pub host: Option<String>,
-    /// From the start of a check to the start of the next. Default 500ms.
-    pub interval: Duration,
-    /// How long a check may take, connection included. Default 400ms. At most the interval.
-    pub timeout: Duration,
-    /// Failed checks in a row until a member counts as down. Default 3.
-    pub fall: u32,
-    /// Passed checks in a row until a member counts as up again. Default 2.
-    pub rise: u32,
-    /// Statuses that pass. Default 200 to 299.
-    pub status: Vec<StatusRange>,
-}
-
-/// Statuses from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusRange {
-    pub first: u16,
-    pub last: u16,
-}
-
-impl StatusRange {
-    pub const fn contains(&self, status: u16) -> bool {
-        self.first <= status && status <= self.last
-    }
-}
-
-/// Passive ejection: a member whose requests fail is left alone for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Eject {
-    /// Failures in a row. Default 5.
-    pub failures: u32,
-    /// Within this time. Default 10s.
-    pub window: Duration,
-    /// How long it is left alone. Default 10s.
-    pub period: Duration,
-}
-
 /// When a request that failed is sent to another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
@@ -85,26 +43,6 @@ pub struct Retry {
     pub budget_percent: u32,
     /// Retries a second that are always allowed. Default 10.
     pub reserve: u32,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            path: "/".into(),
-            host: None,
-            interval: Duration::from_millis(500),
-            timeout: Duration::from_millis(400),
-            fall: 3,
-            rise: 2,
-            status: vec![StatusRange { first: 200, last: 299 }],
-        }
-    }
-}
-
-impl Default for Eject {
-    fn default() -> Self {
-        Self { failures: 5, window: Duration::from_secs(10), period: Duration::from_secs(10) }
-    }
 }
 
 impl Default for Retry {
@@ -131,10 +69,6 @@ impl Group {
 /// Members of a group, as they can be written.
 pub(crate) const ORIGINS: Kind =
     Kind::Many(&Kind::Any(&[Kind::Text("a URL, http://host[:port] or https://host[:port]"), Kind::Table(&MEMBER)]));
-const STATUSES: Kind = Kind::Many(&Kind::Any(&[
-    Kind::Integer(100, 599),
-    Kind::Text("a class as in \"2xx\", or a range as in \"200-299\""),
-]));
 
 section! {
     /// One origin.
@@ -156,39 +90,6 @@ section! {
         VERIFY = "verify": Kind::Boolean, "true";
         /// HTTP/2: agreed on in TLS, or with prior knowledge in the clear.
         HTTP2 = "http2": Kind::Boolean, "false";
-    }
-}
-
-section! {
-    /// Active checks: each origin is asked for a path, over and over.
-    HEALTH = "health" {
-        /// The path, and perhaps a query.
-        PATH = "path": Kind::Text("a path"), "/";
-        /// The Host field of the check. Absent: what requests to that origin have; the first host of the site where that
-        /// is the client's.
-        CHECK_HOST = "host": Kind::Text("a host name");
-        /// Time from the start of a check to the start of the next.
-        INTERVAL = "interval": Kind::Duration, "500ms";
-        /// How long a check may take, connection included. At most the interval.
-        TIMEOUT = "timeout": Kind::Duration, "400ms";
-        /// Failed checks in a row until an origin counts as down.
-        FALL = "fall": Kind::Integer(1, 100), "3";
-        /// Passed checks in a row until it counts as up again.
-        RISE = "rise": Kind::Integer(1, 100), "2";
-        /// Statuses that pass.
-        STATUS = "status": STATUSES, "2xx";
-    }
-}
-
-section! {
-    /// Passive ejection: an origin whose requests fail is left alone for a while.
-    EJECT = "eject" {
-        /// Failures in a row.
-        FAILURES = "failures": Kind::Integer(1, 1_000), "5";
-        /// The time they must fall into.
-        WINDOW = "window": Kind::Duration, "10s";
-        /// How long it is left alone.
-        FOR = "for": Kind::Duration, "10s";
     }
 }
 
@@ -249,7 +150,7 @@ impl Member {
 }
 
 /// A host name, perhaps with a port where it is a `Host`.
-struct HostName(String);
+pub(super) struct HostName(pub(super) String);
 
 #[derive(Debug, thiserror::Error)]
 #[error("\"{0}\" is not a host name: expected a name as in www.example.com, without scheme and path")]
@@ -275,98 +176,6 @@ impl std::str::FromStr for HostHeader {
             "client" => Ok(Self::Client),
             name => name.parse().map(|HostName(name)| Self::Fixed(name)),
         }
-    }
-}
-
-impl std::str::FromStr for StatusRange {
-    type Err = StatusError;
-
-    fn from_str(text: &str) -> Result<Self, StatusError> {
-        let error = || StatusError(text.into());
-        let number = |text: &str| text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
-        let (first, last) = match (text.strip_suffix("xx"), text.split_once('-')) {
-            (Some(class), _) => {
-                let class = class.parse::<u16>().ok().filter(|class| (1..=5).contains(class)).ok_or_else(error)?;
-                (class * 100, class * 100 + 99)
-            }
-            (None, Some((first, last))) => (number(first).ok_or_else(error)?, number(last).ok_or_else(error)?),
-            (None, None) => {
-                let status = number(text).ok_or_else(error)?;
-                (status, status)
-            }
-        };
-        (first <= last).then_some(Self { first, last }).ok_or_else(error)
-    }
-}
-
-/// A text that is no set of statuses.
-#[derive(Debug, thiserror::Error)]
-#[error("\"{0}\" is not a status: expected a number from 100 to 599, a class as in 2xx, or a range as in 200-299")]
-pub struct StatusError(String);
-
-impl StatusRange {
-    pub(crate) fn read(reader: &mut Reader, key: &crate::read::key::Key, value: Value<'_>) -> Option<Self> {
-        let Some(number) = value.as_integer() else { return reader.parse(key, value).map(|range| range.value) };
-        match number.to_string().parse() {
-            Ok(range) => Some(range),
-            Err(error) => {
-                let error: StatusError = error;
-                reader.wrong(&value.span(), error, "this value", key.summary());
-                None
-            }
-        }
-    }
-}
-
-impl Health {
-    pub(crate) fn read(table: Table<'_>, reader: &mut Reader) -> Self {
-        let default = Self::default();
-        let path = table.parsed::<String>(reader, &PATH);
-        if let Some(path) = path.as_ref().filter(|path| !path.value.starts_with('/')) {
-            let message = format!("\"{}\" is not a path: expected one that begins with /", path.value);
-            reader.wrong(&path.span, message, "this value", PATH.summary());
-        }
-        let interval = table.parsed::<Duration>(reader, &INTERVAL);
-        let timeout = table.parsed::<Duration>(reader, &TIMEOUT);
-        table.positive(reader, &INTERVAL);
-        table.positive(reader, &TIMEOUT);
-        if let (Some(interval), Some(timeout)) = (&interval, &timeout)
-            && timeout.value > interval.value
-        {
-            let message = format!("`timeout` is {}, longer than the interval of {}", timeout.value, interval.value);
-            let label = "longer than the interval";
-            reader.wrong(&timeout.span, message, label, "a check must be over when the next one starts");
-        }
-        let status = match table.value(&STATUS) {
-            Some(_) => table.many(reader, &STATUS, |reader, value| StatusRange::read(reader, &STATUS, value)),
-            None => default.status,
-        };
-        let health = Self {
-            path: path.map_or(default.path, |path| path.value),
-            host: table.parsed::<HostName>(reader, &CHECK_HOST).map(|host| host.value.0),
-            interval: interval.map_or(default.interval, |time| time.value),
-            timeout: timeout.map_or(default.timeout, |time| time.value),
-            fall: table.integer(reader, &FALL, 1..=100).unwrap_or(default.fall),
-            rise: table.integer(reader, &RISE, 1..=100).unwrap_or(default.rise),
-            status,
-        };
-        table.finish(reader);
-        health
-    }
-}
-
-impl Eject {
-    pub(crate) fn read(table: Table<'_>, reader: &mut Reader) -> Self {
-        let default = Self::default();
-        let eject = Self {
-            failures: table.integer(reader, &FAILURES, 1..=1_000).unwrap_or(default.failures),
-            window: table.parsed(reader, &WINDOW).map_or(default.window, |time| time.value),
-            period: table.parsed(reader, &FOR).map_or(default.period, |time| time.value),
-        };
-        table.positive(reader, &WINDOW);
-        table.positive(reader, &FOR);
-        table.finish(reader);
-        eject
     }
 }
 

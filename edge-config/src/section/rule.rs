@@ -5,8 +5,8 @@ mod reply;
 use std::path::PathBuf;
 
 pub use self::reply::{Redirect, Reply};
-use super::group::StatusRange;
 use super::site::Network;
+use super::status::StatusRange;
 use crate::read::key::{Key, Kind, section};
 use crate::read::{Reader, Table, Value};
 use crate::units::{ByteSize, Duration, Percent};

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::balance::{Balance, Crowd, slow_start};
-use super::group::{EJECT, Eject, HEALTH, Health, Member, ORIGINS, RETRY, Retry, with_timeouts};
-use super::group::{Group, StatusRange};
+use super::group::Group;
+use super::group::{Member, ORIGINS, RETRY, Retry, with_timeouts};
+use super::health::{EJECT, Eject, HEALTH, Health};
 use super::origin::{OriginTimeouts, TIMEOUTS};
 use super::rule::RULE;
 use super::rule::Rule;
+use super::status::StatusRange;
 use crate::read::key::{Key, Kind, section};
 use crate::read::{At, Reader, Table, Value};
 use crate::units::Percent;
@@ -293,12 +295,13 @@ impl Site {
         let timeouts = table.table(reader, &SITE_TIMEOUTS, &TIMEOUTS);
         let timeouts = OriginTimeouts::read(timeouts, reader);
         let retry = table.table(reader, &SITE_RETRY, &RETRY);
+        let health = table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader, &members));
         let origins = Group {
             members: with_timeouts(members, timeouts),
             balance: Balance::read(&table, reader),
             slow_start: slow_start(&table, reader),
             crowd: Crowd::read(&table, reader),
-            health: table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader)),
+            health,
             eject: match table.value(&SITE_EJECT) {
                 None => Some(Eject::default()),
                 Some(value) if value.as_bool() == Some(false) => None,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_config::section::limits::Limits;
 use parking_lot::Mutex;
@@ -121,16 +121,27 @@ impl Passed {
         self.site.group.key(&self.host, &self.target, Fields::new(&self.fields), Some(self.client))
     }
 
+    /// Who was asked last, and since when.
+    fn asked(&self) -> Option<(Arc<Member>, Instant)> {
+        self.asked.lock().choice.as_ref().map(|choice| (choice.member.clone(), choice.began))
+    }
+
     pub(super) fn member(&self) -> Option<Arc<Member>> {
         self.asked.lock().choice.as_ref().map(|choice| choice.member.clone())
     }
 
+    pub(super) fn succeeded(&self, metrics: &Metrics) {
+        if let Some((member, began)) = self.asked() {
+            member.succeeded(began, metrics);
+        }
+    }
+
     pub(super) fn failed(&self, metrics: &Metrics, to_connect: bool) {
-        if let Some(member) = self.member() {
+        if let Some((member, began)) = self.asked() {
             if to_connect {
                 member.peer.turn();
             }
-            member.failed(metrics);
+            member.failed(began, metrics);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use edge_config::section::balance::Crowd;
+use edge_config::section::health::Eject;
 use edge_config::section::site::Site;
 
 pub(super) fn origins() -> Origins {
@@ -20,7 +21,7 @@ fn site(urls: &[&str]) -> Site {
     let mut site = Site::of_one("s", origin(&urls[0]));
     let member = |url| config::Member { origin: origin(url), weight: 1, tier: 1 };
     site.origins.members = urls.iter().map(member).collect();
-    site.origins.eject = Some(config::Eject { failures: 1, ..config::Eject::default() });
+    site.origins.eject = Some(Eject { failures: 1, out_percent_max: 100, ..Eject::default() });
     site
 }
 
@@ -33,7 +34,7 @@ fn a_new_configuration_keeps_what_is_known_of_origins_it_leaves_alone() {
     let origins = Arc::new(origins());
     let group = |site: &Site, previous| Group::new(site, 0, previous, &origins).expect("no file to read");
     let old = group(&site(&["http://a", "http://b"]), None);
-    old.members()[0].failed(&origins.metrics);
+    old.members()[0].failed(clock::monotonic(), &origins.metrics);
     let now = clock::monotonic();
     assert_eq!(old.members()[0].standing(now), Standing::Ejected);
     let same = group(&site(&["http://c", "http://a"]), Some(&old));
@@ -50,10 +51,10 @@ fn who_is_asked_when_nobody_is_up() {
     let origins = Arc::new(origins());
     let group = Group::new(&site(&["http://a", "http://b"]), 0, None, &origins).expect("no file to read");
     let index = |tried: &[usize]| index_of(&group, tried, None);
-    group.members()[0].failed(&origins.metrics);
+    group.members()[0].failed(clock::monotonic(), &origins.metrics);
     assert_eq!([index(&[]), index(&[]), index(&[1])], [Some(1), Some(1), Some(0)], "the ejected one at last");
-    group.members()[1].failed(&origins.metrics);
-    assert!(index(&[]).is_some(), "somebody is asked all the same");
+    group.members()[1].failed(clock::monotonic(), &origins.metrics);
+    assert_eq!([index(&[]), index(&[])], [Some(1), Some(1)], "the last one is not ejected");
     assert_eq!(index(&[0, 1]), None);
 }
 
@@ -66,12 +67,12 @@ fn who_is_asked_instead_of_one_that_broke_off() {
     let index = |tried: &[usize], avoid| index_of(&group, tried, Some(avoid));
     assert_eq!([index(&[], 0), index(&[], 0), index(&[], 1)], [Some(1), Some(1), Some(0)], "another of its tier");
     assert_eq!(index(&[1], 0), Some(2), "another of a lower tier, also when one was tried");
-    group.members()[1].failed(&origins.metrics);
+    group.members()[1].failed(clock::monotonic(), &origins.metrics);
     assert_eq!([index(&[], 0), index(&[], 2)], [Some(2), Some(0)], "not one that is ejected");
-    group.members()[2].failed(&origins.metrics);
+    group.members()[2].failed(clock::monotonic(), &origins.metrics);
     assert_eq!(index(&[], 0), Some(0), "the same one, when no other is up");
-    group.members()[0].failed(&origins.metrics);
-    assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(1), Some(0)], "all are ejected");
+    group.members()[0].failed(clock::monotonic(), &origins.metrics);
+    assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(0), Some(0)], "the last one is never ejected");
     assert!(index(&[], 9).is_some(), "one that is not there");
 }
 

@@ -21,6 +21,7 @@ fn drive(metrics: &Metrics) -> String {
     metrics.origin_in_flight(0, "a.example.net:443", 2);
     metrics.origin_queue(0, 3);
     metrics.origin_rejected(0);
+    metrics.origin_ejection(0, "a.example.net:443", "ejected");
     metrics.origin_seconds(0.3);
     metrics.fill_waiters.inc();
     metrics.fill_resumed(0);
