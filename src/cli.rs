@@ -19,6 +19,7 @@ use edge_config::section::limits::Limits;
 use edge_config::section::listener::{Listen, every_address};
 use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
 use edge_config::section::purge::Purge;
+use edge_config::section::resolver::Resolver;
 use edge_config::section::site::{GetBody, Network, SetCookie, Site};
 use edge_config::section::telemetry::AccessLog;
 use edge_config::section::tls::{CertificateFiles, Tls, UnknownName};
@@ -394,6 +395,7 @@ impl Run {
             tokens: Vec::new(),
             cache: self.cache(&purge),
             purge,
+            resolver: Resolver::default(),
             workers: self.workers.unwrap_or_else(processors),
             limits: Limits {
                 head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),

@@ -7,6 +7,7 @@ use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
 use crate::section::limits::Limits;
 use crate::section::listener::Listen;
 use crate::section::purge::Purge;
+use crate::section::resolver::Resolver;
 use crate::section::site::Site;
 use crate::section::telemetry::AccessLog;
 use crate::section::tls::Tls;
@@ -25,6 +26,7 @@ pub struct Config {
     /// Worker threads of the front. Default: one for each processor.
     pub workers: usize,
     pub cache: Cache,
+    pub resolver: Resolver,
     pub limits: Limits,
     /// At least one, each with a name of its own.
     pub sites: Vec<Site>,
@@ -96,6 +98,7 @@ mod tests {
             purge: Purge::default(),
             workers: 1,
             cache: Cache::default(),
+            resolver: Resolver::default(),
             limits: Limits::default(),
             sites: vec![Site::of_one("default", "http://127.0.0.1:1".parse().expect("origin"))],
             access_log: AccessLog::Off,

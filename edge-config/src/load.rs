@@ -15,6 +15,7 @@ use crate::section::cache::{CACHE, Cache};
 use crate::section::limits::{LIMITS, Limits};
 use crate::section::listener::{LISTEN, ListenAt};
 use crate::section::purge::{PURGE, Purge};
+use crate::section::resolver::{RESOLVER, Resolver};
 use crate::section::site::{SITE, Site, SiteAt};
 use crate::section::telemetry::{AccessLog, TELEMETRY};
 use crate::section::tls::{TLS, Tls};
@@ -34,6 +35,8 @@ section! {
         ROOT_ADMIN = "admin": Kind::Table(&ADMIN);
         /// The log of purges.
         ROOT_PURGE = "purge": Kind::Table(&PURGE);
+        /// Who is asked for the addresses of origins.
+        ROOT_RESOLVER = "resolver": Kind::Table(&RESOLVER);
         /// Where the access log goes.
         ROOT_TELEMETRY = "telemetry": Kind::Table(&TELEMETRY);
         /// Every bound a client can run into.
@@ -129,12 +132,13 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     let (listen, tls, cache) = (section(&ROOT_LISTEN, &LISTEN), section(&ROOT_TLS, &TLS), section(&ROOT_CACHE, &CACHE));
     let (admin, telemetry, limits) =
         (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
-    let purge = section(&ROOT_PURGE, &PURGE);
+    let (purge, resolver) = (section(&ROOT_PURGE, &PURGE), section(&ROOT_RESOLVER, &RESOLVER));
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
     let cache = Cache::read(cache, &mut reader);
     let admin = admin::read(admin, &mut reader);
     let purge = Purge::read(purge, &mut reader);
+    let resolver = Resolver::read(resolver, &mut reader);
     let access_log = AccessLog::read(telemetry, &mut reader);
     let limits = Limits::read(limits, &mut reader);
     let mut sites = SiteList::default();
@@ -171,6 +175,7 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
         admin: admin.listen.map_or_else(default_admin, |admin| admin.value),
         tokens: admin.tokens,
         purge,
+        resolver,
         workers: workers.map_or_else(processors, |workers| workers as usize),
         cache,
         limits,

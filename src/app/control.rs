@@ -20,7 +20,9 @@ use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
-use crate::origin::group::{Member, Origins};
+use crate::origin::dns::resolver::Resolver;
+use crate::origin::group::Origins;
+use crate::origin::roster::Placed;
 use crate::pipeline::explain::{Named, Question};
 use crate::routing::{Site, Snapshot, Snapshots};
 
@@ -122,6 +124,7 @@ impl Control {
         };
         let previous = self.snapshots.load();
         let version = previous.version + 1;
+        self.origins.resolver.store(Arc::new(Resolver::new(&config.resolver)));
         let snapshot = snapshot(&config, version, Some(&previous), &self.origins);
         let snapshot = snapshot.map_err(|error| Refused::Start(error.into()))?;
         self.snapshots.replace(snapshot);
@@ -194,8 +197,19 @@ impl Refused {
 /// The origins of a site and how they stand.
 fn origins_of(site: &Site) -> Vec<Value> {
     let now = clock::monotonic();
-    let origin = |member: &Arc<Member>| json!({ "site": site.name, "origin": member.peer.label(), "state": member.standing(now).as_str(), "requests": member.in_flight() });
-    site.group.members().iter().map(origin).collect()
+    let known = |placed: &Placed| {
+        let (member, address) = (&placed.member, placed.member.target().address.to_string());
+        json!({
+            "site": site.name,
+            "origin": member.peer.label(),
+            "address": address,
+            "state": member.standing(now).as_str(),
+            "requests": member.in_flight(),
+        })
+    };
+    let unknown = |label: &str| json!({ "site": site.name, "origin": label, "state": "unresolved", "requests": 0 });
+    let roster = site.group.roster();
+    roster.iter().map(known).chain(site.group.without_address().map(unknown)).collect()
 }
 
 fn problems_json(problems: &Problems) -> Value {

@@ -184,11 +184,12 @@ fn free_loopback_address() -> Result<SocketAddr, StartError> {
 }
 
 fn demo_origin(address: SocketAddr) -> Origin {
-    use edge_config::section::origin::{HostHeader, OriginTimeouts};
+    use edge_config::section::origin::{HostHeader, OriginTimeouts, Resolve};
     Origin {
         scheme: OriginScheme::Http,
         host: address.ip().to_string(),
         port: address.port(),
+        resolve: Resolve::default(),
         host_header: HostHeader::Client,
         sni: None,
         ca: None,

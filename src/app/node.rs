@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use edge_config::Config;
-use pingora::connectors::http::Connector;
 use pingora::server::configuration::ServerConf;
 use rustls::server::ProducesTickets;
 use tokio::runtime::Runtime;
@@ -68,11 +67,7 @@ impl Node {
             .enable_all()
             .build()
             .map_err(StartError::Runtime)?;
-        let origins = Arc::new(Origins {
-            connector: Arc::new(Connector::new(None)),
-            checks: checks.handle().clone(),
-            metrics: metrics.clone(),
-        });
+        let origins = Arc::new(Origins::new(checks.handle().clone(), metrics.clone(), &config.resolver));
         let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &origins)?);
         let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
         let front = Arc::new(Front {

@@ -3,6 +3,7 @@
 //! The request is written as a client would send it and goes through the gate, the rules and the decision that a client's
 //! goes through; only nobody is asked, and nothing is answered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -12,7 +13,7 @@ use crate::front::gate::{Head, Refusal, Verdict, gate};
 use crate::front::log::Seen;
 use crate::front::request::{Own, Routed, is_cached, pipeline_request, refusal};
 use crate::front::{Front, Peer};
-use crate::origin::group::Member;
+use crate::origin::roster::Placed;
 use crate::pipeline::explain::{Chunks, Explanation, Named, Places, Question, Stored};
 use crate::pipeline::request::Forwarded;
 use crate::routing::Site;
@@ -74,6 +75,8 @@ pub struct RuleAt {
 #[derive(Clone, Debug, Serialize)]
 pub struct OriginAt {
     pub origin: String,
+    /// One of those its name resolves to. None: nobody knows one.
+    pub address: Option<SocketAddr>,
     pub state: &'static str,
     pub tier: u8,
     pub weight: u32,
@@ -274,12 +277,14 @@ impl Answer {
         if !matches!(self.outcome, "hit" | "refused" | "nothing-stored") {
             let up: Vec<&OriginAt> = self.origins.iter().filter(|origin| origin.state == "up").collect();
             let first = up.iter().map(|origin| origin.tier).min();
-            let asked: Vec<&str> =
-                up.iter().filter(|origin| Some(origin.tier) == first).map(|origin| origin.origin.as_str()).collect();
-            said.push(match asked.as_slice() {
-                [] => "No origin is up; one of them is asked all the same.".into(),
-                [only] => format!("{only} is asked."),
-                several => format!("One of {} is asked, {}.", several.join(", "), self.balance),
+            let asked: Vec<&OriginAt> = up.into_iter().filter(|origin| Some(origin.tier) == first).collect();
+            let mut names: Vec<&str> = asked.iter().map(|origin| origin.origin.as_str()).collect();
+            names.dedup();
+            said.push(match (names.as_slice(), asked.len()) {
+                ([], _) => "No origin is up; one of them is asked all the same.".into(),
+                ([only], 1) => format!("{only} is asked."),
+                ([only], addresses) => format!("One of {addresses} addresses of {only} is asked, {}.", self.balance),
+                (several, _) => format!("One of {} is asked, {}.", several.join(", "), self.balance),
             });
         }
         self.sentences = said;
@@ -294,14 +299,24 @@ fn text_of(status: &CacheStatus) -> String {
 
 fn origins_of(site: &Site) -> Vec<OriginAt> {
     let now = clock::monotonic();
-    let origin = |member: &Arc<Member>| OriginAt {
-        origin: member.peer.label().to_owned(),
-        state: member.standing(now).as_str(),
-        tier: member.tier(),
-        weight: member.weight(),
-        requests: member.in_flight(),
+    let origin = |placed: &Placed| OriginAt {
+        origin: placed.member.peer.label().to_owned(),
+        address: Some(placed.member.target().address),
+        state: placed.member.standing(now).as_str(),
+        tier: placed.member.tier(),
+        weight: placed.member.weight(),
+        requests: placed.member.in_flight(),
     };
-    site.group.members().iter().map(origin).collect()
+    let unknown = |label: &str| OriginAt {
+        origin: label.to_owned(),
+        address: None,
+        state: "unresolved",
+        tier: 0,
+        weight: 0,
+        requests: 0,
+    };
+    let roster = site.group.roster();
+    roster.iter().map(origin).chain(site.group.without_address().map(unknown)).collect()
 }
 
 fn sentences_of(stored: &Stored, places: Option<&Places>) -> Vec<String> {

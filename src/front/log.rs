@@ -101,7 +101,7 @@ impl Log {
             return;
         }
         let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let origin = seen.site.zip(outcome.origin).and_then(|(site, origin)| site.group.member_at(origin));
+        let origin = seen.site.zip(outcome.origin).and_then(|(site, origin)| site.group.label_of(origin));
         self.access_log.record(&Record {
             ts: clock::wall_at(times.ended),
             site: seen.site.map_or("", |site| &site.name),
@@ -118,7 +118,7 @@ impl Log {
             age: outcome.age,
             ttfb_us: ttfb.map(us),
             total_us: us(total),
-            origin: origin.map(|member| member.peer.label()),
+            origin: origin.as_deref(),
             retries: outcome.retries,
             proto: seen.proto,
             tls: seen.peer.tls,

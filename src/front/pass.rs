@@ -128,13 +128,12 @@ impl Pass {
     ) -> Option<ReusedHttpStream> {
         let proxied = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown));
         // Members differ in many things, but not in their timeouts.
-        let timeouts = passed.site.group.member_at(0).map(|member| member.peer.origin().timeouts);
-        let total = timeouts.and_then(|timeouts| timeouts.total).filter(|_| passed.reason != Reason::PassUpgrade);
+        let total = passed.site.group.timeouts().total.filter(|_| passed.reason != Reason::PassUpgrade);
         let Some(total) = total else { return proxied.await };
         match tokio::time::timeout(total.get(), proxied).await {
             Ok(reused) => reused,
             Err(_) => {
-                passed.failed(&self.metrics, false);
+                passed.failed(&self.metrics);
                 let mut result = passed.result.lock();
                 (result.failure, result.complete) = (Some(Failure::BetweenBytesTimeout), false);
                 result.status = 504;
@@ -207,8 +206,7 @@ impl ProxyHttp for App {
         let (member, connect) = passed.choose().await.map_err(|failure| {
             Error::new_up(if failure == Failure::Busy { ErrorType::Custom(BUSY) } else { ErrorType::ConnectError })
         })?;
-        let peer = member.peer.resolve(connect).await;
-        peer.map(Box::new).map_err(|_| Error::new_up(ErrorType::ConnectError))
+        Ok(Box::new(member.to_connect(connect)))
     }
 
     async fn upstream_request_filter(
@@ -219,8 +217,8 @@ impl ProxyHttp for App {
     ) -> Result<(), BError> {
         let passed = context.passed()?;
         let Some(member) = passed.member() else { return Err(Error::new(ErrorType::InternalError)) };
-        let host = member.peer.host_header(&passed.host);
-        let value = http::HeaderValue::from_bytes(host).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
+        let host = member.host_header(&passed.host);
+        let value = http::HeaderValue::from_bytes(&host).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
         request.insert_header(http::header::HOST, value)?;
         // Pingora takes it out; servers of gRPC insist on it.
         if passed.wants_trailers && member.peer.origin().http2 {
@@ -237,7 +235,7 @@ impl ProxyHttp for App {
     ) -> Result<(), BError> {
         let passed = context.passed()?;
         match says_nobody_is_there(response.status.as_u16()) {
-            true => passed.failed(&self.pipeline.metrics, false),
+            true => passed.failed(&self.pipeline.metrics),
             false => passed.succeeded(&self.pipeline.metrics),
         }
         let invalidated = self.invalidate(passed, response);
@@ -301,7 +299,7 @@ impl ProxyHttp for App {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let again = context.passed().is_ok_and(|passed| {
-            passed.failed(&self.pipeline.metrics, true);
+            passed.failed(&self.pipeline.metrics);
             passed.may_try_again()
         });
         error.set_retry(again);
@@ -333,7 +331,7 @@ impl ProxyHttp for App {
             if client_reused && closed {
                 return repeatable && passed.ask_the_same_again();
             }
-            passed.failed(&self.pipeline.metrics, false);
+            passed.failed(&self.pipeline.metrics);
             repeatable && closed && passed.may_try_again()
         });
         error.set_retry(again);

@@ -39,7 +39,7 @@ impl Fetch {
         request: &OriginRequest,
         interim: Interims<'_>,
     ) -> Result<(HttpSession, HttpPeer), Failure> {
-        let peer = choice.member.peer.resolve(choice.connect).await?;
+        let peer = choice.member.to_connect(choice.connect);
         let mut stale = 0;
         loop {
             match self.attempt(choice, &peer, request, interim).await {
@@ -64,10 +64,7 @@ impl Fetch {
             Ok(Ok(connected)) => connected,
             // A stream on a kept connection of HTTP/2 that is just being closed.
             Ok(Err(error)) if *error.etype() == ErrorType::H2Error => return Err(Attempt::Again),
-            Ok(Err(_)) | Err(_) => {
-                choice.member.peer.turn();
-                return Err(Attempt::Final(Failure::Unreachable));
-            }
+            Ok(Err(_)) | Err(_) => return Err(Attempt::Final(Failure::Unreachable)),
         };
         let header = self.request_header(choice, request).and_then(|header| target_for(&session, peer, header));
         let header = header.ok_or(Attempt::Final(Failure::Malformed))?;
@@ -104,8 +101,8 @@ impl Fetch {
         let fields = Fields::new(&request.fields);
         let count = fields.lines().count() + 1;
         let mut header = RequestHeader::build_no_case(request.method, &request.target, Some(count)).ok()?;
-        let host = choice.member.peer.host_header(&request.host);
-        header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(host).ok()?).ok()?;
+        let host = choice.member.host_header(&request.host);
+        header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(&host).ok()?).ok()?;
         for line in fields.lines() {
             let name = http::HeaderName::from_bytes(line.name).ok()?;
             header.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;

@@ -1,42 +1,55 @@
-//! The origins of a site together: who is up, who is asked next, and how often one may try again.
+//! The origins of a site together: who they are, who is up, and how often one may try again.
 
-use std::net::IpAddr;
+mod choosing;
+
+pub use self::choosing::Wanted;
 use std::sync::Arc;
-use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use edge_config::section::balance::{Balance, HashBy};
+use arc_swap::ArcSwap;
+use edge_config::section::balance::Balance;
 use edge_config::section::group as config;
+use edge_config::section::origin::OriginTimeouts;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
+use tokio::sync::watch;
 
-use super::Failure;
-use super::balance::consistent::hash;
 use super::balance::smooth_weighted::SmoothWeighted;
-use super::balance::{Candidate, consistent, ewma, least_requests, random};
 use super::company::Companions;
+use super::dns::resolver::Resolver;
+use super::dns::{self, Target};
 use super::member::Settings;
-pub use super::member::{Lease, Member, Standing};
+pub use super::member::{Lease, Member};
 use super::peer::{AuthorityError, OriginPeer};
 use super::probe;
 use super::queue::Queue;
 use super::retry::Budget;
+use super::roster::{self, Placed, Roster};
 use crate::clock;
-use crate::semantics::fields::Fields;
 use crate::telemetry::metrics::Metrics;
-
-/// When nobody is up, somebody is asked all the same; that one gets this long to accept a connection, so that the client
-/// has its answer within a second.
-const DESPERATE_CONNECT: Duration = Duration::from_millis(300);
 
 /// What all groups of a node share.
 pub struct Origins {
     /// One pool of connections: a new configuration finds those of the old.
     pub connector: Arc<Connector>,
+    /// Who knows their addresses. A new configuration brings a new one.
+    pub resolver: ArcSwap<Resolver>,
     /// Where active checks run.
     pub checks: tokio::runtime::Handle,
     pub metrics: Arc<Metrics>,
+}
+
+impl Origins {
+    /// `checks`: where active checks run, and names are asked for.
+    pub fn new(
+        checks: tokio::runtime::Handle,
+        metrics: Arc<Metrics>,
+        resolver: &edge_config::section::resolver::Resolver,
+    ) -> Self {
+        let resolver = ArcSwap::from_pointee(Resolver::new(resolver));
+        Self { connector: Arc::new(Connector::new(None)), resolver, checks, metrics }
+    }
 }
 
 /// A member that is to be asked.
@@ -52,38 +65,12 @@ pub struct Choice {
     pub began: Instant,
 }
 
-/// What a choice depends on.
-#[derive(Clone, Copy, Default)]
-pub struct Wanted<'a> {
-    /// Who has failed already.
-    pub tried: &'a [usize],
-    /// Who is asked only when no other stands as well.
-    pub avoid: Option<usize>,
-    /// Requests with the same key are for the same member, where the rule is to hash; see [`Group::key`].
-    pub key: u64,
-}
-
-/// Why nobody is asked now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NoChoice {
-    /// Everybody that could be is at its cap.
-    Full,
-    /// Nobody is left.
-    Nobody,
-}
-
-impl From<NoChoice> for Failure {
-    fn from(why: NoChoice) -> Self {
-        match why {
-            NoChoice::Full => Self::Busy,
-            NoChoice::Nobody => Self::Unreachable,
-        }
-    }
-}
-
 /// The origins of a site.
 pub struct Group {
-    members: Vec<Arc<Member>>,
+    entries: Vec<Entry>,
+    roster: ArcSwap<Roster>,
+    /// How many names nobody has answered for yet. Locked while the roster changes.
+    unresolved: watch::Sender<usize>,
     balance: Balance,
     turns: Mutex<SmoothWeighted>,
     /// Counts up; mixed, it is what the rules that draw draw from.
@@ -95,8 +82,17 @@ pub struct Group {
     queue_wait: Duration,
     budget: Mutex<Budget>,
     retries_max: u32,
-    site: usize,
+    settings: Settings,
     pub origins: Arc<Origins>,
+}
+
+/// One origin as it is configured; its addresses are members.
+struct Entry {
+    config: config::Member,
+    peer: Arc<OriginPeer>,
+    /// One that comes is as new as the node, and needs no slow start.
+    is_warm: AtomicBool,
+    is_resolved: AtomicBool,
 }
 
 impl Group {
@@ -122,53 +118,114 @@ impl Group {
                 .and_then(|health| health.host().map(str::to_owned))
                 .or_else(|| first_host(site)),
         };
-        let mut members = Vec::with_capacity(config.members.len());
-        for member in &config.members {
-            let same = |old: &&Arc<Member>| old.config == *member && old.settings == settings;
-            members.push(match previous.and_then(|group| group.members.iter().find(same)) {
-                // Its file of authorities may hold others now.
-                Some(known) if known.peer.is_like(&OriginPeer::new(member.origin.clone(), &site.name)?) => {
-                    known.clone()
-                }
-                _ => Self::member(member, &settings, previous, origins)?,
-            });
-        }
-        let companions = Arc::new(Companions::new(members.iter().map(Arc::downgrade).collect()));
-        members.iter().for_each(|member| *member.companions.lock() = companions.clone());
-        Ok(Arc::new(Self {
+        let entry = |config: &config::Member| {
+            Ok(Entry {
+                config: config.clone(),
+                peer: Arc::new(OriginPeer::new(config.origin.clone(), &site.name)?),
+                is_warm: AtomicBool::new(previous.is_none()),
+                is_resolved: AtomicBool::new(false),
+            })
+        };
+        let group = Arc::new(Self {
+            entries: config.members.iter().map(entry).collect::<Result<_, _>>()?,
+            roster: ArcSwap::default(),
+            unresolved: watch::Sender::new(0),
             balance: config.balance.clone(),
-            turns: Mutex::new(SmoothWeighted::new(members.len())),
+            turns: Mutex::default(),
             draws: AtomicU64::new(ahash::RandomState::new().hash_one(index)),
             slow_start: config.slow_start.map(edge_config::Duration::get),
             most: config.crowd.max_requests,
             queue: previous.map(|group| group.queue.clone()).unwrap_or_default(),
             queue_max: config.crowd.queue as usize,
             queue_wait: config.crowd.queue_wait.get(),
-            site: index,
             budget: Mutex::new(Budget::new(config.retry, clock::monotonic())),
             retries_max: config.retry.attempts,
-            members,
+            settings,
             origins: origins.clone(),
-        }))
+        });
+        for (number, entry) in group.entries.iter().enumerate() {
+            let known = group.place_at_first(number, entry, previous);
+            let Some(name) = entry.peer.name() else { continue };
+            if known.is_empty() {
+                group.unresolved.send_modify(|count| *count += 1);
+            } else {
+                entry.is_resolved.store(true, Ordering::Relaxed);
+            }
+            origins.checks.spawn(dns::follow(Arc::downgrade(&group), number, name, known));
+        }
+        Ok(group)
     }
 
-    fn member(
-        config: &config::Member,
-        settings: &Settings,
-        previous: Option<&Self>,
-        origins: &Arc<Origins>,
-    ) -> Result<Arc<Member>, AuthorityError> {
-        let peer = OriginPeer::new(config.origin.clone(), &settings.site)?;
-        let before = previous.and_then(|group| group.members.iter().find(|old| old.peer.label() == peer.label()));
-        let in_flight = before.map(|old| old.in_flight.clone()).unwrap_or_default();
-        let warm = previous.is_none() || before.is_some();
-        let member = Arc::new(Member::new(peer, config.clone(), settings.clone(), in_flight, warm));
-        member.tell(&origins.metrics);
-        if settings.health.is_some() {
-            let watched: Weak<Member> = Arc::downgrade(&member);
-            origins.checks.spawn(probe::watch(watched, origins.clone()));
+    /// The members of a configured origin, as far as they are known already: it is an address, or `previous` knows.
+    fn place_at_first(&self, number: usize, entry: &Entry, previous: Option<&Self>) -> Vec<Target> {
+        let is_same = |old: &&Placed| old.member.peer.origin().is_at_the_same(entry.peer.origin());
+        let before = previous.map(|group| group.roster.load_full()).unwrap_or_default();
+        let before: Vec<&Placed> = before.iter().filter(is_same).collect();
+        let targets = match entry.peer.origin().address() {
+            Some(address) => vec![Target::new(address)],
+            None => before.iter().map(|old| old.member.target().clone()).collect(),
+        };
+        let before: Vec<Arc<Member>> = before.iter().map(|old| old.member.clone()).collect();
+        if !targets.is_empty() {
+            self.place(number, entry, targets.clone(), &before);
         }
-        Ok(member)
+        targets
+    }
+
+    /// What a name resolves to, for the first time or anew.
+    pub fn resolved(&self, entry: usize, targets: Vec<Target>) {
+        let Some(configured) = self.entries.get(entry) else { return };
+        let before = self.roster.load_full();
+        let before: Vec<Arc<Member>> = before.of(entry).map(|old| old.member.clone()).collect();
+        let is_new = before.len() != targets.len()
+            || before.iter().zip(&targets).any(|(member, target)| member.target() != target);
+        if is_new && !targets.is_empty() {
+            let addresses: Vec<String> = targets.iter().map(|target| target.address.to_string()).collect();
+            let (site, origin) = (&self.settings.site, configured.peer.label());
+            tracing::info!(site, origin, addresses = addresses.join(" "), "origin resolved");
+            self.place(entry, configured, targets, &before);
+        }
+        configured.is_warm.store(false, Ordering::Relaxed);
+        if !configured.is_resolved.swap(true, Ordering::Relaxed) {
+            self.unresolved.send_modify(|count| *count = count.saturating_sub(1));
+        }
+    }
+
+    /// Gives a configured origin these addresses. Those of `before` that are as they were stay what they are.
+    fn place(&self, number: usize, entry: &Entry, targets: Vec<Target>, before: &[Arc<Member>]) {
+        let weights = roster::shares(entry.config.weight, &targets);
+        let member = |target: Target| {
+            let same = |old: &&Arc<Member>| {
+                old.target().is_like(&target)
+                    && old.config == entry.config
+                    && old.settings == self.settings
+                    // Its file of authorities may hold others now.
+                    && old.peer.is_like(&entry.peer)
+            };
+            match before.iter().find(same) {
+                Some(known) => known.clone(),
+                None => self.member(entry, target, before),
+            }
+        };
+        let members = targets.into_iter().map(member).zip(weights).collect();
+        let roster = Arc::new(self.roster.load().with(number, entry.config.tier, members));
+        let companions =
+            Arc::new(Companions::new(roster.iter().map(|placed| Arc::downgrade(&placed.member)).collect()));
+        roster.iter().for_each(|placed| *placed.member.companions.lock() = companions.clone());
+        self.roster.store(roster);
+    }
+
+    fn member(&self, entry: &Entry, target: Target, before: &[Arc<Member>]) -> Arc<Member> {
+        let old = before.iter().find(|old| old.target().address == target.address);
+        let in_flight = old.map(|old| old.in_flight.clone()).unwrap_or_default();
+        let is_warm = old.is_some() || entry.is_warm.load(Ordering::Relaxed);
+        let (config, settings) = (entry.config.clone(), self.settings.clone());
+        let member = Arc::new(Member::new(entry.peer.clone(), target, config, settings, in_flight, is_warm));
+        member.tell(&self.origins.metrics);
+        if self.settings.health.is_some() {
+            self.origins.checks.spawn(probe::watch(Arc::downgrade(&member), self.origins.clone()));
+        }
+        member
     }
 
     /// A group that nobody asks, for tests.
@@ -179,13 +236,30 @@ impl Group {
         Self::new(&site, 0, None, &origins).expect("there is no file to read")
     }
 
-    pub fn members(&self) -> &[Arc<Member>] {
-        &self.members
+    /// All members as they are now.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
     }
 
-    /// The member with this index.
-    pub fn member_at(&self, index: usize) -> Option<&Arc<Member>> {
-        self.members.get(index)
+    /// The label of the configured origin a member with this index is an address of.
+    pub fn label_of(&self, index: usize) -> Option<String> {
+        self.roster.load().at(index).map(|member| member.peer.label().to_owned())
+    }
+
+    /// The labels of names that have no address.
+    pub fn without_address(&self) -> impl Iterator<Item = &str> {
+        let roster = self.roster.load_full();
+        let entries = self.entries.iter().enumerate();
+        entries.filter(move |(number, _)| roster.of(*number).next().is_none()).map(|(_, entry)| entry.peer.label())
+    }
+
+    pub fn site_name(&self) -> &str {
+        &self.settings.site
+    }
+
+    /// The deadlines of requests to it.
+    pub fn timeouts(&self) -> OriginTimeouts {
+        self.entries.first().map(|entry| entry.config.origin.timeouts).unwrap_or_default()
     }
 
     /// A request begins.
@@ -203,137 +277,11 @@ impl Group {
         self.balance == Balance::Ewma
     }
 
-    /// What a request is hashed to; 0 where nobody needs it. A request without the field or cookie is hashed by its URL:
-    /// all of those together would be too much for one origin. A response that is fetched for many is hashed by what the
-    /// first of them sent.
-    pub fn key(&self, host: &[u8], target: &[u8], fields: Fields<'_>, client: Option<IpAddr>) -> u64 {
-        let Balance::Consistent(by) = &self.balance else { return 0 };
-        let found = match by {
-            HashBy::Url => None,
-            HashBy::Header(name) => fields.first(name).map(|value| hash([value])),
-            HashBy::Cookie(name) => cookie(fields, name.as_bytes()).map(|value| hash([value])),
-            HashBy::Address => client.map(|client| hash([client.to_canonical().to_string().as_bytes()])),
-        };
-        found.unwrap_or_else(|| hash([host, target]))
-    }
-
-    /// Chooses who is asked. Where everybody is at its cap, waits until somebody is not, behind those that wait already.
-    ///
-    /// # Errors
-    /// [`Failure::Busy`] when too many wait, or for too long; [`Failure::Unreachable`] when nobody is left.
-    ///
-    /// Dropping it gives up the place in the queue.
-    pub async fn choose(&self, wanted: Wanted<'_>) -> Result<Choice, Failure> {
-        if self.most.is_none() || self.queue.is_empty() {
-            match self.choose_now(wanted) {
-                Err(NoChoice::Full) => {}
-                chosen => return chosen.map_err(Failure::from),
-            }
-        }
-        let busy = || {
-            self.origins.metrics.origin_rejected(self.site);
-            Failure::Busy
-        };
-        let place = self.queue.join(self.queue_max).ok_or_else(busy)?;
-        let waiting = async {
-            loop {
-                if place.is_first() {
-                    match self.choose_now(wanted) {
-                        Err(NoChoice::Full) => {}
-                        chosen => return chosen.map_err(Failure::from),
-                    }
-                }
-                place.woken().await;
-            }
-        };
-        tokio::time::timeout(self.queue_wait, waiting).await.unwrap_or_else(|_| Err(busy()))
-    }
-
-    /// Of those that are up and below their cap, the lowest tier that has one; when nobody is up, somebody all the same: one
-    /// that is only ejected, and at last, if none has been tried, one whose checks fail. One to avoid is asked when no other
-    /// stands as well.
-    fn choose_now(&self, wanted: Wanted<'_>) -> Result<Choice, NoChoice> {
-        let now = clock::monotonic();
-        let Wanted { tried, avoid, key } = wanted;
-        let known: Vec<(u8, Standing, Candidate)> = (self.members.iter().enumerate())
-            .filter(|(index, _)| !tried.contains(index))
-            .map(|(index, member)| {
-                let (standing, candidate) = member.candidate(index, self.slow_start, now);
-                (member.config.tier, standing, candidate)
-            })
-            .collect();
-        for standing in [Standing::Up, Standing::Ejected, Standing::Down] {
-            if standing == Standing::Down && !tried.is_empty() {
-                return Err(NoChoice::Nobody);
-            }
-            let all = || known.iter().filter(|(_, theirs, _)| *theirs == standing);
-            if all().next().is_none() {
-                continue;
-            }
-            let is_no_other = all().all(|(_, _, one)| Some(one.index) == avoid);
-            let mut free: Vec<(u8, Candidate)> = all()
-                .filter(|(_, _, one)| is_no_other || Some(one.index) != avoid)
-                .filter(|(_, _, one)| self.most.is_none_or(|most| one.in_flight < most))
-                .map(|(tier, _, one)| (*tier, *one))
-                .collect();
-            // As often as another request is faster.
-            while let Some(tier) = free.iter().map(|(tier, _)| *tier).min() {
-                let candidates: Vec<Candidate> =
-                    free.iter().filter(|(theirs, _)| *theirs == tier).map(|(_, one)| *one).collect();
-                let index = self.pick(&candidates, key).ok_or(NoChoice::Nobody)?;
-                let member = self.members.get(index).ok_or(NoChoice::Nobody)?.clone();
-                let Some(lease) = member.lease(self.most, &self.queue) else {
-                    free.retain(|(_, one)| one.index != index);
-                    continue;
-                };
-                if standing == Standing::Up && !member.admit(now) {
-                    // Its trial is another request's: as far as this one goes, it is ejected.
-                    drop(lease);
-                    return self.choose_now(wanted);
-                }
-                let connect = member.peer.origin().timeouts.connect.get();
-                let connect = if standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
-                return Ok(Choice { index, member, connect, lease, began: now });
-            }
-            return Err(NoChoice::Full);
-        }
-        Err(NoChoice::Nobody)
-    }
-
-    fn pick(&self, candidates: &[Candidate], key: u64) -> Option<usize> {
-        if let [only] = candidates {
-            return Some(only.index);
-        }
-        let draw = || random::mix(self.draws.fetch_add(1, Ordering::Relaxed));
-        match &self.balance {
-            Balance::SmoothWeighted => {
-                self.turns.lock().choose(candidates.iter().map(|candidate| (candidate.index, candidate.share)))
-            }
-            Balance::LeastRequests => least_requests::choose(candidates, draw()),
-            Balance::Ewma => ewma::choose(candidates, draw()),
-            Balance::Consistent(_) => consistent::choose(candidates, key),
-            Balance::Random => random::choose(candidates, draw()),
-        }
-    }
-
-    /// Chooses who is asked when some have failed, if the request may try once more. It does not wait for anybody.
-    pub fn choose_again(&self, wanted: Wanted<'_>) -> Option<Choice> {
-        if wanted.tried.len() > self.retries_max as usize {
-            return None;
-        }
-        let choice = self.choose_now(wanted).ok()?;
-        let may = self.may_repeat();
-        if !may {
-            choice.member.withdraw(choice.began);
-        }
-        may.then_some(choice)
-    }
-
     /// Tells the metrics how everybody stands.
     pub fn tell(&self) {
-        self.members.iter().for_each(|member| member.tell(&self.origins.metrics));
+        self.roster.load().iter().for_each(|placed| placed.member.tell(&self.origins.metrics));
         if self.queue_max > 0 {
-            self.origins.metrics.origin_queue(self.site, self.queue.len());
+            self.origins.metrics.origin_queue(self.settings.index, self.queue.len());
         }
     }
 
@@ -341,15 +289,6 @@ impl Group {
     pub fn may_repeat(&self) -> bool {
         self.budget.lock().take(clock::monotonic())
     }
-}
-
-/// The value of a cookie (RFC 6265 section 4.2.1).
-fn cookie<'a>(fields: Fields<'a>, name: &[u8]) -> Option<&'a [u8]> {
-    let lines = fields.lines().filter(|line| line.is("cookie"));
-    lines.flat_map(|line| line.value.split(|byte| *byte == b';')).find_map(|pair| {
-        let mut parts = pair.trim_ascii().splitn(2, |byte| *byte == b'=');
-        (parts.next() == Some(name)).then(|| parts.next()).flatten()
-    })
 }
 
 /// What a check asks for where requests have the client's host.

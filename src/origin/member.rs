@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use edge_config::section::{group as config, health as checks};
 use parking_lot::Mutex;
+use pingora::upstreams::peer::HttpPeer;
 
 use super::balance::Candidate;
 use super::balance::ewma::Latency;
 use super::balance::slow_start;
 use super::company::Companions;
+use super::dns::Target;
 use super::ejection::{Ejection, Verdict};
 use super::health::Health;
 use super::peer::OriginPeer;
@@ -20,7 +22,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// One origin of a group, and what is known of it.
 pub struct Member {
-    pub peer: OriginPeer,
+    pub peer: Arc<OriginPeer>,
+    target: Target,
     pub(super) config: config::Member,
     /// For whom it is checked and counted.
     pub(super) settings: Settings,
@@ -92,7 +95,8 @@ impl State {
 impl Member {
     /// One that has just been heard of. `warm`: it has been up all the time.
     pub(super) fn new(
-        peer: OriginPeer,
+        peer: Arc<OriginPeer>,
+        target: Target,
         config: config::Member,
         settings: Settings,
         in_flight: Arc<AtomicU32>,
@@ -107,8 +111,23 @@ impl Member {
             up_since: (!warm).then(clock::monotonic),
             shown_up: None,
         };
-        let id = super::balance::consistent::hash([peer.label().as_bytes()]);
-        Self { peer, config, settings, state: Mutex::new(state), id, in_flight, companions: Mutex::default() }
+        let address = peer.name().map(|_| target.address.to_string()).unwrap_or_default();
+        let id = super::balance::consistent::hash([peer.label().as_bytes(), address.as_bytes()]);
+        Self { peer, target, config, settings, state: Mutex::new(state), id, in_flight, companions: Mutex::default() }
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// How to connect to it, in so much time.
+    pub fn to_connect(&self, limit: Duration) -> HttpPeer {
+        self.peer.at(&self.target, limit)
+    }
+
+    /// The `Host` of a request to it.
+    pub fn host_header(&self, client_host: &[u8]) -> Vec<u8> {
+        self.peer.host_header(&self.target, client_host)
     }
 
     pub fn standing(&self, now: Instant) -> Standing {
@@ -116,7 +135,13 @@ impl Member {
     }
 
     /// How it stands, and what choosing has to know of it.
-    pub(super) fn candidate(&self, index: usize, slow: Option<Duration>, now: Instant) -> (Standing, Candidate) {
+    pub(super) fn candidate(
+        &self,
+        index: usize,
+        weight: u32,
+        slow: Option<Duration>,
+        now: Instant,
+    ) -> (Standing, Candidate) {
         let mut state = self.state.lock();
         let standing = state.standing(now);
         // The time of a trial comes without anything happening: who looks next sees it.
@@ -129,7 +154,7 @@ impl Member {
         let candidate = Candidate {
             index,
             id: self.id,
-            share: slow_start::share(self.config.weight, up, slow),
+            share: slow_start::share(weight, up, slow),
             in_flight: self.in_flight(),
             latency: state.latency.remembered(now),
         };
@@ -237,7 +262,7 @@ impl Member {
         let up = !state.is_out();
         if state.shown_up != Some(up) {
             state.shown_up = Some(up);
-            metrics.origin_up(self.settings.index, self.peer.label(), up);
+            metrics.origin_up(self.settings.index, self.peer.label(), self.target.address, up);
         }
     }
 
@@ -247,7 +272,7 @@ impl Member {
         state.shown_up = None;
         self.show(&mut state, metrics);
         drop(state);
-        metrics.origin_in_flight(self.settings.index, self.peer.label(), self.in_flight());
+        metrics.origin_in_flight(self.settings.index, self.peer.label(), self.target.address, self.in_flight());
     }
 
     /// The checks, and the host they ask for.

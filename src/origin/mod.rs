@@ -5,7 +5,9 @@
 //!
 //! - [`balance`], [`health`], [`ejection`], [`retry`]: who is asked, who is up, and how often one tries again. Pure.
 //! - [`peer`]: one origin as Pingora connects to it.
-//! - [`member`], [`group`]: one origin of a site, and all of them together; [`company`]: how they see one another.
+//! - [`member`], [`roster`], [`group`]: one address of an origin, all there are at one moment, and the origins of a site
+//!   together; [`company`]: how members see one another.
+//! - [`dns`]: what the names of origins resolve to.
 //! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
 //! - [`probe`]: active checks; [`serving`]: the question and the answer of those of gRPC. The latter is pure.
@@ -14,6 +16,7 @@
 pub mod balance;
 pub mod company;
 pub mod demo;
+pub mod dns;
 pub mod ejection;
 pub mod fetch;
 pub mod group;
@@ -24,6 +27,7 @@ pub mod probe;
 pub mod queue;
 pub mod resume;
 pub mod retry;
+pub mod roster;
 pub mod serving;
 
 use std::net::IpAddr;

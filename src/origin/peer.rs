@@ -1,12 +1,10 @@
-//! An origin as Pingora connects to it: addresses, names, deadlines.
+//! An origin as Pingora connects to it: names, authorities, deadlines.
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edge_config::section::origin::{HostHeader, Origin, OriginScheme};
-use parking_lot::Mutex;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
@@ -15,11 +13,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::clock;
-use crate::origin::Failure;
+use super::dns::{Name, Target};
 
-/// How long the addresses of a name are used before it is resolved again.
-const RESOLVED_FOR: Duration = Duration::from_secs(30);
 /// Requests at a time on one HTTP/2 connection; Pingora's default is one.
 const STREAMS_MAX: usize = 100;
 
@@ -31,19 +26,13 @@ pub struct AuthorityError {
     error: String,
 }
 
-/// One origin and the addresses its name last resolved to.
+/// One origin as it is configured.
 pub struct OriginPeer {
     origin: Origin,
     label: String,
     authorities: Option<Arc<CaType>>,
     /// Keeps connections apart that differ in what Pingora does not look at: the site and its authorities.
     group_key: u64,
-    resolved: Mutex<Option<Resolved>>,
-}
-
-struct Resolved {
-    addresses: Vec<SocketAddr>,
-    at: Instant,
 }
 
 impl OriginPeer {
@@ -61,7 +50,7 @@ impl OriginPeer {
         }
         hasher.write_u8(u8::from(origin.http2));
         let label = format!("{}:{}", origin.host, origin.port);
-        Ok(Self { group_key: hasher.finish(), origin, label, authorities, resolved: Mutex::new(None) })
+        Ok(Self { group_key: hasher.finish(), origin, label, authorities })
     }
 
     /// Whether another has the same authorities, and so may have its connections.
@@ -78,23 +67,33 @@ impl OriginPeer {
         &self.label
     }
 
-    /// The `Host` of a request to it.
-    pub fn host_header<'a>(&'a self, client_host: &'a [u8]) -> &'a [u8] {
-        match &self.origin.host_header {
-            HostHeader::Origin(authority) | HostHeader::Fixed(authority) => authority.as_bytes(),
-            HostHeader::Client => client_host,
+    /// The name of what it is resolved to, if that is no address.
+    pub fn name(&self) -> Option<Name> {
+        let Origin { host, port, resolve, .. } = &self.origin;
+        self.origin.address().is_none().then(|| Name { host: host.clone(), port: *port, resolve: *resolve })
+    }
+
+    /// The `Host` of a request to a target of it.
+    pub fn host_header(&self, target: &Target, client_host: &[u8]) -> Vec<u8> {
+        match (&self.origin.host_header, &target.name) {
+            (HostHeader::Client, _) => client_host.to_vec(),
+            (HostHeader::Fixed(authority), _) | (HostHeader::Origin(authority), None) => authority.as_bytes().to_vec(),
+            (HostHeader::Origin(_), Some(name)) => {
+                let default = if self.origin.scheme == OriginScheme::Https { 443 } else { 80 };
+                match target.address.port() {
+                    port if port == default => name.as_bytes().to_vec(),
+                    port => format!("{name}:{port}").into_bytes(),
+                }
+            }
         }
     }
 
-    /// The peer to connect to, at the address that worked last. `connect`: how long that may take.
-    ///
-    /// # Errors
-    /// The name does not resolve.
-    pub async fn resolve(&self, connect: Duration) -> Result<HttpPeer, Failure> {
-        let address = self.address(connect).await.ok_or(Failure::Unreachable)?;
+    /// How Pingora connects to a target of it. `connect`: how long that may take.
+    pub fn at(&self, target: &Target, connect: Duration) -> HttpPeer {
         let tls = self.origin.scheme == OriginScheme::Https;
-        let sni = self.origin.sni.clone().unwrap_or_else(|| self.origin.host.clone());
-        let mut peer = HttpPeer::new(address, tls, sni);
+        let name = target.name.as_deref().unwrap_or(&self.origin.host);
+        let sni = self.origin.sni.as_deref().unwrap_or(name).to_owned();
+        let mut peer = HttpPeer::new(target.address, tls, sni);
         peer.group_key = self.group_key;
         let timeouts = &self.origin.timeouts;
         let options = &mut peer.options;
@@ -113,48 +112,7 @@ impl OriginPeer {
             (true, true) => ALPN::H2H1,
             (true, false) => ALPN::H2,
         };
-        Ok(peer)
-    }
-
-    /// A connection to the present address failed: the next one is tried first from now on.
-    pub fn turn(&self) {
-        if let Some(resolved) = &mut *self.resolved.lock()
-            && !resolved.addresses.is_empty()
-        {
-            resolved.addresses.rotate_left(1);
-        }
-    }
-
-    /// `limit`: how long a resolver may take; what it said before is better than waiting for it.
-    async fn address(&self, limit: Duration) -> Option<SocketAddr> {
-        if let Ok(ip) = self.origin.host.parse() {
-            return Some(SocketAddr::new(ip, self.origin.port));
-        }
-        let now = clock::monotonic();
-        let known = self.known();
-        if let Some((address, at)) = known
-            && now.duration_since(at) < RESOLVED_FOR
-        {
-            return Some(address);
-        }
-        let lookup = tokio::net::lookup_host((self.origin.host.as_str(), self.origin.port));
-        let lookup = tokio::time::timeout(limit, lookup).await;
-        // IPv4 first: a host without IPv6 would otherwise wait for a connection that cannot succeed.
-        let mut addresses: Vec<SocketAddr> =
-            lookup.ok().and_then(Result::ok).map(Iterator::collect).unwrap_or_default();
-        addresses.sort_by_key(SocketAddr::is_ipv6);
-        let Some(first) = addresses.first().copied() else { return known.map(|(address, _)| address) };
-        // The one in use stays in use while its name still has it.
-        let kept = known.map(|(address, _)| address).filter(|address| addresses.contains(address)).unwrap_or(first);
-        let at = addresses.iter().position(|address| *address == kept).unwrap_or(0);
-        addresses.rotate_left(at);
-        *self.resolved.lock() = Some(Resolved { addresses, at: now });
-        Some(kept)
-    }
-
-    fn known(&self) -> Option<(SocketAddr, Instant)> {
-        let resolved = self.resolved.lock();
-        resolved.as_ref().and_then(|resolved| Some((*resolved.addresses.first()?, resolved.at)))
+        peer
     }
 }
 

@@ -38,7 +38,7 @@ pub async fn watch(member: Weak<Member>, origins: Arc<Origins>) {
 
 async fn check(member: &Member, limit: Duration, origins: &Origins) -> Result<(), String> {
     let Some((health, host)) = member.check_settings() else { return Ok(()) };
-    let mut peer = member.peer.resolve(limit).await.map_err(|failure| failure.to_string())?;
+    let mut peer = member.to_connect(limit);
     peer.group_key ^= GROUP;
     // One stream to a connection, so that there is no connection the next check could find.
     peer.options.max_h2_streams = 1;
@@ -49,18 +49,15 @@ async fn check(member: &Member, limit: Duration, origins: &Origins) -> Result<()
         Check::Grpc { .. } => peer.options.alpn = ALPN::H2,
     }
     let connected = origins.connector.get_http_session(&peer).await;
-    let (mut session, _) = connected.map_err(|error| {
-        member.peer.turn();
-        format!("no connection: {}", error.etype().as_str())
-    })?;
+    let (mut session, _) = connected.map_err(|error| format!("no connection: {}", error.etype().as_str()))?;
     let host = match health.host() {
-        Some(host) => host.as_bytes(),
-        None => member.peer.host_header(host.unwrap_or_default().as_bytes()),
+        Some(host) => host.as_bytes().to_vec(),
+        None => member.host_header(host.unwrap_or_default().as_bytes()),
     };
     let result = match &health.check {
         Check::Tcp | Check::Tls => Ok(()),
-        Check::Http(asked) => http(&mut session, &peer, host, asked).await,
-        Check::Grpc { service, .. } => grpc(&mut session, &peer, host, service).await,
+        Check::Http(asked) => http(&mut session, &peer, &host, asked).await,
+        Check::Grpc { service, .. } => grpc(&mut session, &peer, &host, service).await,
     };
     // The connection ends with the check: the rest of a body is not read.
     session.shutdown().await;

@@ -76,7 +76,7 @@ impl Site {
 
     /// The index of the origin, where there is no other: who failed is known then.
     pub fn only_origin(&self) -> Option<usize> {
-        (self.group.members().len() == 1).then_some(0)
+        (self.group.roster().len() == 1).then_some(0)
     }
 
     /// Whether what a client says of itself in `X-Forwarded-*` and the like is believed.

@@ -57,9 +57,9 @@ families! {
     /// Requests sent to origins, by what became of them.
     origin_requests: IntCounterVec = "littoral_origin_requests_total" ["site", "origin", "outcome"];
     /// 1 where an origin gets requests, 0 where its checks or its answers say that it is not up.
-    origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin"];
+    origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin", "address"];
     /// Requests to an origin that are under way, their bodies included.
-    origin_in_flight: IntGaugeVec = "littoral_origin_in_flight" ["site", "origin"];
+    origin_in_flight: IntGaugeVec = "littoral_origin_in_flight" ["site", "origin", "address"];
     /// Requests that wait now because every origin of the site has as many as it may.
     origin_queue: IntGaugeVec = "littoral_origin_queue" ["site"];
     /// Requests that no origin had room for, nor the queue.
@@ -313,51 +313,6 @@ impl Metrics {
         self.families.refusals.with_label_values(&[reason]).inc();
     }
 
-    /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed`, `busy`
-    /// or `abandoned`.
-    pub fn origin_request(&self, site: usize, origin: &str, outcome: &'static str) {
-        self.families.origin_requests.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
-    }
-
-    /// Forgets which origins get requests: those that are still there say so again.
-    pub fn forget_origins(&self) {
-        self.families.origin_up.reset();
-        self.families.origin_in_flight.reset();
-        self.families.origin_queue.reset();
-    }
-
-    /// Says whether an origin gets requests.
-    pub fn origin_up(&self, site: usize, origin: &str, up: bool) {
-        self.families.origin_up.with_label_values(&[self.site_name(site).as_str(), origin]).set(i64::from(up));
-    }
-
-    /// Says how many requests to an origin are under way.
-    pub fn origin_in_flight(&self, site: usize, origin: &str, requests: u32) {
-        let site = self.site_name(site);
-        self.families.origin_in_flight.with_label_values(&[site.as_str(), origin]).set(i64::from(requests));
-    }
-
-    /// Says how many requests wait for an origin of a site.
-    pub fn origin_queue(&self, site: usize, waiting: usize) {
-        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
-        self.families.origin_queue.with_label_values(&[self.site_name(site).as_str()]).set(waiting);
-    }
-
-    /// Counts a request that no origin had room for.
-    pub fn origin_rejected(&self, site: usize) {
-        self.families.origin_rejected.with_label_values(&[self.site_name(site).as_str()]).inc();
-    }
-
-    /// Counts an origin that is to be left alone; `outcome` is `ejected` or `withheld`.
-    pub fn origin_ejection(&self, site: usize, origin: &str, outcome: &'static str) {
-        self.families.origin_ejections.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
-    }
-
-    /// Observes the seconds until the head of an origin's answer.
-    pub fn origin_seconds(&self, seconds: f64) {
-        self.families.origin_seconds.observe(seconds);
-    }
-
     /// Counts an answer that goes on after it broke off.
     pub fn fill_resumed(&self, site: usize) {
         self.families.fills_resumed.with_label_values(&[self.site_name(site).as_str()]).inc();
@@ -488,5 +443,6 @@ fn register<F: Family>(registry: &Registry, name: &str, help: &str, labels: &[&s
     Ok(family)
 }
 
+mod origins;
 #[cfg(test)]
 mod tests;

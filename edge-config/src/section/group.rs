@@ -5,7 +5,7 @@ use super::origin::Origin;
 use crate::units::{Duration, Percent};
 
 use super::health::{Eject, Health};
-use super::origin::{HostHeader, OriginScheme, OriginTimeouts};
+use super::origin::{HostHeader, OriginScheme, OriginTimeouts, Resolve};
 use crate::read::key::{Kind, section};
 use crate::read::{Reader, Table, Value};
 
@@ -88,6 +88,11 @@ section! {
         CA = "ca": Kind::Text("a file");
         /// Whether its certificate is checked.
         VERIFY = "verify": Kind::Boolean, "true";
+        /// What its name is resolved to, again and again as its answers expire: "addresses" (IPv4, and IPv6 where the node
+        /// has a route to it), "ipv4", "ipv6", or "srv": records with addresses, ports, priorities and weights (RFC 2782)
+        /// for a name as in http://_http._tcp.example.net. Each address is checked, ejected and chosen for itself; the
+        /// weight is shared among them.
+        RESOLVE = "resolve": Kind::Choice(&["addresses", "ipv4", "ipv6", "srv"]), "addresses";
         /// HTTP/2: agreed on in TLS, or with prior knowledge in the clear.
         HTTP2 = "http2": Kind::Boolean, "false";
     }
@@ -128,6 +133,7 @@ impl Member {
         let sni = table.parsed::<HostName>(reader, &SNI);
         let ca = table.file(reader, &CA).map(|(path, _)| path);
         let verify = table.boolean(reader, &VERIFY);
+        let resolve = table.choice(reader, &RESOLVE, &RESOLVES);
         let http2 = table.boolean(reader, &HTTP2);
         let mut origin = origin?.value;
         if origin.scheme == OriginScheme::Http {
@@ -138,6 +144,10 @@ impl Member {
                 }
             }
         }
+        if let Some(value) = table.value(&RESOLVE) {
+            check_resolve(reader, &origin, resolve.unwrap_or_default(), &value.span());
+        }
+        origin.resolve = resolve.unwrap_or_default();
         if let Some(host) = host {
             origin.host_header = host.value;
         }
@@ -146,6 +156,19 @@ impl Member {
         origin.verify = verify.unwrap_or(true);
         origin.http2 = http2.unwrap_or(false);
         Some(Self { origin, weight: weight.unwrap_or(1), tier: u8::try_from(tier.unwrap_or(1)).unwrap_or(1) })
+    }
+}
+
+const RESOLVES: [(&str, Resolve); 4] =
+    [("addresses", Resolve::Addresses), ("ipv4", Resolve::Ipv4), ("ipv6", Resolve::Ipv6), ("srv", Resolve::Srv)];
+
+fn check_resolve(reader: &mut Reader, origin: &Origin, resolve: Resolve, span: &std::ops::Range<usize>) {
+    if origin.address().is_some() {
+        let message = format!("`resolve` is for names, and {} is an address", origin.host);
+        reader.wrong(span, message, "has no effect", "use a name in the URL, or leave the key out");
+    } else if resolve == Resolve::Srv && matches!(&origin.host_header, HostHeader::Origin(host) if host.contains(':')) {
+        let message = format!("the port {} in the URL, and `resolve` is \"srv\"", origin.port);
+        reader.wrong(span, message, "the records say the port", "take the port out of the URL");
     }
 }
 

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod listener;
 pub mod origin;
 pub mod purge;
+pub mod resolver;
 pub mod rule;
 pub mod site;
 pub mod status;

@@ -1,5 +1,6 @@
 //! `origins`: where a site's content comes from.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -17,6 +18,8 @@ pub struct Origin {
     /// Host name or address, without brackets.
     pub host: String,
     pub port: u16,
+    /// What its host is resolved to, where that is a name.
+    pub resolve: Resolve,
     /// What the `Host` field of a request to it says.
     pub host_header: HostHeader,
     /// The name asked for in TLS and expected in the certificate. Default: [`Self::host`].
@@ -30,11 +33,35 @@ pub struct Origin {
     pub timeouts: OriginTimeouts,
 }
 
+impl Origin {
+    /// Whether another is found at the same place.
+    pub fn is_at_the_same(&self, other: &Self) -> bool {
+        (&self.host, self.port, self.resolve) == (&other.host, other.port, other.resolve)
+    }
+
+    /// Where it is, if that is no name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|address: IpAddr| SocketAddr::new(address, self.port))
+    }
+}
+
 /// How the node speaks to an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginScheme {
     Http,
     Https,
+}
+
+/// What is asked for about the name of an origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolve {
+    /// IPv4 and IPv6 addresses.
+    #[default]
+    Addresses,
+    Ipv4,
+    Ipv6,
+    /// SRV records (RFC 2782), and the addresses of their targets.
+    Srv,
 }
 
 /// What the `Host` field of a request to an origin says.
@@ -111,6 +138,7 @@ impl FromStr for Origin {
             scheme,
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port,
+            resolve: Resolve::default(),
             host_header: HostHeader::Origin(authority),
             sni: None,
             ca: None,

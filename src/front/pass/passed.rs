@@ -136,11 +136,8 @@ impl Passed {
         }
     }
 
-    pub(super) fn failed(&self, metrics: &Metrics, to_connect: bool) {
+    pub(super) fn failed(&self, metrics: &Metrics) {
         if let Some((member, began)) = self.asked() {
-            if to_connect {
-                member.peer.turn();
-            }
             member.failed(began, metrics);
         }
     }

@@ -24,7 +24,7 @@ pub struct Candidate {
     pub index: usize,
     /// What it is known by wherever it stands in the group.
     pub id: u64,
-    /// Its weight in hundredths; less of it while it starts slowly. Never zero.
+    /// Its weight, in any unit that all of them have; less of it while it starts slowly. Never zero.
     pub share: u32,
     /// Requests to it that are under way.
     pub in_flight: u32,

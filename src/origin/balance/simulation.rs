@@ -20,7 +20,7 @@ enum Rule {
 /// Requests per origin of `REQUESTS`, when `clients` ask at a time. `origins`: weight, and milliseconds to an answer.
 fn shares(rule: Rule, clients: usize, origins: &[(u32, u64)]) -> Vec<usize> {
     let start = crate::clock::monotonic();
-    let mut turns = SmoothWeighted::new(origins.len());
+    let mut turns = SmoothWeighted::default();
     let mut candidates: Vec<Candidate> = (origins.iter().enumerate())
         .map(|(index, (weight, _))| Candidate {
             index,

@@ -5,19 +5,18 @@
 //! chosen for a while neither gains nor pays.
 
 /// The accounts of the members.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SmoothWeighted(Vec<i64>);
 
 impl SmoothWeighted {
-    pub fn new(members: usize) -> Self {
-        Self(vec![0; members])
-    }
-
     /// Chooses one of `candidates`, each the index of a member and its weight.
     pub fn choose(&mut self, candidates: impl Iterator<Item = (usize, u32)>) -> Option<usize> {
         let mut total = 0;
         let mut richest: Option<(usize, i64)> = None;
         for (index, weight) in candidates {
+            if self.0.len() <= index {
+                self.0.resize(index + 1, 0);
+            }
             let Some(account) = self.0.get_mut(index) else { continue };
             *account += i64::from(weight);
             total += i64::from(weight);
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     fn turns(weights: &[u32], count: usize) -> Vec<usize> {
-        let mut balance = SmoothWeighted::new(weights.len());
+        let mut balance = SmoothWeighted::default();
         (0..count).filter_map(|_| balance.choose(weights.iter().copied().enumerate())).collect()
     }
 
@@ -53,7 +52,7 @@ mod tests {
 
     #[test]
     fn who_was_away_does_not_come_back_in_a_burst() {
-        let mut balance = SmoothWeighted::new(2);
+        let mut balance = SmoothWeighted::default();
         (0..1000).for_each(|_| assert_eq!(balance.choose([(0, 1)].into_iter()), Some(0)));
         let both: Vec<_> = (0..6).filter_map(|_| balance.choose([(0, 1), (1, 1)].into_iter())).collect();
         assert_eq!(both.iter().filter(|index| **index == 0).count(), 3, "{both:?}");

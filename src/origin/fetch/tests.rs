@@ -1,6 +1,5 @@
 //! Over real connections: an answer that one origin breaks off and another one ends.
 
-use pingora::connectors::http::Connector;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -9,6 +8,7 @@ use super::*;
 use crate::origin::resume::{Rest, Resuming};
 use crate::telemetry::metrics::{Levels, Metrics};
 use edge_config::section::group::{Member as MemberConfig, Retry};
+use edge_config::section::resolver::Resolver;
 use edge_config::section::site::Site;
 
 const BODY: &[u8] = b"0123456789";
@@ -44,7 +44,7 @@ fn group(addresses: &[&str], retry: Retry) -> Arc<Group> {
     site.origins.members = members.collect();
     site.origins.retry = retry;
     let (checks, metrics) = (tokio::runtime::Handle::current(), Metrics::new("fetch"));
-    let origins = Origins { connector: Arc::new(Connector::new(None)), checks, metrics };
+    let origins = Origins::new(checks, metrics, &Resolver::default());
     Group::new(&site, 0, None, &Arc::new(origins)).expect("no file to read")
 }
 

@@ -1,8 +1,12 @@
 //! Who of a group is asked, and who waits.
 
 use super::*;
+use crate::origin::Failure;
+use crate::origin::member::Standing;
+use crate::semantics::fields::Fields;
 use edge_config::section::balance::Crowd;
 use edge_config::section::health::Eject;
+use edge_config::section::origin::Resolve;
 use edge_config::section::site::Site;
 
 pub(super) fn origins() -> Origins {
@@ -13,7 +17,7 @@ pub(super) fn origins() -> Origins {
 fn origins_on(checks: tokio::runtime::Handle) -> Origins {
     let metrics = Metrics::new("test");
     metrics.site("s");
-    Origins { connector: Arc::new(Connector::new(None)), checks, metrics }
+    Origins::new(checks, metrics, &edge_config::section::resolver::Resolver::default())
 }
 
 fn site(urls: &[&str]) -> Site {
@@ -25,6 +29,10 @@ fn site(urls: &[&str]) -> Site {
     site
 }
 
+fn member(group: &Group, index: usize) -> Arc<Member> {
+    group.roster().at(index).expect("it is there").clone()
+}
+
 fn index_of(group: &Group, tried: &[usize], avoid: Option<usize>) -> Option<usize> {
     group.choose_now(Wanted { tried, avoid, key: 0 }).ok().map(|choice| choice.index)
 }
@@ -33,27 +41,28 @@ fn index_of(group: &Group, tried: &[usize], avoid: Option<usize>) -> Option<usiz
 fn a_new_configuration_keeps_what_is_known_of_origins_it_leaves_alone() {
     let origins = Arc::new(origins());
     let group = |site: &Site, previous| Group::new(site, 0, previous, &origins).expect("no file to read");
-    let old = group(&site(&["http://a", "http://b"]), None);
-    old.members()[0].failed(clock::monotonic(), &origins.metrics);
+    let old = group(&site(&["http://127.0.0.1", "http://127.0.0.2"]), None);
+    member(&old, 0).failed(clock::monotonic(), &origins.metrics);
     let now = clock::monotonic();
-    assert_eq!(old.members()[0].standing(now), Standing::Ejected);
-    let same = group(&site(&["http://c", "http://a"]), Some(&old));
-    assert_eq!(same.members()[1].standing(now), Standing::Ejected);
-    assert!(Arc::ptr_eq(&same.members()[1], &old.members()[0]));
-    let mut heavier = site(&["http://a"]);
+    assert_eq!(member(&old, 0).standing(now), Standing::Ejected);
+    let same = group(&site(&["http://127.0.0.3", "http://127.0.0.1"]), Some(&old));
+    assert_eq!(member(&same, 1).standing(now), Standing::Ejected);
+    assert!(Arc::ptr_eq(&member(&same, 1), &member(&old, 0)));
+    let mut heavier = site(&["http://127.0.0.1"]);
     heavier.origins.members[0].weight = 2;
     let changed = group(&heavier, Some(&old));
-    assert_eq!(changed.members()[0].standing(now), Standing::Up);
+    assert_eq!(member(&changed, 0).standing(now), Standing::Up);
 }
 
 #[test]
 fn who_is_asked_when_nobody_is_up() {
     let origins = Arc::new(origins());
-    let group = Group::new(&site(&["http://a", "http://b"]), 0, None, &origins).expect("no file to read");
+    let group =
+        Group::new(&site(&["http://127.0.0.1", "http://127.0.0.2"]), 0, None, &origins).expect("no file to read");
     let index = |tried: &[usize]| index_of(&group, tried, None);
-    group.members()[0].failed(clock::monotonic(), &origins.metrics);
+    member(&group, 0).failed(clock::monotonic(), &origins.metrics);
     assert_eq!([index(&[]), index(&[]), index(&[1])], [Some(1), Some(1), Some(0)], "the ejected one at last");
-    group.members()[1].failed(clock::monotonic(), &origins.metrics);
+    member(&group, 1).failed(clock::monotonic(), &origins.metrics);
     assert_eq!([index(&[]), index(&[])], [Some(1), Some(1)], "the last one is not ejected");
     assert_eq!(index(&[0, 1]), None);
 }
@@ -61,17 +70,17 @@ fn who_is_asked_when_nobody_is_up() {
 #[test]
 fn who_is_asked_instead_of_one_that_broke_off() {
     let origins = Arc::new(origins());
-    let mut site = site(&["http://a", "http://b", "http://c"]);
+    let mut site = site(&["http://127.0.0.1", "http://127.0.0.2", "http://127.0.0.3"]);
     site.origins.members[2].tier = 2;
     let group = Group::new(&site, 0, None, &origins).expect("no file to read");
     let index = |tried: &[usize], avoid| index_of(&group, tried, Some(avoid));
     assert_eq!([index(&[], 0), index(&[], 0), index(&[], 1)], [Some(1), Some(1), Some(0)], "another of its tier");
     assert_eq!(index(&[1], 0), Some(2), "another of a lower tier, also when one was tried");
-    group.members()[1].failed(clock::monotonic(), &origins.metrics);
+    member(&group, 1).failed(clock::monotonic(), &origins.metrics);
     assert_eq!([index(&[], 0), index(&[], 2)], [Some(2), Some(0)], "not one that is ejected");
-    group.members()[2].failed(clock::monotonic(), &origins.metrics);
+    member(&group, 2).failed(clock::monotonic(), &origins.metrics);
     assert_eq!(index(&[], 0), Some(0), "the same one, when no other is up");
-    group.members()[0].failed(clock::monotonic(), &origins.metrics);
+    member(&group, 0).failed(clock::monotonic(), &origins.metrics);
     assert_eq!([index(&[], 0), index(&[1, 2], 0)], [Some(0), Some(0)], "the last one is never ejected");
     assert!(index(&[], 9).is_some(), "one that is not there");
 }
@@ -79,7 +88,7 @@ fn who_is_asked_instead_of_one_that_broke_off() {
 #[tokio::test]
 async fn nobody_has_more_than_its_cap_and_those_that_wait_are_served_in_order() {
     let origins = Arc::new(origins_on(tokio::runtime::Handle::current()));
-    let mut site = site(&["http://a", "http://b"]);
+    let mut site = site(&["http://127.0.0.1", "http://127.0.0.2"]);
     site.origins.crowd = Crowd { max_requests: Some(1), queue: 2, queue_wait: edge_config::Duration::from_secs(60) };
     let group = Group::new(&site, 0, None, &origins).expect("no file to read");
     let first = group.choose(Wanted::default()).await.expect("room");
@@ -110,13 +119,13 @@ async fn nobody_has_more_than_its_cap_and_those_that_wait_are_served_in_order() 
     assert!(last.await.is_err());
     assert_eq!((group.queue.len(), order.lock().as_slice()), (0, &[0][..]));
     drop((second, third));
-    assert!(group.members().iter().all(|member| member.in_flight() == 0));
+    assert!(group.roster().iter().all(|placed| placed.member.in_flight() == 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_too_long_is_told() {
     let origins = Arc::new(origins_on(tokio::runtime::Handle::current()));
-    let mut site = site(&["http://a"]);
+    let mut site = site(&["http://127.0.0.1"]);
     site.origins.crowd = Crowd { max_requests: Some(1), queue: 1, queue_wait: edge_config::Duration::from_secs(5) };
     let group = Group::new(&site, 0, None, &origins).expect("no file to read");
     let _first = group.choose(Wanted::default()).await.expect("room");
@@ -131,7 +140,7 @@ fn what_requests_are_hashed_by() {
     let origins = Arc::new(origins());
     let mut table = Vec::new();
     for by in ["url", "header X-User", "cookie id", "address"] {
-        let mut site = site(&["http://a", "http://b"]);
+        let mut site = site(&["http://127.0.0.1", "http://127.0.0.2"]);
         site.origins.balance = Balance::Consistent(by.parse().expect("something to hash by"));
         let group = Group::new(&site, 0, None, &origins).expect("no file to read");
         let key = |target: &str, user: &str, id: &str, client: &str| {
@@ -151,4 +160,74 @@ fn what_requests_are_hashed_by() {
     }
     let only = |at| std::array::from_fn(|index| index == at);
     assert_eq!(table, [only(0), only(1), only(2), only(3)]);
+}
+
+fn targets(last: &[u8]) -> Vec<Target> {
+    last.iter().map(|last| Target::new(([127, 0, 0, *last], 80).into())).collect()
+}
+
+/// Index, address and share of everybody.
+fn places(group: &Group) -> Vec<(usize, String, u32)> {
+    let roster = group.roster();
+    let place = |placed: &Placed| (placed.index, placed.member.target().address.ip().to_string(), placed.weight);
+    roster.iter().map(place).collect()
+}
+
+#[test]
+fn each_address_of_a_name_is_an_origin() {
+    let origins = Arc::new(origins());
+    let mut site = site(&["http://name.test", "http://127.0.0.9"]);
+    site.origins.members[0].weight = 3;
+    let group = Group::new(&site, 0, None, &origins).expect("no file to read");
+    let place = |index, last: &str, weight| (index, format!("127.0.0.{last}"), weight);
+    assert_eq!(places(&group), [place(0, "9", 1_000)]);
+    assert_eq!(group.without_address().collect::<Vec<_>>(), ["name.test:80"]);
+    group.resolved(0, targets(&[1, 2]));
+    assert_eq!(places(&group), [place(0, "9", 1_000), place(1, "1", 1_500), place(2, "2", 1_500)]);
+    let stays = member(&group, 2);
+    stays.failed(clock::monotonic(), &origins.metrics);
+    group.resolved(0, targets(&[2, 3]));
+    assert_eq!(places(&group), [place(0, "9", 1_000), place(1, "3", 1_500), place(2, "2", 1_500)]);
+    assert!(Arc::ptr_eq(&stays, &member(&group, 2)), "what is known of it stays known");
+    assert_eq!(stays.standing(clock::monotonic()), Standing::Ejected);
+    group.resolved(0, Vec::new());
+    assert_eq!(places(&group).len(), 3, "nobody goes because nobody is found");
+    let again = Group::new(&site, 0, Some(&group), &origins).expect("no file to read");
+    assert!(again.roster().iter().any(|placed| Arc::ptr_eq(&placed.member, &stays)), "a new configuration knows them");
+    assert_eq!(again.roster().len(), 3);
+    site.origins.members[0].origin.resolve = Resolve::Ipv4;
+    let other = Group::new(&site, 0, Some(&again), &origins).expect("no file to read");
+    assert_eq!(other.roster().len(), 1, "something else is asked for");
+}
+
+#[test]
+fn who_has_a_lower_priority_is_asked_when_nobody_else_is_up() {
+    let origins = Arc::new(origins());
+    let group = Group::new(&site(&["http://name.test"]), 0, None, &origins).expect("no file to read");
+    let mut both = targets(&[1, 2]);
+    both[0].priority = 5;
+    group.resolved(0, both);
+    assert_eq!([index_of(&group, &[], None), index_of(&group, &[1], None)], [Some(1), Some(0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_before_a_name_is_resolved_waits_for_it() {
+    // Nobody asks a name server: the runtime that would is gone.
+    let origins = Arc::new(std::thread::spawn(origins).join().expect("no panic"));
+    let group = || Group::new(&site(&["http://name.test"]), 0, None, &origins).expect("no file to read");
+    for (name, found, expected) in
+        [("found", targets(&[1]), Ok(0)), ("there is none", Vec::new(), Err(Failure::Unreachable))]
+    {
+        let group = group();
+        let waits = tokio::spawn({
+            let group = group.clone();
+            async move { group.choose(Wanted::default()).await.map(|choice| choice.index) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished(), "{name}");
+        group.resolved(0, found);
+        assert_eq!(waits.await.expect("no panic"), expected, "{name}");
+    }
+    let never = group().choose(Wanted::default()).await;
+    assert_eq!(never.err(), Some(Failure::Unreachable), "as long as a connection may take");
 }

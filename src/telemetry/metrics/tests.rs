@@ -17,8 +17,9 @@ fn drive(metrics: &Metrics) -> String {
     metrics.configured(2);
     metrics.config_refused();
     metrics.origin_request(0, "a.example.net:443", "ok");
-    metrics.origin_up(0, "a.example.net:443", true);
-    metrics.origin_in_flight(0, "a.example.net:443", 2);
+    let address = ([192, 0, 2, 1], 443).into();
+    metrics.origin_up(0, "a.example.net:443", address, true);
+    metrics.origin_in_flight(0, "a.example.net:443", address, 2);
     metrics.origin_queue(0, 3);
     metrics.origin_rejected(0);
     metrics.origin_ejection(0, "a.example.net:443", "ejected");
@@ -98,7 +99,7 @@ fn samples_are_what_happened() {
         ("littoral_ttfb_seconds_bucket{cache=\"hit\",le=\"0.00025\"}", 1.0),
         ("littoral_refusals_total{reason=\"bad-host\"}", 1.0),
         ("littoral_origin_requests_total{origin=\"a.example.net:443\",outcome=\"ok\",site=\"default\"}", 1.0),
-        ("littoral_origin_up{origin=\"a.example.net:443\",site=\"default\"}", 1.0),
+        ("littoral_origin_up{address=\"192.0.2.1:443\",origin=\"a.example.net:443\",site=\"default\"}", 1.0),
         ("littoral_origin_seconds_sum", 0.3),
         ("littoral_store_bytes{tier=\"memory\"}", 7.0),
         ("littoral_store_objects{tier=\"memory\"}", 3.0),
