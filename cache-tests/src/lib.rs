@@ -27,6 +27,7 @@ pub mod tls;
 
 pub mod cache_status;
 pub mod configuration;
+pub mod countries;
 pub mod metrics;
 pub mod node;
 pub mod peer;

@@ -232,9 +232,7 @@ impl Front {
         let forwarding = forwarding(seen, &request_id);
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let limits = connection.snapshot.limits;
-        let asked = Seen { head: &routed.head(seen.head), ..*seen };
-        let (next, outcome) =
-            self.pass.run_h1(stream, &asked, site, routed.matched.as_ref(), limits, body, &forwarding, shutdown).await;
+        let (next, outcome) = self.pass.run_h1(stream, seen, site, routed, limits, body, &forwarding, shutdown).await;
         self.log.write(seen, &outcome, Times::ended(None), None, Some(&trace));
         match next {
             Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),

@@ -31,6 +31,7 @@ use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
 use crate::front::gate::{Forwarding, serialise};
 use crate::front::h2;
 use crate::front::log::Seen;
+use crate::front::request::Routed;
 use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
 use crate::pipeline::Pipeline;
@@ -40,13 +41,11 @@ use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
 use crate::purge::record::host_number;
 use crate::routing::Site;
-use crate::routing::rule::Matched;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::fields::Fields;
 use crate::semantics::invalidation::targets;
 use crate::semantics::surrogate::{self, invalidated_groups};
-use crate::store::key::CacheKey;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// The error when every origin has as many requests as it may.
@@ -77,20 +76,20 @@ impl Pass {
         stream: Stream,
         seen: &Seen<'_>,
         site: &Arc<Site>,
-        matched: Option<&Matched>,
+        routed: &Routed,
         limits: Limits,
         body: &[u8],
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> (Option<Stream>, Outcome) {
-        let head = seen.head;
+        let head = &routed.head(seen.head);
         let mut prefix = Vec::with_capacity(head.length + 256 + body.len());
         serialise(head, head.framing, head.asks_for_websocket(), forwarding, head.host, &mut prefix);
         prefix.extend_from_slice(body);
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
-        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied());
+        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied());
         let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
@@ -103,13 +102,13 @@ impl Pass {
         respond: SendResponse<Bytes>,
         seen: &Seen<'_>,
         site: &Arc<Site>,
-        matched: Option<&Matched>,
+        routed: &Routed,
         limits: Limits,
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> Outcome {
-        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied());
-        let Some(request) = request_header(seen, forwarding) else {
+        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied());
+        let Some(request) = request_header(&routed.head(seen.head), forwarding) else {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
         };
@@ -128,7 +127,7 @@ impl Pass {
     ) -> Option<ReusedHttpStream> {
         let proxied = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown));
         // Members differ in many things, but not in their timeouts.
-        let total = passed.site.group.timeouts().total.filter(|_| passed.reason != Reason::PassUpgrade);
+        let total = passed.group().timeouts().total.filter(|_| passed.reason != Reason::PassUpgrade);
         let Some(total) = total else { return proxied.await };
         match tokio::time::timeout(total.get(), proxied).await {
             Ok(reused) => reused,
@@ -158,6 +157,7 @@ impl Pass {
         Outcome {
             bytes: result.bytes,
             complete: result.complete,
+            group: passed.group,
             origin: member.map(|(index, _)| index),
             retries: result.retries,
             ..Outcome::new(if result.status == 0 { 499 } else { result.status }, cache, Some(reason))
@@ -241,8 +241,8 @@ impl ProxyHttp for App {
         let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
-            if let Some((primary, invalidated)) = invalidated {
-                *passed.kept.lock() = self.keep(passed, primary, invalidated, response);
+            if let Some(invalidated) = invalidated {
+                *passed.kept.lock() = self.keep(passed, invalidated, response);
             }
             apply_rules(passed, response)?;
             if !passed.site.keep_surrogate_keys {
@@ -283,7 +283,7 @@ impl ProxyHttp for App {
             ..CacheStatus::default()
         };
         if passed.site.cache_status {
-            return append_cache_status(response, &status);
+            return append_cache_status(response, &status, &passed.site.backing(passed.group).name);
         }
         // What caches behind us say is kept to ourselves as well.
         response.remove_header("cache-status");
@@ -379,8 +379,9 @@ impl ProxyHttp for App {
 
 impl App {
     /// RFC 9111 section 4.4: an unsafe request that succeeded makes what was stored of its targets gone, and the groups
-    /// that the answer names (RFC 9875 section 3). Gives the key of the target, and what became of it.
-    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) -> Option<(CacheKey, Invalidated)> {
+    /// that the answer names (RFC 9875 section 3). Whatever group was asked, and for whatever path: all that is stored for
+    /// the URL is gone. Gives what became of that.
+    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) -> Option<Invalidated> {
         let status = response.status.as_u16();
         let mut fields = Vec::new();
         for name in ["location", "content-location", "cache-group-invalidation"] {
@@ -392,11 +393,11 @@ impl App {
         let host = canonical_host(&passed.host, passed.scheme);
         let (mut scratch, mut own) = (Vec::new(), None);
         for path in targets(passed.method.as_bytes(), status, &passed.target, passed.scheme, &passed.host, fields) {
-            let parts = KeyParts { site: &passed.site.name, scheme: passed.scheme, host: &host, path_and_query: &path };
+            let parts = KeyParts::of_url(&passed.site.name, passed.scheme, &host, &path);
             let key = self.pipeline.store.keyer.primary(&parts, &mut scratch);
             let invalidated = self.pipeline.store.invalidate(&key);
             // The target comes first.
-            own.get_or_insert((key, invalidated));
+            own.get_or_insert(invalidated);
         }
         if own.is_some() {
             let ledger = &self.pipeline.store.ledger;
@@ -408,13 +409,7 @@ impl App {
         own
     }
 
-    fn keep(
-        &self,
-        passed: &Passed,
-        primary: CacheKey,
-        invalidated: Invalidated,
-        response: &ResponseHeader,
-    ) -> Option<Kept> {
+    fn keep(&self, passed: &Passed, invalidated: Invalidated, response: &ResponseHeader) -> Option<Kept> {
         if passed.method != "POST" || !response.headers.contains_key("content-location") {
             return None;
         }
@@ -427,7 +422,7 @@ impl App {
         }
         let length = response.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-        Kept::new(&self.pipeline, passed, primary, invalidated, response.status.as_u16(), fields, length)
+        Kept::new(&self.pipeline, passed, invalidated, response.status.as_u16(), fields, length)
     }
 }
 
@@ -446,7 +441,7 @@ async fn respond(
         response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
     }
     if site.is_none_or(|site| site.cache_status) {
-        append_cache_status(&mut response, cache_status)?;
+        append_cache_status(&mut response, cache_status, "")?;
     }
     session.set_keepalive(None);
     session.write_response_header(Box::new(response), false).await?;

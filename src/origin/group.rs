@@ -96,7 +96,7 @@ struct Entry {
 }
 
 impl Group {
-    /// The origins of a site that is counted by `index`. What is known of those that `previous` has too is kept.
+    /// A site's own origins: see [`Self::named`].
     ///
     /// # Errors
     /// The file of an origin's authorities cannot be used.
@@ -106,9 +106,25 @@ impl Group {
         previous: Option<&Self>,
         origins: &Arc<Origins>,
     ) -> Result<Arc<Self>, AuthorityError> {
-        let config = &site.origins;
+        Self::named(site, "", &site.origins, index, previous, origins)
+    }
+
+    /// Origins of a site that is counted by `index`; `name`: of the group, empty for the site's own. What is known of those
+    /// that `previous` has too is kept.
+    ///
+    /// # Errors
+    /// The file of an origin's authorities cannot be used.
+    pub fn named(
+        site: &edge_config::section::site::Site,
+        name: &str,
+        config: &config::Group,
+        index: usize,
+        previous: Option<&Self>,
+        origins: &Arc<Origins>,
+    ) -> Result<Arc<Self>, AuthorityError> {
         let settings = Settings {
             site: site.name.clone(),
+            group: name.to_owned(),
             index,
             health: config.health.clone(),
             eject: config.eject,
@@ -121,7 +137,7 @@ impl Group {
         let entry = |config: &config::Member| {
             Ok(Entry {
                 config: config.clone(),
-                peer: Arc::new(OriginPeer::new(config.origin.clone(), &site.name)?),
+                peer: Arc::new(OriginPeer::new(config.origin.clone(), &site.name)?.of_group(name)),
                 is_warm: AtomicBool::new(previous.is_none()),
                 is_resolved: AtomicBool::new(false),
             })
@@ -281,7 +297,7 @@ impl Group {
     pub fn tell(&self) {
         self.roster.load().iter().for_each(|placed| placed.member.tell(&self.origins.metrics));
         if self.queue_max > 0 {
-            self.origins.metrics.origin_queue(self.settings.index, self.queue.len());
+            self.origins.metrics.origin_queue(self.settings.index, &self.settings.group, self.queue.len());
         }
     }
 

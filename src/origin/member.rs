@@ -40,6 +40,7 @@ pub struct Member {
 #[derive(Clone, PartialEq)]
 pub(super) struct Settings {
     pub(super) site: String,
+    pub(super) group: String,
     pub(super) index: usize,
     pub(super) health: Option<checks::Health>,
     pub(super) eject: Option<checks::Eject>,

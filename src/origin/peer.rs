@@ -53,6 +53,14 @@ impl OriginPeer {
         Ok(Self { group_key: hasher.finish(), origin, label, authorities })
     }
 
+    /// The same in a group of its site.
+    pub fn of_group(mut self, name: &str) -> Self {
+        if !name.is_empty() {
+            self.label = format!("{name}/{}", self.label);
+        }
+        self
+    }
+
     /// Whether another has the same authorities, and so may have its connections.
     pub fn is_like(&self, other: &Self) -> bool {
         self.group_key == other.group_key
@@ -62,7 +70,7 @@ impl OriginPeer {
         &self.origin
     }
 
-    /// What to call this origin in logs and metrics: host and port.
+    /// What to call this origin in logs and metrics: host and port, behind the name of its group if it has one.
     pub fn label(&self) -> &str {
         &self.label
     }

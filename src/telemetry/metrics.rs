@@ -60,10 +60,10 @@ families! {
     origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin", "address"];
     /// Requests to an origin that are under way, their bodies included.
     origin_in_flight: IntGaugeVec = "littoral_origin_in_flight" ["site", "origin", "address"];
-    /// Requests that wait now because every origin of the site has as many as it may.
-    origin_queue: IntGaugeVec = "littoral_origin_queue" ["site"];
+    /// Requests that wait now because every origin of their group has as many as it may.
+    origin_queue: IntGaugeVec = "littoral_origin_queue" ["site", "group"];
     /// Requests that no origin had room for, nor the queue.
-    origin_rejected: IntCounterVec = "littoral_origin_rejected_total" ["site"];
+    origin_rejected: IntCounterVec = "littoral_origin_rejected_total" ["site", "group"];
     /// Times an origin was to be left alone because requests failed: ejected, or withheld as too many are out already.
     origin_ejections: IntCounterVec = "littoral_origin_ejections_total" ["site", "origin", "outcome"];
     /// Seconds from asking an origin to the head of its answer.

@@ -3,10 +3,12 @@
 pub mod admin;
 pub mod balance;
 pub mod cache;
+pub mod geo;
 pub mod group;
 pub mod health;
 pub mod limits;
 pub mod listener;
+pub mod named_group;
 pub mod origin;
 pub mod purge;
 pub mod resolver;

@@ -383,11 +383,7 @@ impl Client<'_> {
             let id = front.log.next_id();
             let (request_id, trace) = (id.text(), name_of(&seen, id));
             let forwarding = forwarding(&seen, &request_id);
-            let asked = Seen { head: &routed.head(&head), ..seen };
-            let outcome = front
-                .pass
-                .run_h2(body, respond, &asked, &site, routed.matched.as_ref(), limits, &forwarding, &shutdown)
-                .await;
+            let outcome = front.pass.run_h2(body, respond, &seen, &site, &routed, limits, &forwarding, &shutdown).await;
             front.log.write(&seen, &outcome, Times::ended(None), None, Some(&trace));
         })
     }

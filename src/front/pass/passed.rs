@@ -10,13 +10,14 @@ use pingora::http::RequestHeader;
 
 use super::kept::Kept;
 use crate::clock;
-use crate::front::gate::{Forwarding, Framing, Keep, write_forward_fields};
+use crate::front::gate::{Forwarding, Framing, Head, Keep, write_forward_fields};
 use crate::front::log::Seen;
+use crate::front::request::Routed;
 use crate::origin::Failure;
-use crate::origin::group::{Choice, Member, Wanted};
+use crate::origin::group::{Choice, Group, Member, Wanted};
 use crate::purge::position::Position;
-use crate::routing::Site;
 use crate::routing::rule::Matched;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_status::Reason;
 use crate::semantics::fields::Fields;
 use crate::semantics::time::UnixMs;
@@ -28,10 +29,15 @@ pub(super) struct Passed {
     pub(super) limits: Limits,
     /// The rules of the site that match.
     pub(super) matched: Option<Matched>,
+    /// Who of the site is asked.
+    pub(super) group: GroupIndex,
     pub(super) scheme: &'static str,
     pub(super) method: String,
     pub(super) host: Vec<u8>,
+    /// What the client asks for, without what makes no difference.
     pub(super) target: Vec<u8>,
+    /// What the origin is asked for.
+    pub(super) asked_for: Vec<u8>,
     /// The field lines of the request.
     pub(super) fields: Vec<u8>,
     pub(super) client: IpAddr,
@@ -68,7 +74,7 @@ impl Passed {
     pub(super) fn new(
         seen: &Seen<'_>,
         site: &Arc<Site>,
-        matched: Option<&Matched>,
+        routed: &Routed,
         limits: Limits,
         began: Position,
     ) -> Arc<Self> {
@@ -76,12 +82,14 @@ impl Passed {
         Arc::new(Self {
             site: site.clone(),
             limits,
-            matched: matched.cloned(),
+            matched: routed.matched.clone(),
+            group: routed.group,
             scheme: seen.peer.scheme(),
             method: head.method.as_str().to_owned(),
             host: head.host.to_vec(),
             wants_trailers: head.fields.first("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers")),
-            target: head.target.to_vec(),
+            target: routed.target(head).to_vec(),
+            asked_for: routed.asked(head).to_vec(),
             fields: head.fields.as_bytes().to_vec(),
             client: seen.peer.client,
             began,
@@ -104,21 +112,25 @@ impl Passed {
         let (tried, next) = {
             let mut asked = self.asked.lock();
             if asked.choice.is_none() {
-                self.site.group.begin();
+                self.group().begin();
             }
             (asked.tried.clone(), asked.next.take())
         };
         let choice = match next {
             Some(next) => next,
-            None => self.site.group.choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
+            None => self.group().choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
         self.asked.lock().choice = Some(choice);
         Ok(chosen)
     }
 
+    pub(super) fn group(&self) -> &Group {
+        &self.site.backing(self.group).group
+    }
+
     fn key(&self) -> u64 {
-        self.site.group.key(&self.host, &self.target, Fields::new(&self.fields), Some(self.client))
+        self.group().key(&self.host, &self.asked_for, Fields::new(&self.fields), Some(self.client))
     }
 
     /// Who was asked last, and since when.
@@ -147,7 +159,7 @@ impl Passed {
         let mut asked = self.asked.lock();
         let failed = asked.choice.as_ref().map(|choice| choice.index);
         asked.tried.extend(failed);
-        asked.next = self.site.group.choose_again(Wanted { tried: &asked.tried, avoid: None, key: self.key() });
+        asked.next = self.group().choose_again(Wanted { tried: &asked.tried, avoid: None, key: self.key() });
         if asked.next.is_some() {
             self.result.lock().retries += 1;
         }
@@ -163,8 +175,7 @@ impl Passed {
 }
 
 /// The request of an HTTP/2 stream as the proxy takes it: what the gate understood, not what the client sent.
-pub(super) fn request_header(seen: &Seen<'_>, forwarding: &Forwarding<'_>) -> Option<RequestHeader> {
-    let head = seen.head;
+pub(super) fn request_header(head: &Head<'_>, forwarding: &Forwarding<'_>) -> Option<RequestHeader> {
     let mut fields = Vec::with_capacity(head.fields.as_bytes().len() + 256);
     write_forward_fields(head, forwarding, Keep::RangeAndConditionals, &mut fields);
     let mut request = RequestHeader::build(head.method.as_str(), head.target, None).ok()?;

@@ -80,7 +80,7 @@ impl Group {
             }
         }
         let busy = || {
-            self.origins.metrics.origin_rejected(self.settings.index);
+            self.origins.metrics.origin_rejected(self.settings.index, &self.settings.group);
             Failure::Busy
         };
         let place = self.queue.join(self.queue_max).ok_or_else(busy)?;

@@ -31,14 +31,14 @@ impl Metrics {
     }
 
     /// Says how many requests wait for an origin of a site.
-    pub fn origin_queue(&self, site: usize, waiting: usize) {
+    pub fn origin_queue(&self, site: usize, group: &str, waiting: usize) {
         let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
-        self.families.origin_queue.with_label_values(&[self.site_name(site).as_str()]).set(waiting);
+        self.families.origin_queue.with_label_values(&[self.site_name(site).as_str(), group]).set(waiting);
     }
 
     /// Counts a request that no origin had room for.
-    pub fn origin_rejected(&self, site: usize) {
-        self.families.origin_rejected.with_label_values(&[self.site_name(site).as_str()]).inc();
+    pub fn origin_rejected(&self, site: usize, group: &str) {
+        self.families.origin_rejected.with_label_values(&[self.site_name(site).as_str(), group]).inc();
     }
 
     /// Counts an origin that is to be left alone; `outcome` is `ejected` or `withheld`.

@@ -20,8 +20,8 @@ fn drive(metrics: &Metrics) -> String {
     let address = ([192, 0, 2, 1], 443).into();
     metrics.origin_up(0, "a.example.net:443", address, true);
     metrics.origin_in_flight(0, "a.example.net:443", address, 2);
-    metrics.origin_queue(0, 3);
-    metrics.origin_rejected(0);
+    metrics.origin_queue(0, "canary", 3);
+    metrics.origin_rejected(0, "");
     metrics.origin_ejection(0, "a.example.net:443", "ejected");
     metrics.origin_seconds(0.3);
     metrics.fill_waiters.inc();
