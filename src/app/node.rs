@@ -67,7 +67,7 @@ impl Node {
             .enable_all()
             .build()
             .map_err(StartError::Runtime)?;
-        let origins = Arc::new(Origins::new(checks.handle().clone(), metrics.clone(), &config.resolver));
+        let origins = Arc::new(Origins::new(checks.handle().clone(), metrics.clone(), &config.resolver, random()?));
         let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &origins)?);
         let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
         let front = Arc::new(Front {
@@ -89,6 +89,12 @@ impl Node {
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), name, listen, config.test_clock);
         Ok(Self { front, tls, admin, control, access_log, log, pipeline, reclaimer, checks })
     }
+}
+
+fn random() -> Result<[u8; 32], StartError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(StartError::Random)?;
+    Ok(random)
 }
 
 /// Where the node keeps what must outlive it.
@@ -136,9 +142,7 @@ pub struct TicketKeys {
 
 impl TicketKeys {
     fn new() -> Result<Self, StartError> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(StartError::Random)?;
-        Ok(Self { random })
+        Ok(Self { random: random()? })
     }
 
     fn tickets(&self, config: &Config) -> Result<Arc<dyn ProducesTickets>, CertificateError> {

@@ -109,7 +109,7 @@ impl Front {
         let key = self.key(&seen, site, &routed, &mut Vec::new());
         let forward = |_: Forwarded, _: &mut Vec<u8>| {};
         let label = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward).label();
-        Ok(Some(Named { key, label, fields: head.fields.as_bytes().to_vec() }))
+        Ok(Some(Named { key, label, fields: routed.fields(&head).as_bytes().to_vec() }))
     }
 
     /// Explains what would become of a request.

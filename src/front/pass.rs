@@ -35,7 +35,7 @@ use crate::front::request::Routed;
 use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page};
+use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page, passes};
 use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
@@ -50,6 +50,8 @@ use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 /// The error when every origin has as many requests as it may.
 const BUSY: &str = "OriginBusy";
+/// The error when the origin of a session cannot be asked, and no other may be.
+const REFUSED: &str = "SessionRefused";
 
 tokio::task_local! {
     static PASSED: Arc<Passed>;
@@ -204,7 +206,11 @@ impl ProxyHttp for App {
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>, BError> {
         let passed = context.passed()?;
         let (member, connect) = passed.choose().await.map_err(|failure| {
-            Error::new_up(if failure == Failure::Busy { ErrorType::Custom(BUSY) } else { ErrorType::ConnectError })
+            Error::new_up(match failure {
+                Failure::Busy => ErrorType::Custom(BUSY),
+                Failure::SessionRefused => ErrorType::Custom(REFUSED),
+                _ => ErrorType::ConnectError,
+            })
         })?;
         Ok(Box::new(member.to_connect(connect)))
     }
@@ -276,6 +282,9 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
+        if let Some(cookie) = passed.cookie(response.status.as_u16()) {
+            response.append_header(http::header::SET_COOKIE, cookie)?;
+        }
         let status = CacheStatus {
             forward: Some(if passed.reason == Reason::Method { Forward::Method } else { Forward::Bypass }),
             forward_status: Some(response.status.as_u16()),
@@ -354,8 +363,8 @@ impl ProxyHttp for App {
             let detail =
                 if *error.esource() == ErrorSource::Downstream { None } else { Some(failure_of(error).reason()) };
             let cache_status = CacheStatus { forward: Some(Forward::Method), detail, ..CacheStatus::default() };
-            let site = context.passed().ok().map(|passed| passed.site.clone());
-            let _ = respond(session, site.as_deref(), status, &cache_status).await;
+            let passed = context.passed().ok();
+            let _ = respond(session, passed.map(AsRef::as_ref), status, &cache_status).await;
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
@@ -428,17 +437,23 @@ impl App {
 
 async fn respond(
     session: &mut Session,
-    site: Option<&Site>,
+    passed: Option<&Passed>,
     status: u16,
     cache_status: &CacheStatus,
 ) -> Result<(), BError> {
+    let site = passed.map(|passed| passed.site.as_ref());
     let (content_type, body) = page(site, status, cache_status);
     let mut response = ResponseHeader::build(status, Some(4))?;
     response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     response.insert_header(http::header::CONTENT_TYPE, content_type)?;
     response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
-    if cache_status.detail == Some(Reason::OriginBusy) {
+    if cache_status.detail.is_some_and(passes) {
         response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
+    }
+    if cache_status.detail == Some(Reason::SessionRefused)
+        && let Some(cookie) = passed.and_then(Passed::last_cookie)
+    {
+        response.insert_header(http::header::SET_COOKIE, cookie)?;
     }
     if site.is_none_or(|site| site.cache_status) {
         append_cache_status(&mut response, cache_status, "")?;
@@ -456,6 +471,7 @@ fn is_client_fault(error: &Error) -> bool {
 fn failure_of(error: &Error) -> Failure {
     match error.etype() {
         ErrorType::Custom(BUSY) => Failure::Busy,
+        ErrorType::Custom(REFUSED) => Failure::SessionRefused,
         ErrorType::ConnectTimedout
         | ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute

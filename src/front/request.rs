@@ -10,6 +10,7 @@ use crate::exchange::{BodyLength, Exchange};
 use crate::front::Front;
 use crate::front::gate::{Forwarding, Head, Interest, Keep, Method as GateMethod, Refusal, write_forward_fields};
 use crate::front::log::{RequestId, Seen};
+use crate::origin::session::{Session, without_cookies};
 use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::failure;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
@@ -19,6 +20,7 @@ use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::directives::RequestDirectives;
+use crate::semantics::fields::Fields;
 use crate::semantics::time::UnixMs;
 use crate::store::key::CacheKey;
 
@@ -152,10 +154,22 @@ pub struct Routed {
     target: Option<Vec<u8>>,
     /// What is asked for, where it is not the target.
     asked: Option<Vec<u8>>,
+    /// Its session with an origin.
+    pub session: Session,
+    /// The field lines without what only the node has to know, where there is something of that.
+    fields: Option<Vec<u8>>,
 }
 
 impl Routed {
     pub fn new(seen: &Seen<'_>, site: &Site) -> Self {
+        let mut routed = Self::by_rules(seen, site);
+        let fields = seen.head.fields;
+        routed.session = site.backing(routed.group).group.session(fields, seen.peer.client);
+        routed.fields = without_cookies(fields, &site.session_cookies);
+        routed
+    }
+
+    fn by_rules(seen: &Seen<'_>, site: &Site) -> Self {
         if site.rules.is_empty() {
             return Self::default();
         }
@@ -172,12 +186,17 @@ impl Routed {
         let target = site.rules.target(&matched, head.target);
         let asked = site.rules.asked(&matched, target.as_deref().unwrap_or(head.target));
         let group = site.rules.group(&matched, &facts).map_or(GroupIndex::OWN, |name| site.backings.index_of(name));
-        Self { matched: Some(matched), group, target, asked }
+        Self { matched: Some(matched), group, target, asked, ..Self::default() }
     }
 
     /// The head as it goes on to an origin that is asked for this request alone.
     pub fn head<'a>(&'a self, head: &Head<'a>) -> Head<'a> {
-        Head { target: self.asked(head), ..*head }
+        Head { target: self.asked(head), fields: self.fields(head), ..*head }
+    }
+
+    /// The field lines that an origin sees, and that an answer is selected by.
+    pub fn fields<'a>(&'a self, head: &Head<'a>) -> Fields<'a> {
+        self.fields.as_deref().map_or(head.fields, Fields::new)
     }
 
     /// What a response is known and purged by: what the client asks for, without what makes no difference.
@@ -205,13 +224,13 @@ impl Front {
     }
 
     /// Writes the field lines an origin gets for a request.
-    pub fn forward(&self, seen: &Seen<'_>, id: &LazyId, forwarded: Forwarded, out: &mut Vec<u8>) {
+    pub fn forward(&self, seen: &Seen<'_>, routed: &Routed, id: &LazyId, forwarded: Forwarded, out: &mut Vec<u8>) {
         let id = id.0.get_or_init(|| self.log.next_id()).text();
         let keep = match forwarded {
             Forwarded::Shared => Keep::Nothing,
             Forwarded::Own => Keep::RangeAndConditionals,
         };
-        write_forward_fields(seen.head, &forwarding(seen, &id), keep, out);
+        write_forward_fields(&routed.head(seen.head), &forwarding(seen, &id), keep, out);
     }
 }
 
@@ -242,7 +261,8 @@ pub fn pipeline_request<'a>(
         group: routed.group,
         host: head.host,
         client: Some(seen.peer.client),
-        fields: head.fields,
+        session: routed.session,
+        fields: routed.fields(head),
         key,
         directives,
         conditional: head.interest.has(Interest::CONDITIONAL),

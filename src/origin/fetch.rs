@@ -176,7 +176,7 @@ impl Upstream for Fetch {
         }
         let key = self.group.key(&request.host, &request.target, Fields::new(&request.fields), request.client);
         let mut tried = Vec::new();
-        let mut choice = self.group.choose(Wanted { avoid: request.avoid, key, ..Wanted::default() }).await?;
+        let mut choice = self.group.choose(Wanted { tried: &[], avoid: request.avoid, key, session: request.session }).await?;
         // One more request for what was asked for already: it must not make a storm worse either.
         if request.avoid.is_some() && !self.group.may_repeat() {
             return Err(Failure::Unreachable);
@@ -192,7 +192,12 @@ impl Upstream for Fetch {
                 return opened;
             }
             tried.push(choice.index);
-            choice = match self.group.choose_again(Wanted { tried: &tried, avoid: request.avoid, key }) {
+            choice = match self.group.choose_again(Wanted {
+                tried: &tried,
+                avoid: request.avoid,
+                key,
+                session: request.session,
+            }) {
                 Some(choice) => choice,
                 None => return opened,
             };

@@ -1,8 +1,10 @@
 //! The origins of a site together: who they are, who is up, and how often one may try again.
 
 mod choosing;
+mod sticky;
 
 pub use self::choosing::Wanted;
+use self::sticky::Sticky;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use super::balance::smooth_weighted::SmoothWeighted;
 use super::company::Companions;
 use super::dns::resolver::Resolver;
 use super::dns::{self, Target};
+use super::drains::{self, Drain, Drains, Phase};
 use super::member::Settings;
 pub use super::member::{Lease, Member};
 use super::peer::{AuthorityError, OriginPeer};
@@ -38,17 +41,23 @@ pub struct Origins {
     /// Where active checks run.
     pub checks: tokio::runtime::Handle,
     pub metrics: Arc<Metrics>,
+    /// What cookies of sessions are signed with where the configuration has no key for that.
+    pub session_secret: [u8; 32],
+    /// Which of them the operator is taking out.
+    pub drains: Drains,
 }
 
 impl Origins {
-    /// `checks`: where active checks run, and names are asked for.
+    /// `checks`: where active checks run, and names are asked for. `session_secret`: random, for as long as the process runs.
     pub fn new(
         checks: tokio::runtime::Handle,
         metrics: Arc<Metrics>,
         resolver: &edge_config::section::resolver::Resolver,
+        session_secret: [u8; 32],
     ) -> Self {
         let resolver = ArcSwap::from_pointee(Resolver::new(resolver));
-        Self { connector: Arc::new(Connector::new(None)), resolver, checks, metrics }
+        let connector = Arc::new(Connector::new(None));
+        Self { connector, resolver, checks, metrics, session_secret, drains: Drains::default() }
     }
 }
 
@@ -78,6 +87,7 @@ pub struct Group {
     /// Counts up; mixed, it is what the rules that draw draw from.
     draws: AtomicU64,
     slow_start: Option<Duration>,
+    sticky: Option<Sticky>,
     most: Option<u32>,
     queue: Arc<Queue>,
     queue_max: usize,
@@ -95,6 +105,8 @@ struct Entry {
     /// One that comes is as new as the node, and needs no slow start.
     is_warm: AtomicBool,
     is_resolved: AtomicBool,
+    /// Its configuration has it taken out.
+    drain: Option<Drain>,
 }
 
 impl Group {
@@ -142,6 +154,7 @@ impl Group {
                 peer: Arc::new(OriginPeer::new(config.origin.clone(), &site.name)?.of_group(name)),
                 is_warm: AtomicBool::new(previous.is_none()),
                 is_resolved: AtomicBool::new(false),
+                drain: draining(config, previous),
             })
         };
         let group = Arc::new(Self {
@@ -153,6 +166,7 @@ impl Group {
             turns: Mutex::default(),
             draws: AtomicU64::new(ahash::RandomState::new().hash_one(index)),
             slow_start: config.slow_start.map(edge_config::Duration::get),
+            sticky: config.sticky.as_ref().map(|sticky| Sticky::new(sticky, &origins.session_secret, [&site.name, name])),
             most: config.crowd.max_requests,
             queue: previous.map(|group| group.queue.clone()).unwrap_or_default(),
             queue_max: config.crowd.queue as usize,
@@ -216,7 +230,7 @@ impl Group {
         let member = |target: Target| {
             let same = |old: &&Arc<Member>| {
                 old.target().is_like(&target)
-                    && old.config == entry.config
+                    && old.config.is_like(&entry.config)
                     && old.settings == self.settings
                     // Its file of authorities may hold others now.
                     && old.peer.is_like(&entry.peer)
@@ -274,6 +288,23 @@ impl Group {
         entries.filter(move |(number, _)| roster.of(*number).next().is_none()).map(|(_, entry)| entry.peer.label())
     }
 
+    /// How far a member is that is being taken out.
+    pub fn phase(&self, placed: &Placed, now: Instant) -> Phase {
+        drains::phase(self.drains(placed), now)
+    }
+
+    /// What the configuration and the operator have said about taking a member out.
+    pub fn drains(&self, placed: &Placed) -> [Option<Drain>; 2] {
+        let by_configuration = self.entries.get(placed.entry).and_then(|entry| entry.drain);
+        let (label, address) = (placed.member.peer.label(), placed.member.target().address);
+        [by_configuration, self.origins.drains.of(&self.settings.site, label, address)]
+    }
+
+    /// How many requests one gets at a time.
+    fn most(&self, entry: &Entry) -> Option<u32> {
+        entry.config.max_requests.or(self.most)
+    }
+
     pub fn site_name(&self) -> &str {
         &self.settings.site
     }
@@ -300,7 +331,13 @@ impl Group {
 
     /// Tells the metrics how everybody stands.
     pub fn tell(&self) {
-        self.roster.load().iter().for_each(|placed| placed.member.tell(&self.origins.metrics));
+        let now = clock::monotonic();
+        for placed in self.roster.load().iter() {
+            placed.member.tell(&self.origins.metrics);
+            let (label, address) = (placed.member.peer.label(), placed.member.target().address);
+            let drains = self.phase(placed, now) != Phase::Open;
+            self.origins.metrics.origin_draining(self.settings.index, label, address, drains);
+        }
         if self.queue_max > 0 {
             self.origins.metrics.origin_queue(self.settings.index, &self.settings.group, self.queue.len());
         }
@@ -310,6 +347,15 @@ impl Group {
     pub fn may_repeat(&self) -> bool {
         self.budget.lock().take(clock::monotonic())
     }
+}
+
+/// Whether its configuration has an origin taken out. What was begun goes on: a reload that leaves it alone does not begin
+/// anew.
+fn draining(config: &config::Member, previous: Option<&Group>) -> Option<Drain> {
+    let begun = previous.into_iter().flat_map(|group| &group.entries).find(|entry| {
+        entry.config.drain == config.drain && entry.config.origin.is_at_the_same(&config.origin)
+    });
+    begun.map_or_else(|| config.drain.map(|drain| Drain::lasting(drain.time(), clock::monotonic())), |entry| entry.drain)
 }
 
 /// What a check asks for where requests have the client's host.

@@ -7,6 +7,7 @@
 //! - [`peer`]: one origin as Pingora connects to it.
 //! - [`member`], [`roster`], [`group`]: one address of an origin, all there are at one moment, and the origins of a site
 //!   together; [`company`]: how members see one another.
+//! - [`session`]: sessions that stay with one of them, and their cookies. Pure. [`drains`]: those that are being taken out.
 //! - [`dns`]: what the names of origins resolve to.
 //! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
@@ -17,6 +18,7 @@ pub mod balance;
 pub mod company;
 pub mod demo;
 pub mod dns;
+pub mod drains;
 pub mod ejection;
 pub mod fetch;
 pub mod group;
@@ -29,6 +31,7 @@ pub mod resume;
 pub mod retry;
 pub mod roster;
 pub mod serving;
+pub mod session;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -36,6 +39,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::session::Session;
 use crate::semantics::cache_status::Reason;
 
 /// What a fill asks its origin.
@@ -54,6 +58,8 @@ pub struct OriginRequest {
     /// The index of the member of the group that broke off an answer to this; another one is asked, if one is up. Such a
     /// request is a retry, and taken from their budget.
     pub avoid: Option<usize>,
+    /// The session of whoever asks.
+    pub session: Session,
 }
 
 /// What an origin answered.
@@ -120,6 +126,8 @@ pub enum Failure {
     Malformed,
     #[error("every origin has as many requests as it may, and too many wait")]
     Busy,
+    #[error("the origin of the client's session cannot be asked, and no other may be")]
+    SessionRefused,
     #[error("nobody waits for the answer any more")]
     Abandoned,
     #[error("the client fell too far behind an answer that is not stored")]
@@ -131,7 +139,7 @@ impl Failure {
     pub fn status(self) -> u16 {
         match self {
             Self::FirstByteTimeout | Self::BetweenBytesTimeout => 504,
-            Self::Busy => 503,
+            Self::Busy | Self::SessionRefused => 503,
             _ => 502,
         }
     }
@@ -142,6 +150,7 @@ impl Failure {
             Self::FirstByteTimeout | Self::BetweenBytesTimeout => Reason::OriginTimeout,
             Self::Malformed => Reason::MalformedResponse,
             Self::Busy => Reason::OriginBusy,
+            Self::SessionRefused => Reason::SessionRefused,
             Self::Closed | Self::Abandoned | Self::ReaderTooSlow => Reason::FillFailed,
         }
     }
@@ -154,6 +163,7 @@ impl Failure {
             Self::Malformed => "malformed",
             Self::Closed => "closed",
             Self::Busy => "busy",
+            Self::SessionRefused => "session-refused",
             Self::Abandoned | Self::ReaderTooSlow => "abandoned",
         }
     }

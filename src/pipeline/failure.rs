@@ -13,6 +13,11 @@ use crate::telemetry::metrics::CacheOutcome;
 /// When to come again, if every origin is busy: what is short of room now may have some in a moment.
 pub const RETRY_AFTER_SECONDS: u32 = 1;
 
+/// Whether what keeps a request from its origin may be over in a moment.
+pub fn passes(reason: Reason) -> bool {
+    matches!(reason, Reason::OriginBusy | Reason::SessionRefused)
+}
+
 /// Sends a short answer with a status and the reason in words, or the site's page for that status.
 ///
 /// # Errors
@@ -24,10 +29,26 @@ pub async fn answer<E: Exchange>(
     cache_status: CacheStatus,
     exchange: &mut E,
 ) -> io::Result<Outcome> {
+    answer_with(b"", site, status, method, cache_status, exchange).await
+}
+
+/// The same, with more field lines.
+///
+/// # Errors
+/// The client could not be written to.
+pub async fn answer_with<E: Exchange>(
+    more: &[u8],
+    site: Option<&Site>,
+    status: u16,
+    method: Method,
+    cache_status: CacheStatus,
+    exchange: &mut E,
+) -> io::Result<Outcome> {
     let (content_type, body) = page(site, status, &cache_status);
     let mut fields = Vec::with_capacity(128);
+    fields.extend_from_slice(more);
     fields.extend_from_slice(format!("content-type: {content_type}\r\ncache-control: no-store\r\n").as_bytes());
-    if cache_status.detail == Some(Reason::OriginBusy) {
+    if cache_status.detail.is_some_and(passes) {
         fields.extend_from_slice(format!("retry-after: {RETRY_AFTER_SECONDS}\r\n").as_bytes());
     }
     own(site, status, method, cache_status, &fields, &body, exchange).await

@@ -16,6 +16,7 @@ use crate::pipeline::deliver::deliver;
 use crate::pipeline::failure;
 use crate::pipeline::fill::Job;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
+use crate::pipeline::session::write_last_cookie;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
 use crate::pipeline::sparse::asked::Asked;
@@ -76,6 +77,10 @@ impl Pipeline {
         exchange: &mut E,
     ) -> io::Result<Outcome> {
         let mut rejoins = 0;
+        // Decided before anybody is asked: others may wait for the same answer, and are not refused with it.
+        if let Some(refused) = request.site.backing(request.group).group.refuses(request.session) {
+            return self.failed(request, &plan, refused, exchange).await;
+        }
         loop {
             let Some(seat) = self.take_seat(request, &plan) else {
                 match self.decide(request) {
@@ -293,6 +298,7 @@ impl Pipeline {
                 fields,
                 client: request.client,
                 avoid: None,
+                session: if plan.sharing == FillSharing::Shared { request.session.for_all() } else { request.session },
             },
         }
     }
@@ -385,8 +391,10 @@ impl Pipeline {
         }
         let forward = Some(plan.forward);
         let status = CacheStatus { forward, detail: Some(failure.reason()), ..CacheStatus::default() };
+        let mut more = Vec::new();
+        write_last_cookie(request, failure, &mut more);
         let mut outcome =
-            failure::answer(Some(request.site), failure.status(), request.method, status, exchange).await?;
+            failure::answer_with(&more, Some(request.site), failure.status(), request.method, status, exchange).await?;
         outcome.origin = request.site.only_origin(request.group);
         Ok(outcome)
     }

@@ -25,6 +25,7 @@ pub mod fetch;
 pub mod fill;
 pub mod request;
 pub mod ruled;
+pub mod session;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]

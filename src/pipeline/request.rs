@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::origin::session::Session;
 use crate::routing::rule::Matched;
 use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::canonical_host;
@@ -38,6 +39,8 @@ pub struct Request<'a> {
     pub host: &'a [u8],
     /// Who asks.
     pub client: Option<IpAddr>,
+    /// Its session with an origin.
+    pub session: Session,
     pub fields: Fields<'a>,
     pub key: CacheKey,
     pub directives: RequestDirectives,

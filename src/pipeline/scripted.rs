@@ -222,6 +222,7 @@ impl Node {
         let request = Request {
             client: None,
             disk: true,
+            session: crate::origin::session::Session::default(),
             rounds: 0,
             in_full: false,
             site: &self.site,

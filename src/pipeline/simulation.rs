@@ -223,6 +223,7 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
     let request = Request {
         client: None,
         disk: true,
+        session: crate::origin::session::Session::default(),
         rounds: 0,
         in_full: false,
         matched: None,

@@ -7,6 +7,7 @@ use crate::exchange::{BodyLength, Exchange};
 use crate::origin::Failure;
 use crate::pipeline::deliver::{not_modified, with_content_length, write_browser_ttl, write_dynamic};
 use crate::pipeline::request::{Method, Outcome, Request};
+use crate::pipeline::session::write_cookie;
 use crate::semantics::cache_status::CacheStatus;
 use crate::semantics::fields::Fields;
 use crate::semantics::range::{RangePlan, Wanted, plan};
@@ -70,6 +71,7 @@ pub async fn stream<E: Exchange>(
     };
     let mut dynamic = Vec::with_capacity(128);
     write_dynamic(Some((request.site, request.group)), age, head.upstream_status.as_deref(), &status, &mut dynamic);
+    write_cookie(request, head, &mut dynamic);
     if let Some(ttl) = head.browser_ttl {
         // What is not stored goes on with the `Age` it came with.
         let told = || fields.first("age").and_then(DeltaSeconds::parse).map(|age| u64::from(age.0));

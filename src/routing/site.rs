@@ -36,6 +36,8 @@ pub struct Site {
     /// Bodies for answers of our own, the most particular first.
     pub error_pages: Vec<ErrorPage>,
     pub backings: Backings,
+    /// The cookies that its groups tell sessions by: nobody else's business.
+    pub session_cookies: Vec<String>,
     /// In which country an address is; none where nobody knows.
     pub geo: Option<Geo>,
 }
@@ -60,6 +62,7 @@ impl Site {
             cache_status: config.cache_status,
             https_only: config.https_only,
             error_pages: config.error_pages.clone(),
+            session_cookies: backings.all().filter_map(|backing| backing.group.cookie_name().map(str::to_owned)).collect(),
             backings,
             geo,
         }

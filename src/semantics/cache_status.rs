@@ -68,6 +68,7 @@ reasons! {
     OriginUnreachable, "origin-unreachable", "No connection to an origin could be made.";
     OriginTimeout, "origin-timeout", "The origin did not answer in time.";
     OriginBusy, "origin-busy", "Every origin has as many requests under way as it may, and no room in the queue came in time.";
+    SessionRefused, "session-refused", "The origin of the client's session cannot be asked, and the site has no other asked for it.";
     OriginError, "origin-error", "The origin answered with an error.";
     MalformedResponse, "malformed-response", "The origin's answer was not well-formed.";
 }

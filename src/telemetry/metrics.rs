@@ -58,6 +58,8 @@ families! {
     origin_requests: IntCounterVec = "littoral_origin_requests_total" ["site", "origin", "outcome"];
     /// 1 where an origin gets requests, 0 where its checks or its answers say that it is not up.
     origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin", "address"];
+    /// 1 where an origin is being taken out: it gets no new sessions, and after its time nothing.
+    origin_draining: IntGaugeVec = "littoral_origin_draining" ["site", "origin", "address"];
     /// Requests to an origin that are under way, their bodies included.
     origin_in_flight: IntGaugeVec = "littoral_origin_in_flight" ["site", "origin", "address"];
     /// Requests that wait now because every origin of their group has as many as it may.

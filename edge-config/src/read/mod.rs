@@ -32,6 +32,8 @@ pub struct Reader {
 pub struct Known {
     /// The names of the groups of the site that is being read.
     pub groups: Vec<String>,
+    /// The cookies its sessions are told by.
+    pub cookies: Vec<String>,
     /// There is a database of countries.
     pub countries: bool,
 }

@@ -25,7 +25,7 @@ section! {
         HASH = "hash": Kind::Text("64 hexadecimal digits");
         /// The sites it is for; "*": all of them, and everything at once.
         TOKEN_SITES = "sites": Kind::Many(&Kind::Text("a site's name or *"));
-        /// What it may do: "purge", "explain", and "operate": stat, reload and drain.
+        /// What it may do: "purge", "explain", and "operate": stat, reload, drain, and draining origins of its sites.
         VERBS = "verbs": Kind::Many(&Kind::Choice(&["purge", "explain", "operate"]));
     }
 }

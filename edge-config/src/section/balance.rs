@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::group::Member;
 use super::site::{BALANCE, HASH, MAX_REQUESTS, QUEUE, QUEUE_WAIT, SLOW_START};
 use crate::read::{Reader, Table};
 use crate::units::Duration;
@@ -117,7 +118,7 @@ impl Balance {
 }
 
 impl Crowd {
-    pub(crate) fn read(table: &Table<'_>, reader: &mut Reader) -> Self {
+    pub(crate) fn read(table: &Table<'_>, reader: &mut Reader, members: &[Member]) -> Self {
         let default = Self::default();
         let crowd = Self {
             max_requests: table.integer(reader, &MAX_REQUESTS, 1..=1_000_000),
@@ -126,7 +127,8 @@ impl Crowd {
         };
         table.positive(reader, &QUEUE_WAIT);
         for (key, needs) in [(&QUEUE, &MAX_REQUESTS), (&QUEUE_WAIT, &QUEUE)] {
-            if let (Some(value), None) = (table.value(key), table.value(needs)) {
+            let is_capped = needs.name == MAX_REQUESTS.name && members.iter().any(|one| one.max_requests.is_some());
+            if let (Some(value), None, false) = (table.value(key), table.value(needs), is_capped) {
                 let message = format!("`{}` without `{}`: nobody ever waits", key.name, needs.name);
                 reader.wrong(&value.span(), message, "has no effect", needs.summary());
             }

@@ -5,6 +5,7 @@ use super::origin::Origin;
 use crate::units::{Duration, Percent};
 
 use super::health::{Eject, Health};
+use super::sticky::Sticky;
 use super::origin::{HostHeader, OriginScheme, OriginTimeouts, Resolve};
 use crate::read::key::{Kind, section};
 use crate::read::{Reader, Table, Value};
@@ -22,6 +23,8 @@ pub struct Group {
     /// Passive ejection. `None`: never.
     pub eject: Option<Eject>,
     pub retry: Retry,
+    /// Sessions that stay with one member. Default: there are none.
+    pub sticky: Option<Sticky>,
 }
 
 /// An origin and its place in the group.
@@ -32,6 +35,29 @@ pub struct Member {
     pub weight: u32,
     /// Asked only when no member of a lower number is up, 1 to 16. Default 1.
     pub tier: u8,
+    /// Requests to it at a time, in place of what the group has. Default: that.
+    pub max_requests: Option<u32>,
+    /// It is being taken out. Default: no.
+    pub drain: Option<Drain>,
+}
+
+/// How a member is taken out: from now on it gets no new sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Sessions it has go on.
+    WithoutEnd,
+    /// So long.
+    For(Duration),
+}
+
+impl Drain {
+    /// How long sessions go on. None: without end.
+    pub fn time(self) -> Option<std::time::Duration> {
+        match self {
+            Self::WithoutEnd => None,
+            Self::For(time) => Some(time.get()),
+        }
+    }
 }
 
 /// When a request that failed is sent to another member.
@@ -55,13 +81,14 @@ impl Group {
     /// One origin, asked for everything.
     pub fn of_one(origin: Origin) -> Self {
         Self {
-            members: vec![Member { origin, weight: 1, tier: 1 }],
+            members: vec![Member::of(origin)],
             balance: Balance::default(),
             slow_start: None,
             crowd: Crowd::default(),
             health: None,
             eject: Some(Eject::default()),
             retry: Retry::default(),
+            sticky: None,
         }
     }
 }
@@ -95,6 +122,13 @@ section! {
         RESOLVE = "resolve": Kind::Choice(&["addresses", "ipv4", "ipv6", "srv"]), "addresses";
         /// HTTP/2: agreed on in TLS, or with prior knowledge in the clear.
         HTTP2 = "http2": Kind::Boolean, "false";
+        /// Requests to it at a time, in place of `max_requests` of the site or the group.
+        ORIGIN_MAX_REQUESTS = "max_requests": Kind::Integer(1, 1_000_000);
+        /// Whether it is being taken out: it gets no new sessions, and what is under way ends by itself. Requests of sessions
+        /// that a cookie of `sticky` ties to it go on: with true as long as they like, with a time so long, counted from the
+        /// start or the reload that brought it; "0s" has them go elsewhere at once. It is asked all the same while no other is
+        /// up; after its time only when every origin of the group is so far.
+        DRAIN = "drain": Kind::Any(&[Kind::Boolean, Kind::Duration]), "false";
     }
 }
 
@@ -111,10 +145,20 @@ section! {
 }
 
 impl Member {
+    /// One with what is the default.
+    pub fn of(origin: Origin) -> Self {
+        Self { origin, weight: 1, tier: 1, max_requests: None, drain: None }
+    }
+
+    /// Whether what is known of it holds for another: they differ at most in what is asked of it.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.origin, self.weight, self.tier) == (&other.origin, other.weight, other.tier)
+    }
+
     pub(crate) fn read(reader: &mut Reader, key: &crate::read::key::Key, value: Value<'_>) -> Option<Self> {
         if value.as_str().is_some() {
             let origin = reader.parse::<Origin>(&URL, value)?.value;
-            return Some(Self { origin, weight: 1, tier: 1 });
+            return Some(Self::of(origin));
         }
         let table = reader.as_table(key, &MEMBER, "an origin".into(), value)?;
         let member = Self::read_table(&table, reader);
@@ -135,6 +179,8 @@ impl Member {
         let verify = table.boolean(reader, &VERIFY);
         let resolve = table.choice(reader, &RESOLVE, &RESOLVES);
         let http2 = table.boolean(reader, &HTTP2);
+        let max_requests = table.integer(reader, &ORIGIN_MAX_REQUESTS, 1..=1_000_000);
+        let drain = drain(table, reader);
         let mut origin = origin?.value;
         if origin.scheme == OriginScheme::Http {
             for key in [&SNI, &CA, &VERIFY] {
@@ -155,7 +201,16 @@ impl Member {
         origin.ca = ca;
         origin.verify = verify.unwrap_or(true);
         origin.http2 = http2.unwrap_or(false);
-        Some(Self { origin, weight: weight.unwrap_or(1), tier: u8::try_from(tier.unwrap_or(1)).unwrap_or(1) })
+        let tier = u8::try_from(tier.unwrap_or(1)).unwrap_or(1);
+        Some(Self { origin, weight: weight.unwrap_or(1), tier, max_requests, drain })
+    }
+}
+
+fn drain(table: &Table<'_>, reader: &mut Reader) -> Option<Drain> {
+    let value = table.value(&DRAIN)?;
+    match value.as_bool() {
+        Some(drains) => drains.then_some(Drain::WithoutEnd),
+        None => table.parsed(reader, &DRAIN).map(|time| Drain::For(time.value)),
     }
 }
 

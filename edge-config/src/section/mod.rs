@@ -15,5 +15,6 @@ pub mod resolver;
 pub mod rule;
 pub mod site;
 pub mod status;
+pub mod sticky;
 pub mod telemetry;
 pub mod tls;

@@ -6,8 +6,9 @@ use super::health::{EJECT, Eject, HEALTH, Health};
 use super::origin::{OriginTimeouts, TIMEOUTS};
 use super::site::{
     BALANCE, GROUPS, HASH, MAX_REQUESTS, ORIGIN_LIST, QUEUE, QUEUE_WAIT, SITE_EJECT, SITE_HEALTH, SITE_RETRY,
-    SITE_TIMEOUTS, SLOW_START,
+    SITE_STICKY, SITE_TIMEOUTS, SLOW_START,
 };
+use super::sticky::{STICKY, Sticky};
 use crate::read::key::Section;
 use crate::read::{Reader, Table};
 
@@ -38,6 +39,7 @@ pub(crate) static GROUP_KEYS: Section = Section {
         &SITE_EJECT,
         &SITE_RETRY,
         &SITE_TIMEOUTS,
+        &SITE_STICKY,
     ],
 };
 
@@ -50,11 +52,14 @@ impl Group {
         let timeouts = OriginTimeouts::read(timeouts, reader);
         let retry = table.table(reader, &SITE_RETRY, &RETRY);
         let health = table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader, &members));
+        let crowd = Crowd::read(table, reader, &members);
+        let sticky = table.table(reader, &SITE_STICKY, &STICKY).and_then(|table| Sticky::read(table, reader));
+        check_cookie(sticky.as_ref(), table, reader);
         Self {
             members: with_timeouts(members, timeouts),
             balance: Balance::read(table, reader),
             slow_start: slow_start(table, reader),
-            crowd: Crowd::read(table, reader),
+            crowd,
             health,
             eject: match table.value(&SITE_EJECT) {
                 None => Some(Eject::default()),
@@ -62,8 +67,21 @@ impl Group {
                 Some(_) => table.table(reader, &SITE_EJECT, &EJECT).map(|table| Eject::read(table, reader)),
             },
             retry: Retry::read(retry, reader),
+            sticky,
         }
     }
+}
+
+/// Each group of a site has a cookie of its own: with one for two, each would take the other's for forged.
+fn check_cookie(sticky: Option<&Sticky>, table: &Table<'_>, reader: &mut Reader) {
+    let Some(name) = sticky.and_then(Sticky::cookie) else { return };
+    if reader.known.cookies.iter().any(|known| known == name)
+        && let Some(value) = table.value(&SITE_STICKY)
+    {
+        let message = format!("two groups of the site have sessions by the cookie \"{name}\"");
+        reader.wrong(&value.span(), message, "the second of them", "give each group a cookie of its own");
+    }
+    reader.known.cookies.push(name.to_owned());
 }
 
 impl NamedGroup {

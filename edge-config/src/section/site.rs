@@ -11,6 +11,7 @@ use super::origin::TIMEOUTS;
 use super::rule::RULE;
 use super::rule::Rule;
 use super::status::StatusRange;
+use super::sticky::STICKY;
 use crate::read::key::{Key, Kind, section};
 use crate::read::{At, Reader, Table, Value};
 use crate::units::Percent;
@@ -192,6 +193,8 @@ section! {
         SITE_EJECT = "eject": Kind::Any(&[Kind::Table(&EJECT), Kind::Off]);
         /// When a failed request is sent to another origin.
         SITE_RETRY = "retry": Kind::Table(&RETRY);
+        /// Sessions that stay with one origin. Absent: every request goes where `balance` says.
+        SITE_STICKY = "sticky": Kind::Table(&STICKY);
         /// How long the origins may take.
         SITE_TIMEOUTS = "timeouts": Kind::Table(&TIMEOUTS);
         /// Responses that set a cookie: "refuse" stores them only with public, s-maxage or a targeted field, "rfc9111"
@@ -294,6 +297,7 @@ impl Site {
         let host = |reader: &mut Reader, value| reader.parse::<HostPattern>(&HOSTS, value);
         let hosts = table.many(reader, &HOSTS, host);
         table.required(reader, &HOSTS, hosts.is_empty());
+        reader.known.cookies.clear();
         let origins = Group::read(&table, reader);
         // Before the rules, which name them.
         let groups = NamedGroup::read_all(name, &table, reader);

@@ -308,7 +308,7 @@ impl Client<'_> {
             } else {
                 let key = self.front.key(&seen, site, &routed, &mut self.scratch);
                 let id = LazyId::default();
-                let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &id, forwarded, out);
+                let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &routed, &id, forwarded, out);
                 let request = pipeline_request(&seen, site, &routed, key, clock::wall_at(started), &forward);
                 match self.front.pipeline.decide(&request) {
                     decision if is_at_once(&decision) => {
@@ -358,7 +358,7 @@ impl Client<'_> {
             let head = head.head();
             let seen = Seen { peer, site: Some(&site), head: &head, started, proto: PROTO };
             let id = LazyId::default();
-            let forward = |forwarded: Forwarded, out: &mut Vec<u8>| front.forward(&seen, &id, forwarded, out);
+            let forward = |forwarded: Forwarded, out: &mut Vec<u8>| front.forward(&seen, &routed, &id, forwarded, out);
             let request = pipeline_request(&seen, &site, &routed, key, clock::wall(), &forward);
             let mut answer = Answer::new(respond, write_timeout);
             let answered = front.pipeline.answer(&request, decision, &mut answer).await;

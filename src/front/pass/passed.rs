@@ -14,7 +14,9 @@ use crate::front::gate::{Forwarding, Framing, Head, Keep, write_forward_fields};
 use crate::front::log::Seen;
 use crate::front::request::Routed;
 use crate::origin::Failure;
+use crate::origin::fetch::says_nobody_is_there;
 use crate::origin::group::{Choice, Group, Member, Wanted};
+use crate::origin::session::Session;
 use crate::purge::position::Position;
 use crate::routing::rule::Matched;
 use crate::routing::{GroupIndex, Site};
@@ -41,6 +43,8 @@ pub(super) struct Passed {
     /// The field lines of the request.
     pub(super) fields: Vec<u8>,
     pub(super) client: IpAddr,
+    /// Its session with an origin.
+    pub(super) session: Session,
     /// What the node knew of purges when the request began, and when that was.
     pub(super) began: Position,
     pub(super) request_time: UnixMs,
@@ -90,8 +94,9 @@ impl Passed {
             wants_trailers: head.fields.first("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers")),
             target: routed.target(head).to_vec(),
             asked_for: routed.asked(head).to_vec(),
-            fields: head.fields.as_bytes().to_vec(),
+            fields: routed.fields(head).as_bytes().to_vec(),
             client: seen.peer.client,
+            session: routed.session,
             began,
             request_time: clock::wall(),
             kept: Mutex::default(),
@@ -118,7 +123,7 @@ impl Passed {
         };
         let choice = match next {
             Some(next) => next,
-            None => self.group().choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
+            None => self.group().choose(Wanted { tried: &tried, ..self.wanted() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
         self.asked.lock().choice = Some(choice);
@@ -129,8 +134,22 @@ impl Passed {
         &self.site.backing(self.group).group
     }
 
-    fn key(&self) -> u64 {
-        self.group().key(&self.host, &self.asked_for, Fields::new(&self.fields), Some(self.client))
+    fn wanted(&self) -> Wanted<'_> {
+        let key = self.group().key(&self.host, &self.asked_for, Fields::new(&self.fields), Some(self.client));
+        Wanted { key, session: self.session, ..Wanted::default() }
+    }
+
+    /// The `Set-Cookie` of an answer with this status, which keeps the session with whoever gave it.
+    pub(super) fn cookie(&self, status: u16) -> Option<String> {
+        let is_final = status >= 200 || status == 101;
+        let index = self.asked.lock().choice.as_ref().map(|choice| choice.index)?;
+        let wanted = is_final && !says_nobody_is_there(status);
+        wanted.then(|| self.group().cookie(self.session, index, self.scheme == "https")).flatten()
+    }
+
+    /// The `Set-Cookie` of an answer that refuses the session.
+    pub(super) fn last_cookie(&self) -> Option<String> {
+        self.group().last_cookie(self.session, self.scheme == "https")
     }
 
     /// Who was asked last, and since when.
@@ -159,7 +178,7 @@ impl Passed {
         let mut asked = self.asked.lock();
         let failed = asked.choice.as_ref().map(|choice| choice.index);
         asked.tried.extend(failed);
-        asked.next = self.group().choose_again(Wanted { tried: &asked.tried, avoid: None, key: self.key() });
+        asked.next = self.group().choose_again(Wanted { tried: &asked.tried, ..self.wanted() });
         if asked.next.is_some() {
             self.result.lock().retries += 1;
         }

@@ -44,12 +44,12 @@ fn group(addresses: &[&str], retry: Retry) -> Arc<Group> {
     site.origins.members = members.collect();
     site.origins.retry = retry;
     let (checks, metrics) = (tokio::runtime::Handle::current(), Metrics::new("fetch"));
-    let origins = Origins::new(checks, metrics, &Resolver::default());
+    let origins = Origins::new(checks, metrics, &Resolver::default(), [0; 32]);
     Group::new(&site, 0, None, &Arc::new(origins)).expect("no file to read")
 }
 
 fn request(avoid: Option<usize>) -> OriginRequest {
-    OriginRequest { method: "GET", target: b"/a".to_vec(), host: b"h".to_vec(), fields: vec![], client: None, avoid }
+    OriginRequest { method: "GET", target: b"/a".to_vec(), host: b"h".to_vec(), fields: vec![], client: None, avoid, session: Session::default() }
 }
 
 #[tokio::test]

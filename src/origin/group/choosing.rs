@@ -2,17 +2,20 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_config::section::balance::{Balance, HashBy};
 
+use super::sticky::Held;
 use super::{Choice, Group};
 use crate::clock;
 use crate::origin::Failure;
 use crate::origin::balance::consistent::hash;
 use crate::origin::balance::{Candidate, consistent, ewma, least_requests, random};
+use crate::origin::drains::Phase;
 use crate::origin::member::Standing;
-use crate::origin::roster::Placed;
+use crate::origin::roster::{Placed, Roster};
+use crate::origin::session::Session;
 use crate::semantics::fields::Fields;
 
 /// When nobody is up, somebody is asked all the same; that one gets this long to accept a connection, so that the client
@@ -28,7 +31,42 @@ pub struct Wanted<'a> {
     pub avoid: Option<usize>,
     /// Requests with the same key are for the same member, where the rule is to hash; see [`Group::key`].
     pub key: u64,
+    /// Where its session wants it, which comes first.
+    pub session: Session,
 }
+
+/// What choosing has to know of a member.
+pub(super) struct Known {
+    pub(super) rank: (u8, u16),
+    pub(super) standing: Standing,
+    pub(super) phase: Phase,
+    pub(super) weight: u32,
+    most: Option<u32>,
+    pub(super) candidate: Candidate,
+}
+
+impl Known {
+    pub(super) fn has_room(&self) -> bool {
+        self.most.is_none_or(|most| self.candidate.in_flight < most)
+    }
+
+    /// Lower ones are asked first. None: not at all.
+    fn turn(&self) -> Option<u8> {
+        match (self.standing, self.phase) {
+            (_, Phase::Left) => None,
+            (Standing::Up, Phase::Open) => Some(UP),
+            // Its operator does not want it asked, but less than that a client wants an error.
+            (Standing::Up, Phase::Leaving) => Some(LEAVING),
+            (Standing::Ejected, _) => Some(EJECTED),
+            (Standing::Down, _) => Some(DOWN),
+        }
+    }
+}
+
+const UP: u8 = 0;
+const LEAVING: u8 = 1;
+const EJECTED: u8 = 2;
+const DOWN: u8 = 3;
 
 /// Why nobody is asked now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +75,17 @@ pub(super) enum NoChoice {
     Full,
     /// Nobody is left.
     Nobody,
+    /// Its session has it asked of one that cannot be, or of nobody.
+    Refused,
+}
+
+/// What became of one that was chosen.
+enum Taken {
+    Asked(Choice),
+    /// Others were faster, and there is no room any more.
+    Full,
+    /// It was ejected, and its trial is another request's.
+    OnTrial,
 }
 
 impl From<NoChoice> for Failure {
@@ -44,6 +93,7 @@ impl From<NoChoice> for Failure {
         match why {
             NoChoice::Full => Self::Busy,
             NoChoice::Nobody => Self::Unreachable,
+            NoChoice::Refused => Self::SessionRefused,
         }
     }
 }
@@ -73,7 +123,7 @@ impl Group {
         if self.roster.load().is_empty() {
             self.wait_for_names().await;
         }
-        if self.most.is_none() || self.queue.is_empty() {
+        if !self.is_capped() || self.queue.is_empty() {
             match self.choose_now(wanted) {
                 Err(NoChoice::Full) => {}
                 chosen => return chosen.map_err(Failure::from),
@@ -105,57 +155,101 @@ impl Group {
         _ = tokio::time::timeout(self.timeouts().connect.get(), known).await;
     }
 
-    /// Of those that are up and below their cap, the lowest tier that has one; when nobody is up, somebody all the same: one
-    /// that is only ejected, and at last, if none has been tried, one whose checks fail. One to avoid is asked when no other
-    /// stands as well.
+    /// Whether there is a member that gets only so many requests at a time.
+    fn is_capped(&self) -> bool {
+        self.entries.iter().any(|entry| self.most(entry).is_some())
+    }
+
+    /// How every member stands. When the time of each is over that is being taken out, and those are all, nobody is: an answer
+    /// is better than none.
+    pub(super) fn known(&self, roster: &Roster, now: Instant) -> Vec<Known> {
+        let of = |placed: &Placed| {
+            let Placed { index, entry, member, weight, rank } = placed;
+            let (standing, candidate) = member.candidate(*index, *weight, self.slow_start, now);
+            let most = self.entries.get(*entry).and_then(|entry| self.most(entry));
+            Known { rank: *rank, standing, phase: self.phase(placed, now), weight: *weight, most, candidate }
+        };
+        let mut known: Vec<Known> = roster.iter().map(of).collect();
+        if known.iter().all(|one| one.phase == Phase::Left) {
+            known.iter_mut().for_each(|one| one.phase = Phase::Open);
+        }
+        known
+    }
+
+    /// The member of its session, if it has one that can be asked. Otherwise, of those that are up and below their cap, the
+    /// lowest tier that has one; when nobody is up, somebody all the same: one that is being taken out, one that is only
+    /// ejected, and at last, if none has been tried, one whose checks fail. One to avoid is asked when no other stands as
+    /// well.
     pub(super) fn choose_now(&self, wanted: Wanted<'_>) -> Result<Choice, NoChoice> {
         let now = clock::monotonic();
-        let Wanted { tried, avoid, key } = wanted;
         let roster = self.roster.load();
-        let known: Vec<((u8, u16), Standing, Candidate)> = roster
-            .iter()
-            .filter(|placed| !tried.contains(&placed.index))
-            .map(|Placed { index, member, weight, rank, .. }| {
-                let (standing, candidate) = member.candidate(*index, *weight, self.slow_start, now);
-                (*rank, standing, candidate)
-            })
-            .collect();
-        for standing in [Standing::Up, Standing::Ejected, Standing::Down] {
-            if standing == Standing::Down && !tried.is_empty() {
+        let known = self.known(&roster, now);
+        match self.held(&roster, &known, &wanted) {
+            Held::Nowhere => {}
+            Held::Lost if wanted.session.must_stay => return Err(NoChoice::Refused),
+            Held::Lost => {}
+            Held::At(index) => {
+                let one = known.iter().find(|one| one.candidate.index == index);
+                let choice = one.map(|one| self.take(&roster, one, now));
+                match choice {
+                    Some(Taken::Asked(choice)) => return Ok(choice),
+                    _ if wanted.session.must_stay => return Err(NoChoice::Refused),
+                    _ => {}
+                }
+            }
+        }
+        self.choose_anybody(&roster, &known, wanted, now)
+    }
+
+    fn choose_anybody(
+        &self,
+        roster: &Roster,
+        known: &[Known],
+        wanted: Wanted<'_>,
+        now: Instant,
+    ) -> Result<Choice, NoChoice> {
+        let Wanted { tried, avoid, key, .. } = wanted;
+        for turn in [UP, LEAVING, EJECTED, DOWN] {
+            if turn == DOWN && !tried.is_empty() {
                 return Err(NoChoice::Nobody);
             }
-            let all = || known.iter().filter(|(_, theirs, _)| *theirs == standing);
+            let all = || known.iter().filter(|one| one.turn() == Some(turn) && !tried.contains(&one.candidate.index));
             if all().next().is_none() {
                 continue;
             }
-            let is_no_other = all().all(|(_, _, one)| Some(one.index) == avoid);
-            let mut free: Vec<((u8, u16), Candidate)> = all()
-                .filter(|(_, _, one)| is_no_other || Some(one.index) != avoid)
-                .filter(|(_, _, one)| self.most.is_none_or(|most| one.in_flight < most))
-                .map(|(rank, _, one)| (*rank, *one))
+            let is_no_other = all().all(|one| Some(one.candidate.index) == avoid);
+            let mut free: Vec<&Known> = all()
+                .filter(|one| is_no_other || Some(one.candidate.index) != avoid)
+                .filter(|one| one.has_room())
                 .collect();
             // As often as another request is faster.
-            while let Some(rank) = free.iter().map(|(rank, _)| *rank).min() {
+            while let Some(rank) = free.iter().map(|one| one.rank).min() {
                 let candidates: Vec<Candidate> =
-                    free.iter().filter(|(theirs, _)| *theirs == rank).map(|(_, one)| *one).collect();
+                    free.iter().filter(|one| one.rank == rank).map(|one| one.candidate).collect();
                 let index = self.pick(&candidates, key).ok_or(NoChoice::Nobody)?;
-                let member = roster.at(index).ok_or(NoChoice::Nobody)?.clone();
-                let Some(lease) = member.lease(self.most, &self.queue) else {
-                    free.retain(|(_, one)| one.index != index);
-                    continue;
-                };
-                if standing == Standing::Up && !member.admit(now) {
-                    // Its trial is another request's: as far as this one goes, it is ejected.
-                    drop(lease);
-                    return self.choose_now(wanted);
+                let one = free.iter().find(|one| one.candidate.index == index).ok_or(NoChoice::Nobody)?;
+                match self.take(roster, one, now) {
+                    Taken::Asked(choice) => return Ok(choice),
+                    Taken::Full => free.retain(|one| one.candidate.index != index),
+                    // As far as this request goes, it is ejected.
+                    Taken::OnTrial => return self.choose_now(wanted),
                 }
-                let connect = member.peer.origin().timeouts.connect.get();
-                let connect = if standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
-                return Ok(Choice { index, member, connect, lease, began: now });
             }
             return Err(NoChoice::Full);
         }
         Err(NoChoice::Nobody)
+    }
+
+    fn take(&self, roster: &Roster, one: &Known, now: Instant) -> Taken {
+        let index = one.candidate.index;
+        let Some(member) = roster.at(index).cloned() else { return Taken::Full };
+        let Some(lease) = member.lease(one.most, &self.queue) else { return Taken::Full };
+        if one.standing == Standing::Up && !member.admit(now) {
+            return Taken::OnTrial;
+        }
+        let connect = member.peer.origin().timeouts.connect.get();
+        let connect = if one.standing == Standing::Down { connect.min(DESPERATE_CONNECT) } else { connect };
+        Taken::Asked(Choice { index, member, connect, lease, began: now })
     }
 
     fn pick(&self, candidates: &[Candidate], key: u64) -> Option<usize> {

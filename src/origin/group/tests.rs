@@ -17,13 +17,13 @@ pub(super) fn origins() -> Origins {
 fn origins_on(checks: tokio::runtime::Handle) -> Origins {
     let metrics = Metrics::new("test");
     metrics.site("s");
-    Origins::new(checks, metrics, &edge_config::section::resolver::Resolver::default())
+    Origins::new(checks, metrics, &edge_config::section::resolver::Resolver::default(), [0; 32])
 }
 
 fn site(urls: &[&str]) -> Site {
     let origin = |url: &&str| url.parse().expect("an origin");
     let mut site = Site::of_one("s", origin(&urls[0]));
-    let member = |url| config::Member { origin: origin(url), weight: 1, tier: 1 };
+    let member = |url| config::Member::of(origin(url));
     site.origins.members = urls.iter().map(member).collect();
     site.origins.eject = Some(Eject { failures: 1, out_percent_max: 100, ..Eject::default() });
     site
@@ -34,7 +34,7 @@ fn member(group: &Group, index: usize) -> Arc<Member> {
 }
 
 fn index_of(group: &Group, tried: &[usize], avoid: Option<usize>) -> Option<usize> {
-    group.choose_now(Wanted { tried, avoid, key: 0 }).ok().map(|choice| choice.index)
+    group.choose_now(Wanted { tried, avoid, ..Wanted::default() }).ok().map(|choice| choice.index)
 }
 
 #[test]

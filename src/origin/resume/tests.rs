@@ -258,7 +258,7 @@ fn an_answer_to_head_has_nothing_to_resume() {
     let case = Case::new(vec![]);
     let body = Box::new(Body { pieces: VecDeque::new(), end: Err(Failure::Closed), due: None });
     let request =
-        OriginRequest { method: "HEAD", target: vec![], host: vec![], fields: vec![], client: None, avoid: None };
+        OriginRequest { method: "HEAD", target: vec![], host: vec![], fields: vec![], client: None, avoid: None, session: Session::default() };
     let (upstream, metrics) = (case.script.clone(), case.metrics.clone());
     let rest =
         Rest { upstream, request, fields: ETAG.into(), origin: 0, at: 0, end: None, total: None, site: 0, metrics };

@@ -255,6 +255,7 @@ impl<'a> Source<'a> {
                 fields,
                 client: request.client,
                 avoid: None,
+                session: request.session.for_all(),
             },
             stored: self.stored.clone(),
             body: self.body.clone(),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::Metrics;
 
 impl Metrics {
-    /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed`, `busy`
-    /// or `abandoned`.
+    /// Counts a request to an origin; `outcome` is `ok`, `status-5xx`, `connect`, `timeout`, `closed`, `malformed`, `busy`,
+    /// `session-refused` or `abandoned`.
     pub fn origin_request(&self, site: usize, origin: &str, outcome: &'static str) {
         self.families.origin_requests.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
     }
@@ -14,6 +14,7 @@ impl Metrics {
     /// Forgets which origins get requests: those that are still there say so again.
     pub fn forget_origins(&self) {
         self.families.origin_up.reset();
+        self.families.origin_draining.reset();
         self.families.origin_in_flight.reset();
         self.families.origin_queue.reset();
     }
@@ -22,6 +23,12 @@ impl Metrics {
     pub fn origin_up(&self, site: usize, origin: &str, address: SocketAddr, up: bool) {
         let (site, address) = (self.site_name(site), address.to_string());
         self.families.origin_up.with_label_values(&[site.as_str(), origin, &address]).set(i64::from(up));
+    }
+
+    /// Says whether an address of an origin is being taken out.
+    pub fn origin_draining(&self, site: usize, origin: &str, address: SocketAddr, drains: bool) {
+        let (site, address) = (self.site_name(site), address.to_string());
+        self.families.origin_draining.with_label_values(&[site.as_str(), origin, &address]).set(i64::from(drains));
     }
 
     /// Says how many requests to an address of an origin are under way.

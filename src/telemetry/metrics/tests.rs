@@ -19,6 +19,7 @@ fn drive(metrics: &Metrics) -> String {
     metrics.origin_request(0, "a.example.net:443", "ok");
     let address = ([192, 0, 2, 1], 443).into();
     metrics.origin_up(0, "a.example.net:443", address, true);
+    metrics.origin_draining(0, "a.example.net:443", address, true);
     metrics.origin_in_flight(0, "a.example.net:443", address, 2);
     metrics.origin_queue(0, "canary", 3);
     metrics.origin_rejected(0, "");

@@ -118,7 +118,7 @@ impl Case {
     pub(super) fn over(&self, pieces: Vec<Vec<u8>>, end: Result<(), Failure>) -> Box<dyn OriginBody> {
         let fields = "accept: */*\r\nRange: bytes=0-1\r\nif-none-match: \"x\"\r\n".into();
         let request =
-            OriginRequest { method: "GET", target: "/".into(), host: "h".into(), fields, client: None, avoid: None };
+            OriginRequest { method: "GET", target: "/".into(), host: "h".into(), fields, client: None, avoid: None, session: Session::default() };
         let rest = Rest {
             upstream: self.script.clone(),
             request,

@@ -206,6 +206,7 @@ async fn request(pipeline: &Arc<Pipeline>, site: &Arc<Site>, scene: &Arc<Scene>)
     let request = Request {
         client: None,
         disk: true,
+        session: crate::origin::session::Session::default(),
         rounds: 0,
         in_full: false,
         matched: None,
