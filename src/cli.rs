@@ -6,6 +6,7 @@
 )]
 
 pub mod cache;
+pub mod origin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -84,6 +85,9 @@ pub enum Command {
     /// Look at what a node has stored
     #[command(subcommand)]
     Cache(cache::Cache),
+    /// See how the origins of a node stand, and take one out
+    #[command(subcommand)]
+    Origin(origin::Origin),
     /// Make a token for the admin API: prints it, and the line for the configuration
     Token {
         /// What it is called in receipts

@@ -69,6 +69,7 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
                 Found::NotRight => Err((miette::miette!("a disk does not hold what was written"), 1)),
             }
         }
+        Command::Origin(command) => ask::origin::run(&command).map(|said| println!("{said}")).map_err(asked),
         Command::Token { name, sites, verbs } => {
             let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
             let told = ask::token(&name, &sites, &verbs);

@@ -46,6 +46,7 @@ const PURE: &[&str] = &[
     "src/origin/health.rs",
     "src/origin/retry.rs",
     "src/origin/serving.rs",
+    "src/origin/session.rs",
     "src/routing/rule.rs",
     "src/store/admission.rs",
     "src/store/parts.rs",

@@ -15,6 +15,9 @@
 //! | `POST /v1/cache/verify?url=URL` | reads what disks have of a URL: whether it is what was written, chunk by chunk |
 //! | `POST /v1/cache/verify?all=1` | 202; begins to read everything there is on disks, at `rate` MiB a second |
 //! | `GET /v1/cache/verify` | how far that is, and what it has found |
+//! | `GET /v1/origins` | how the origins of the token's sites stand; [`origins::OriginState`] |
+//! | `POST /v1/origins/drain` | takes out the origin that the JSON names; [`origins::DrainRequest`] |
+//! | `POST /v1/origins/undrain` | has it get requests again |
 //! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
@@ -26,6 +29,7 @@ pub mod access;
 pub mod cached;
 pub mod explain;
 pub mod openapi;
+pub mod origins;
 pub mod purge;
 pub mod reply;
 
@@ -58,7 +62,7 @@ use crate::telemetry::metrics::Levels;
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 18] = [
     "/livez",
     "/readyz",
     "/currentz",
@@ -70,6 +74,9 @@ const PATHS: [&str; 15] = [
     "/v1/cache/object",
     "/v1/cache/objects",
     "/v1/cache/verify",
+    "/v1/origins",
+    "/v1/origins/drain",
+    "/v1/origins/undrain",
     "/v1/openapi.json",
     "/v1/config/reload",
     "/v1/drain",
@@ -280,6 +287,9 @@ impl Admin {
             ("/v1/cache/objects", &Method::GET) => Box::pin(self.cache_objects(session, query)).await,
             ("/v1/cache/verify", &Method::POST) => Box::pin(self.cache_verify(session, query)).await,
             ("/v1/cache/verify", &Method::GET) => self.cache_verification(session),
+            ("/v1/origins", &Method::GET) => self.origins(session),
+            ("/v1/origins/drain", &Method::POST) => Box::pin(self.drain_origin(session)).await,
+            ("/v1/origins/undrain", &Method::POST) => Box::pin(self.undrain_origin(session)).await,
             ("/v1/purge", &Method::POST) => self.purge(session, query).await,
             (path, &Method::GET) if path.starts_with("/v1/purges/") => {
                 Box::pin(self.find_purge(session, path.trim_start_matches("/v1/purges/"))).await

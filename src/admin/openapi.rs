@@ -4,6 +4,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
 use super::cached::{CachedObject, CachedObjects, Verified};
+use super::origins::{DrainRequest, OriginState, OriginStates};
 use super::purge::{PurgeRequest, Receipt, Wrong};
 use crate::store::verify::Progress;
 
@@ -16,9 +17,9 @@ struct Errors {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Littoral", description = "Purging and looking at what a node has stored."),
-    paths(purge, purge_receipt, cache_object, cache_objects, cache_verify, cache_verification),
-    components(schemas(PurgeRequest, Receipt, CachedObject, CachedObjects, Verified, Progress, Errors)),
+    info(title = "Littoral", description = "Purging and looking at what a node has stored, and taking origins out."),
+    paths(purge, purge_receipt, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain),
+    components(schemas(PurgeRequest, Receipt, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -150,6 +151,53 @@ fn cache_verify() {}
 #[expect(dead_code, reason = "it stands for the handler in `cached::handle`")]
 fn cache_verification() {}
 
+/// How origins stand: those of the sites the token is for.
+#[utoipa::path(
+    get,
+    path = "/v1/origins",
+    responses(
+        (status = 200, description = "each address of each origin", body = OriginStates),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for operate", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `origins`")]
+fn origins() {}
+
+/// Take an origin out: no new sessions go there, and what is under way ends by itself. It holds until it is undone, the origin
+/// leaves the configuration, or the node is started again. Asked again, it begins anew.
+#[utoipa::path(
+    post,
+    path = "/v1/origins/drain",
+    request_body = DrainRequest,
+    responses(
+        (status = 200, description = "how it stands now", body = OriginStates),
+        (status = 400, description = "the request makes no sense", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for operate", body = Errors),
+        (status = 404, description = "there is no such site or origin", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `origins`")]
+fn origin_drain() {}
+
+/// Have an origin get requests again.
+#[utoipa::path(
+    post,
+    path = "/v1/origins/undrain",
+    request_body = DrainRequest,
+    responses(
+        (status = 200, description = "how it stands now", body = OriginStates),
+        (status = 400, description = "the request makes no sense", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for operate", body = Errors),
+        (status = 404, description = "there is no such site or origin", body = Errors),
+        (status = 409, description = "it is not drained, or by the configuration", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `origins`")]
+fn origin_undrain() {}
+
 /// The document, as JSON.
 pub fn document() -> String {
     Document::openapi().to_json().unwrap_or_default() + "\n"
@@ -173,6 +221,8 @@ mod tests {
             "/paths/~1v1~1cache~1verify/get/responses/200",
             "/components/schemas/CachedObject/properties/records",
             "/components/schemas/Progress/properties/damaged",
+            "/paths/~1v1~1origins~1drain/post/responses/404",
+            "/components/schemas/DrainRequest/properties/for",
             "/components/securitySchemes/token",
         ] {
             assert!(document.pointer(pointer).is_some(), "{pointer} is missing: {document}");

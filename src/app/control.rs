@@ -16,15 +16,15 @@ use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::Source;
 use crate::admin::Operate;
 use crate::admin::access::Access;
+use crate::admin::origins::states_of;
 use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
 use crate::origin::dns::resolver::Resolver;
 use crate::origin::group::Origins;
-use crate::origin::roster::Placed;
 use crate::pipeline::explain::{Named, Question};
-use crate::routing::{Backing, Site, Snapshot, Snapshots};
+use crate::routing::{Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
 pub struct Control {
@@ -128,6 +128,7 @@ impl Control {
         let snapshot = snapshot(&config, version, Some(&previous), &self.origins);
         let snapshot = snapshot.map_err(|error| Refused::Start(error.into()))?;
         self.snapshots.replace(snapshot);
+        self.forget_drains();
         self.front.pipeline.store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         if let (Some(tls), Some(settings)) = (&self.tls, settings) {
             tls.replace(settings);
@@ -137,6 +138,20 @@ impl Control {
         *self.access.lock() = Arc::new(Access::new(config.tokens.clone()));
         *current = config;
         Ok(version)
+    }
+
+    /// Origins that are in no configuration any more do not drain: should they come back, that would be forgotten by then.
+    fn forget_drains(&self) {
+        let snapshot = self.snapshots.load();
+        self.origins.drains.keep(|site, is| {
+            let sites = snapshot.sites().iter().filter(|known| known.name == site);
+            sites.flat_map(|site| site.backings.all()).any(|backing| {
+                let roster = backing.group.roster();
+                roster.iter().any(|placed| is(placed.member.peer.label(), placed.member.target().address))
+                    // A name that nobody has answered for yet has no members.
+                    || backing.group.without_address().any(|label| is(label, ([0, 0, 0, 0], 0).into()))
+            })
+        });
     }
 
     fn report(&self) {
@@ -192,27 +207,6 @@ impl Refused {
             }
         }
     }
-}
-
-/// The origins of a site and how they stand.
-fn origins_of(site: &Site) -> Vec<Value> {
-    let now = clock::monotonic();
-    let known = |placed: &Placed| {
-        let (member, address) = (&placed.member, placed.member.target().address.to_string());
-        json!({
-            "site": site.name,
-            "origin": member.peer.label(),
-            "address": address,
-            "state": member.standing(now).as_str(),
-            "requests": member.in_flight(),
-        })
-    };
-    let unknown = |label: &str| json!({ "site": site.name, "origin": label, "state": "unresolved", "requests": 0 });
-    let of_group = |backing: &Backing| {
-        let roster = backing.group.roster();
-        roster.iter().map(known).chain(backing.group.without_address().map(unknown)).collect::<Vec<_>>()
-    };
-    site.backings.all().flat_map(of_group).collect()
 }
 
 fn problems_json(problems: &Problems) -> Value {
@@ -281,7 +275,7 @@ impl Operate for Control {
             "config_version": snapshot.version,
             "draining": self.is_draining(),
             "connections": self.connections(),
-            "origins": snapshot.sites().iter().flat_map(|site| origins_of(site)).collect::<Vec<_>>(),
+            "origins": snapshot.sites().iter().flat_map(|site| states_of(site)).collect::<Vec<_>>(),
         })
     }
 }

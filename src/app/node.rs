@@ -128,6 +128,12 @@ pub fn snapshot(
         };
         let own = backing("", &site.origins)?;
         let others = site.groups.iter().map(|named| backing(&named.name, &named.group)).collect::<Result<_, _>>()?;
+        let named = site.groups.iter().map(|named| &named.group);
+        let sticky = std::iter::once(&site.origins).chain(named).filter_map(|group| group.sticky.as_ref());
+        if sticky.into_iter().any(|sticky| sticky.cookie().is_some() && sticky.key.is_none()) {
+            let site = &site.name;
+            tracing::info!(site, "cookies of sticky sessions are signed with a key of this process: a restart ends them, and other nodes do not know them; see key_file");
+        }
         let made = Site::new(site, index, Backings::new(own, others), config.geo.clone());
         sites.push((Arc::new(made), site.hosts.clone()));
     }

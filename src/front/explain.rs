@@ -47,6 +47,9 @@ pub struct Answer {
     pub last_not_stored: Option<&'static str>,
     /// Who may be asked, in the order of the configuration.
     pub origins: Vec<OriginAt>,
+    /// The origin that the client's session is with, where a cookie says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// How one of them is chosen, in words.
     #[serde(skip)]
     pub balance: &'static str,
@@ -162,6 +165,7 @@ impl Front {
             Answer::short("pass", None, reason, Some((site, routed.group)))
         };
         answer.rules = rules_of(site, routed.matched.as_ref());
+        answer.session = site.backing(routed.group).group.session_origin(routed.session);
         answer.tell();
         Ok(answer)
     }
@@ -215,6 +219,8 @@ impl Answer {
             last_not_stored: None,
             origins: site.map(|(site, group)| origins_of(site, group)).unwrap_or_default(),
             balance: site.map(|(site, group)| site.backing(group).group.balance().words()).unwrap_or_default(),
+            session: None,
+            session: None,
             sentences: Vec::new(),
         };
         if outcome == "refused" {
@@ -239,6 +245,7 @@ impl Answer {
             last_not_stored: explained.not_stored.map(Reason::as_str),
             origins: origins_of(site, group),
             balance: site.backing(group).group.balance().words(),
+            session: None,
             sentences: Vec::new(),
         }
     }
@@ -301,13 +308,19 @@ impl Answer {
             said.push(format!("The last answer was not stored.{}", reason(Some(token))));
         }
         if !matches!(self.outcome, "hit" | "refused" | "nothing-stored") {
+            said.extend(self.session.as_ref().map(|origin| {
+                format!("The client's session is with {origin}, which is asked if it can be.")
+            }));
+            for origin in self.origins.iter().filter(|origin| origin.state.starts_with("drain")) {
+                said.push(format!("{} is {}: it gets no new sessions.", origin.origin, origin.state));
+            }
             let up: Vec<&OriginAt> = self.origins.iter().filter(|origin| origin.state == "up").collect();
             let first = up.iter().map(|origin| origin.tier).min();
             let asked: Vec<&OriginAt> = up.into_iter().filter(|origin| Some(origin.tier) == first).collect();
             let mut names: Vec<&str> = asked.iter().map(|origin| origin.origin.as_str()).collect();
             names.dedup();
             said.push(match (names.as_slice(), asked.len()) {
-                ([], _) => "No origin is up; one of them is asked all the same.".into(),
+                ([], _) => "No origin is up, or none that does not drain; one of them is asked all the same.".into(),
                 ([only], 1) => format!("{only} is asked."),
                 ([only], addresses) => format!("One of {addresses} addresses of {only} is asked, {}.", self.balance),
                 (several, _) => format!("One of {} is asked, {}.", several.join(", "), self.balance),
@@ -325,10 +338,11 @@ fn text_of(status: &CacheStatus) -> String {
 
 fn origins_of(site: &Site, group: GroupIndex) -> Vec<OriginAt> {
     let now = clock::monotonic();
+    let group = &site.backing(group).group;
     let origin = |placed: &Placed| OriginAt {
         origin: placed.member.peer.label().to_owned(),
         address: Some(placed.member.target().address),
-        state: placed.member.standing(now).as_str(),
+        state: group.state(placed, now),
         tier: placed.member.tier(),
         weight: placed.member.weight(),
         requests: placed.member.in_flight(),
@@ -341,7 +355,6 @@ fn origins_of(site: &Site, group: GroupIndex) -> Vec<OriginAt> {
         weight: 0,
         requests: 0,
     };
-    let group = &site.backing(group).group;
     let roster = group.roster();
     roster.iter().map(origin).chain(group.without_address().map(unknown)).collect()
 }

@@ -60,12 +60,19 @@ struct Drained {
     drain: Drain,
 }
 
+/// Whether an operator may mean this origin by a name: its label, with its group or without, or its address.
+pub fn is_called(name: &str, label: &str, address: SocketAddr) -> bool {
+    is_label(name, label) || name.parse() == Ok(address)
+}
+
+fn is_label(name: &str, label: &str) -> bool {
+    // The name of a group stands before a slash, and neither has a slash of its own.
+    name == label || Some(name) == label.rsplit('/').next()
+}
+
 impl Drained {
     fn is(&self, site: &str, label: &str, address: SocketAddr) -> bool {
-        // The name of a group stands before the label, and none has a slash of its own.
-        let in_any_group = label.rsplit('/').next().unwrap_or_default();
-        self.site == site
-            && (self.origin == label || self.origin == in_any_group || self.address == Some(address))
+        self.site == site && (is_label(&self.origin, label) || self.address == Some(address))
     }
 }
 

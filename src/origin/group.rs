@@ -1,6 +1,7 @@
 //! The origins of a site together: who they are, who is up, and how often one may try again.
 
 mod choosing;
+mod draining;
 mod sticky;
 
 pub use self::choosing::Wanted;
@@ -21,7 +22,7 @@ use super::balance::smooth_weighted::SmoothWeighted;
 use super::company::Companions;
 use super::dns::resolver::Resolver;
 use super::dns::{self, Target};
-use super::drains::{self, Drain, Drains, Phase};
+use super::drains::{Drain, Drains, Phase};
 use super::member::Settings;
 pub use super::member::{Lease, Member};
 use super::peer::{AuthorityError, OriginPeer};
@@ -154,7 +155,7 @@ impl Group {
                 peer: Arc::new(OriginPeer::new(config.origin.clone(), &site.name)?.of_group(name)),
                 is_warm: AtomicBool::new(previous.is_none()),
                 is_resolved: AtomicBool::new(false),
-                drain: draining(config, previous),
+                drain: draining::begun(config, previous),
             })
         };
         let group = Arc::new(Self {
@@ -288,18 +289,6 @@ impl Group {
         entries.filter(move |(number, _)| roster.of(*number).next().is_none()).map(|(_, entry)| entry.peer.label())
     }
 
-    /// How far a member is that is being taken out.
-    pub fn phase(&self, placed: &Placed, now: Instant) -> Phase {
-        drains::phase(self.drains(placed), now)
-    }
-
-    /// What the configuration and the operator have said about taking a member out.
-    pub fn drains(&self, placed: &Placed) -> [Option<Drain>; 2] {
-        let by_configuration = self.entries.get(placed.entry).and_then(|entry| entry.drain);
-        let (label, address) = (placed.member.peer.label(), placed.member.target().address);
-        [by_configuration, self.origins.drains.of(&self.settings.site, label, address)]
-    }
-
     /// How many requests one gets at a time.
     fn most(&self, entry: &Entry) -> Option<u32> {
         entry.config.max_requests.or(self.most)
@@ -347,15 +336,6 @@ impl Group {
     pub fn may_repeat(&self) -> bool {
         self.budget.lock().take(clock::monotonic())
     }
-}
-
-/// Whether its configuration has an origin taken out. What was begun goes on: a reload that leaves it alone does not begin
-/// anew.
-fn draining(config: &config::Member, previous: Option<&Group>) -> Option<Drain> {
-    let begun = previous.into_iter().flat_map(|group| &group.entries).find(|entry| {
-        entry.config.drain == config.drain && entry.config.origin.is_at_the_same(&config.origin)
-    });
-    begun.map_or_else(|| config.drain.map(|drain| Drain::lasting(drain.time(), clock::monotonic())), |entry| entry.drain)
 }
 
 /// What a check asks for where requests have the client's host.

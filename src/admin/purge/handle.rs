@@ -104,7 +104,7 @@ fn log_error(error: &LogError, what: &str) -> Reply {
     Reply { retry_after: Some(1), ..Reply::error(status, format!("{what}: {error}")) }
 }
 
-async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
+pub(in crate::admin) async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
     let mut body = Vec::new();
     let broken = |error: pingora::BError| Reply::error(StatusCode::BAD_REQUEST, error.to_string());
     while let Some(piece) = session.read_request_body().await.map_err(broken)? {

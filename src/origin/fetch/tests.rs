@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::origin::session::Session;
 use super::*;
 use crate::origin::resume::{Rest, Resuming};
 use crate::telemetry::metrics::{Levels, Metrics};

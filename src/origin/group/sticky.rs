@@ -164,3 +164,110 @@ fn member_id(cookies: &Cookies, member: &Member) -> MemberId {
     let address = member.peer.name().map(|_| member.target().address.to_string()).unwrap_or_default();
     cookies.member(member.peer.label(), &address)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::tests::{origins, site};
+    use super::*;
+    use crate::origin::drains::Drain;
+    use crate::origin::group::Origins;
+
+    const ALL: [&str; 3] = ["http://127.0.0.1", "http://127.0.0.2", "http://127.0.0.3"];
+
+    fn group(by: StickyBy, fallback: Fallback, origins: &Arc<Origins>) -> Arc<Group> {
+        let mut site = site(&ALL);
+        let ttl = edge_config::Duration::from_secs(60);
+        site.origins.sticky = Some(config::Sticky { by, ttl, fallback, key: None });
+        site.origins.members[0].max_requests = Some(1);
+        Group::new(&site, 0, None, origins).expect("no file to read")
+    }
+
+    /// The session that a client of the member with this index has.
+    fn session_with(group: &Group, index: usize) -> Session {
+        let set = group.cookie(Session::default(), index, false).expect("a cookie");
+        let fields = format!("cookie: {}\r\n", set.split(';').next().unwrap_or_default());
+        group.session(Fields::new(fields.as_bytes()), [192, 0, 2, 1].into())
+    }
+
+    #[test]
+    fn where_a_session_goes() {
+        let by_cookie = || StickyBy::Cookie("lb".into());
+        let out = |group: &Group, index| {
+            let member = group.roster().at(index).expect("it is there").clone();
+            member.failed(clock::monotonic(), &group.origins.metrics);
+        };
+        type Change<'a> = &'a dyn Fn(&Group);
+        let drain = |group: &Group, last: u8, seconds: Option<u64>| {
+            let drain = Drain::lasting(seconds.map(Duration::from_secs), clock::monotonic());
+            group.origins.drains.begin("s", &format!("127.0.0.{last}:80"), drain);
+        };
+        let every = |group: &Group, seconds| [1, 2, 3].iter().for_each(|last| drain(group, *last, seconds));
+        let rows: [(&str, usize, Change<'_>, &[usize], bool, bool); 10] = [
+            ("it is up", 1, &|_| {}, &[], true, true),
+            ("it has failed this request", 1, &|_| {}, &[1], false, false),
+            ("it is ejected", 1, &|group| out(group, 1), &[], false, false),
+            ("it is leaving", 1, &|group| drain(group, 2, Some(60)), &[], true, true),
+            ("it is leaving without end", 1, &|group| drain(group, 2, None), &[], true, true),
+            ("it has left", 1, &|group| drain(group, 2, Some(0)), &[], false, false),
+            ("all are leaving", 1, &|group| every(group, None), &[], true, true),
+            ("all have left", 1, &|group| every(group, Some(0)), &[], true, true),
+            ("another has left", 1, &|group| drain(group, 1, Some(0)), &[], true, true),
+            ("it has room", 0, &|_| {}, &[], true, true),
+        ];
+        for (name, index, change, tried, stays, may) in rows {
+            for fallback in [Fallback::Another, Fallback::Refuse] {
+                let group = group(by_cookie(), fallback, &Arc::new(origins()));
+                let session = session_with(&group, index);
+                change(&group);
+                let asked = group.choose_now(Wanted { tried, session, ..Wanted::default() });
+                match asked {
+                    Ok(choice) => assert_eq!(choice.index == index, stays, "{name} {fallback:?}"),
+                    Err(_) => assert!(!may && fallback == Fallback::Refuse, "{name} {fallback:?}"),
+                }
+            }
+        }
+        let group = group(by_cookie(), Fallback::Refuse, &Arc::new(origins()));
+        let session = session_with(&group, 0);
+        let wanted = || Wanted { session, ..Wanted::default() };
+        let only = group.choose_now(wanted()).expect("there is room for one");
+        assert_eq!((only.index, group.refuses(session)), (0, Some(Failure::SessionRefused)));
+        assert!(group.choose_now(wanted()).is_err(), "it has as many as it may");
+        assert_eq!(group.last_cookie(session, false), None, "it will have room again");
+        drop(only);
+        assert_eq!(group.refuses(session), None);
+        assert!(group.choose_now(wanted()).is_ok_and(|choice| choice.index == 0));
+    }
+
+    #[test]
+    fn who_is_asked_while_some_leave() {
+        for (name, changes, expected) in [
+            ("nobody", &[][..], &[0, 1, 2][..]),
+            ("one leaves", &[(1, None)], &[1, 2]),
+            ("one has left, one leaves", &[(1, Some(0)), (2, Some(60))], &[2]),
+            ("all but one have left, and that one leaves", &[(1, Some(0)), (2, Some(0)), (3, None)], &[2]),
+            ("all leave", &[(1, None), (2, Some(60)), (3, None)], &[0, 1, 2]),
+            ("all have left", &[(1, Some(0)), (2, Some(0)), (3, Some(0))], &[0, 1, 2]),
+        ] {
+            let origins = Arc::new(origins());
+            let group = group(StickyBy::Address, Fallback::Another, &origins);
+            for (last, seconds) in changes {
+                let drain = Drain::lasting(seconds.map(Duration::from_secs), clock::monotonic());
+                origins.drains.begin("s", &format!("127.0.0.{last}:80"), drain);
+            }
+            let asked = |_| group.choose_now(Wanted::default()).map(|choice| choice.index).expect("somebody is asked");
+            let mut asked: Vec<usize> = (0..12).map(asked).collect();
+            asked.sort_unstable();
+            asked.dedup();
+            assert_eq!(asked, expected, "{name}");
+            for client in 0..40 {
+                let session = group.session(Fields::new(b""), [192, 0, 2, client].into());
+                let wanted = Wanted { session, ..Wanted::default() };
+                let index = group.choose_now(wanted).map(|choice| choice.index).expect("somebody is asked");
+                assert!(expected.contains(&index), "{name}: {index}");
+            }
+        }
+    }
+}

@@ -20,7 +20,7 @@ fn origins_on(checks: tokio::runtime::Handle) -> Origins {
     Origins::new(checks, metrics, &edge_config::section::resolver::Resolver::default(), [0; 32])
 }
 
-fn site(urls: &[&str]) -> Site {
+pub(super) fn site(urls: &[&str]) -> Site {
     let origin = |url: &&str| url.parse().expect("an origin");
     let mut site = Site::of_one("s", origin(&urls[0]));
     let member = |url| config::Member::of(origin(url));

@@ -6,6 +6,7 @@ mod unsteady;
 use std::collections::VecDeque;
 
 use self::script::{Answer, Body, Case, at_once, read};
+use crate::origin::session::Session;
 use super::*;
 
 const ETAG: &str = "etag: \"a\"\r\n";

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use crate::origin::session::Session;
 use super::super::*;
 use super::{ETAG, TEXT};
 use crate::origin::Interims;

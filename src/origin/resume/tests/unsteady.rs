@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
+use crate::origin::session::Session;
 use super::super::*;
 use super::ETAG;
 use super::script::{Body, read};
