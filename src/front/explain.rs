@@ -220,7 +220,6 @@ impl Answer {
             origins: site.map(|(site, group)| origins_of(site, group)).unwrap_or_default(),
             balance: site.map(|(site, group)| site.backing(group).group.balance().words()).unwrap_or_default(),
             session: None,
-            session: None,
             sentences: Vec::new(),
         };
         if outcome == "refused" {

@@ -210,6 +210,10 @@ fn drain(table: &Table<'_>, reader: &mut Reader) -> Option<Drain> {
     let value = table.value(&DRAIN)?;
     match value.as_bool() {
         Some(drains) => drains.then_some(Drain::WithoutEnd),
+        None if value.as_str().is_none() => {
+            reader.wrong_kind(&DRAIN, value, "true, false or a time as in \"10m\"");
+            None
+        }
         None => table.parsed(reader, &DRAIN).map(|time| Drain::For(time.value)),
     }
 }
