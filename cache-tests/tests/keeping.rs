@@ -403,7 +403,7 @@ async fn the_command_line_takes_an_origin_out() {
     run(&["drain", "main", "nobody:1"], 1, "main has no origin nobody:1");
     run(&["list", "--site", "main"], 0, "drained");
     table.row("drained", same("a session", ask(&node, "/own", &[&cookie]).await.text(), "1".to_owned()));
-    let mut run = |words: &[&str]| run_to_the_end(&[&["origin"], words, &["--admin", &admin]].concat());
+    let run = |words: &[&str]| run_to_the_end(&[&["origin"], words, &["--admin", &admin]].concat());
     assert_eq!(run(&["undrain", "main", &origin]).0, Some(0));
     table.row("undrained", same("a session", ask(&node, "/own", &[&cookie]).await.text(), "0".to_owned()));
     table.finish();
