@@ -23,6 +23,7 @@ use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
+use crate::origin::mirror::Mirror;
 use crate::origin::peer::{AuthorityError, OriginPeer};
 use crate::pipeline::Pipeline;
 use crate::purge::local::LocalLog;
@@ -115,10 +116,14 @@ pub fn snapshot(
         let known = previous.and_then(|previous| previous.sites().iter().find(|known| known.name == site.name));
         let backing = |name: &str, config| {
             let mut before = known.into_iter().flat_map(|known| known.backings.all());
-            let before = before.find(|before| before.name == name).map(|before| before.group.as_ref());
-            let group = Group::named(site, name, config, index, before, origins)?;
+            let before = before.find(|before| before.name == name);
+            let known = before.map(|before| before.group.as_ref());
+            let group = Group::named(site, name, config, index, known, origins)?;
+            let is_mirror = site.rules.iter().any(|rule| rule.mirrors_to(name));
+            let mirror =
+                is_mirror.then(|| Mirror::new(group.clone(), before.and_then(|before| before.mirror.as_deref())));
             let upstream = Arc::new(Fetch::new(group.clone(), index));
-            Ok::<_, AuthorityError>(Backing { name: name.to_owned(), group, upstream })
+            Ok::<_, AuthorityError>(Backing { name: name.to_owned(), group, upstream, mirror })
         };
         let own = backing("", &site.origins)?;
         let others = site.groups.iter().map(|named| backing(&named.name, &named.group)).collect::<Result<_, _>>()?;

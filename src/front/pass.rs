@@ -28,9 +28,10 @@ use pingora::{BError, Error, ErrorSource, ErrorType};
 use self::kept::Kept;
 use self::passed::{Passed, request_header};
 use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
-use crate::front::gate::{Forwarding, serialise};
+use crate::front::gate::{Forwarding, Keep, serialise, write_forward_fields};
 use crate::front::h2;
 use crate::front::log::Seen;
+use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
@@ -90,6 +91,7 @@ impl Pass {
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
         let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied());
+        passed.copy(Self::copy_of(seen, site, routed, forwarding));
         let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
@@ -112,9 +114,16 @@ impl Pass {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
         };
+        passed.copy(Self::copy_of(seen, site, routed, forwarding));
         let session = ServerSession::new_custom(Box::new(h2::session::Session::new(request, body, respond)));
         self.process(&passed, session, shutdown).await;
         self.outcome(&passed)
+    }
+
+    fn copy_of(seen: &Seen<'_>, site: &Site, routed: &Routed, forwarding: &Forwarding<'_>) -> Option<Pending> {
+        Pending::of(seen, site, routed, |out| {
+            write_forward_fields(seen.head, forwarding, Keep::RangeAndConditionals, out);
+        })
     }
 
     /// Runs the proxy. An answer that takes longer than the site allows is broken off; a protocol that a client has
@@ -142,6 +151,7 @@ impl Pass {
     }
 
     fn outcome(&self, passed: &Passed) -> Outcome {
+        passed.no_more_of_the_body();
         let result = *passed.result.lock();
         let outcome = match result.failure {
             Some(failure) => failure.outcome(),
@@ -224,6 +234,17 @@ impl ProxyHttp for App {
         if passed.wants_trailers && member.peer.origin().http2 {
             request.insert_header(http::header::TE, "trailers")?;
         }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        ends: bool,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        context.passed()?.copy_body(body.as_deref().unwrap_or_default(), ends);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use super::dns::resolver::Resolver;
 use super::dns::{self, Target};
 use super::member::Settings;
 pub use super::member::{Lease, Member};
+use super::mirror::Copying;
 use super::peer::{AuthorityError, OriginPeer};
 use super::probe;
 use super::queue::Queue;
@@ -37,6 +38,8 @@ pub struct Origins {
     pub resolver: ArcSwap<Resolver>,
     /// Where active checks run.
     pub checks: tokio::runtime::Handle,
+    /// Where copies of requests are sent from.
+    pub copying: Copying,
     pub metrics: Arc<Metrics>,
 }
 
@@ -48,7 +51,7 @@ impl Origins {
         resolver: &edge_config::section::resolver::Resolver,
     ) -> Self {
         let resolver = ArcSwap::from_pointee(Resolver::new(resolver));
-        Self { connector: Arc::new(Connector::new(None)), resolver, checks, metrics }
+        Self { connector: Arc::new(Connector::new(None)), resolver, checks, copying: Copying::default(), metrics }
     }
 }
 
@@ -272,6 +275,11 @@ impl Group {
         let roster = self.roster.load_full();
         let entries = self.entries.iter().enumerate();
         entries.filter(move |(number, _)| roster.of(*number).next().is_none()).map(|(_, entry)| entry.peer.label())
+    }
+
+    /// For whom it is counted.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub fn site_name(&self) -> &str {

@@ -11,6 +11,7 @@
 //! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
 //! - [`probe`]: active checks; [`serving`]: the question and the answer of those of gRPC. The latter is pure.
+//! - [`mirror`], [`fuse`]: copies of requests that nobody waits for, and when none are sent.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
 pub mod balance;
@@ -19,9 +20,11 @@ pub mod demo;
 pub mod dns;
 pub mod ejection;
 pub mod fetch;
+pub mod fuse;
 pub mod group;
 pub mod health;
 pub mod member;
+pub mod mirror;
 pub mod peer;
 pub mod probe;
 pub mod queue;

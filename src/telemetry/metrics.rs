@@ -68,6 +68,10 @@ families! {
     origin_ejections: IntCounterVec = "littoral_origin_ejections_total" ["site", "origin", "outcome"];
     /// Seconds from asking an origin to the head of its answer.
     origin_seconds: Histogram = "littoral_origin_seconds" [];
+    /// Copies of requests sent to groups that nobody waits for, by what became of them.
+    mirrored: IntCounterVec = "littoral_mirror_requests_total" ["site", "group", "outcome"];
+    /// Requests that were to be copied and were not.
+    mirror_dropped: IntCounterVec = "littoral_mirror_dropped_total" ["site", "group", "reason"];
     /// Requests that wait now for a response another request is fetching.
     fill_waiters: IntGauge = "littoral_fill_waiters" [];
     /// Bytes of memory taken now by responses that are arriving.

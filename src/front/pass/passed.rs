@@ -12,6 +12,7 @@ use super::kept::Kept;
 use crate::clock;
 use crate::front::gate::{Forwarding, Framing, Head, Keep, write_forward_fields};
 use crate::front::log::Seen;
+use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
 use crate::origin::group::{Choice, Group, Member, Wanted};
@@ -50,6 +51,8 @@ pub(super) struct Passed {
     pub(super) reason: Reason,
     pub(super) result: Mutex<PassResult>,
     pub(super) asked: Mutex<Asked>,
+    /// A copy of the request, while its body comes.
+    copy: Mutex<Option<Pending>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -102,11 +105,27 @@ impl Passed {
             },
             result: Mutex::default(),
             asked: Mutex::default(),
+            copy: Mutex::default(),
         })
     }
 }
 
 impl Passed {
+    /// Has a copy sent when all of the body is there.
+    pub(super) fn copy(&self, pending: Option<Pending>) {
+        *self.copy.lock() = pending.and_then(Pending::send_if_complete);
+    }
+
+    pub(super) fn copy_body(&self, piece: &[u8], ends: bool) {
+        let mut copy = self.copy.lock();
+        *copy = copy.take().and_then(|pending| pending.push(piece, ends));
+    }
+
+    /// What of the body has not come by now is not copied.
+    pub(super) fn no_more_of_the_body(&self) {
+        self.copy.lock().take().into_iter().for_each(Pending::give_up);
+    }
+
     /// Who is asked now. Waits where every origin has as many requests as it may.
     pub(super) async fn choose(&self) -> Result<(Arc<Member>, Duration), Failure> {
         let (tried, next) = {
@@ -122,6 +141,8 @@ impl Passed {
         };
         let chosen = (choice.member.clone(), choice.connect);
         self.asked.lock().choice = Some(choice);
+        // Whoever is asked gets the body from its beginning.
+        self.copy.lock().as_mut().into_iter().for_each(Pending::again);
         Ok(chosen)
     }
 

@@ -24,6 +24,8 @@ fn drive(metrics: &Metrics) -> String {
     metrics.origin_rejected(0, "");
     metrics.origin_ejection(0, "a.example.net:443", "ejected");
     metrics.origin_seconds(0.3);
+    metrics.mirrored(0, "shadow", "answered");
+    metrics.mirror_dropped(0, "shadow", "busy").inc();
     metrics.fill_waiters.inc();
     metrics.fill_resumed(0);
     metrics.store_evictions.inc();
