@@ -281,7 +281,7 @@ impl Answer {
             match (&key.asked, key.group.as_str()) {
                 (Some(asked), "") => said.push(format!("{asked} is asked for instead, which is part of the key too.")),
                 (Some(asked), _) => {
-                    said.push(format!("{asked} is asked for instead; that and the group are part of the key too."))
+                    said.push(format!("{asked} is asked for instead; that and the group are part of the key too."));
                 }
                 (None, "") => {}
                 (None, _) => said.push("The group is part of the key too.".into()),
