@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 #[path = "../../cache-tests/src/countries.rs"]
+#[expect(unreachable_pub, reason = "it is public where it lives")]
 mod countries;
 
 use edge_config::load;
