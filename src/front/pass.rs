@@ -36,8 +36,7 @@ use crate::front::log::Seen;
 use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
-use crate::origin::fetch::says_nobody_is_there;
-use crate::origin::retry::is_tried_again;
+use crate::origin::retry::{is_failure, is_tried_again};
 use crate::pipeline::Pipeline;
 use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
@@ -254,7 +253,7 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
-        match says_nobody_is_there(response.status.as_u16()) {
+        match is_failure(passed.group().retry(), response.status.as_u16()) {
             true => passed.failed(&self.pipeline.metrics),
             false => passed.succeeded(&self.pipeline.metrics),
         }

@@ -16,7 +16,7 @@ use pingora::{BError, ErrorType};
 
 use self::body::FetchBody;
 use super::group::{Choice, Group, Wanted};
-use super::retry::is_tried_again;
+use super::retry::{is_failure, is_tried_again};
 use super::{Failure, Interims, OriginRequest, OriginResponse, Upstream};
 use crate::semantics::fields::Fields;
 use crate::semantics::hop_by_hop::end_to_end;
@@ -317,7 +317,7 @@ impl Fetch {
             .and_then(|(session, peer)| self.response(session, peer, choice, request, deadline, retries));
         let took = crate::clock::monotonic().duration_since(started);
         metrics.origin_seconds(took.as_secs_f64());
-        let answered = opened.as_ref().is_ok_and(|response| !says_nobody_is_there(response.status));
+        let answered = opened.as_ref().is_ok_and(|response| !is_failure(self.group.retry(), response.status));
         if self.group.learns_latency() {
             member.timed(took, answered);
         }
@@ -376,11 +376,6 @@ impl Fetch {
         let (origin, retries) = (choice.index, u32::try_from(retries).unwrap_or(u32::MAX));
         Ok(OriginResponse { status, fields, length, body: Box::new(body), retries, origin })
     }
-}
-
-/// Statuses a gateway or a server that is going down answers with: somebody else may do better.
-pub fn says_nobody_is_there(status: u16) -> bool {
-    matches!(status, 502..=504)
 }
 
 /// Waits no longer than until a deadline.

@@ -25,6 +25,12 @@ pub fn is_tried_again(settings: &Retry, outcome: Result<u16, Failure>) -> bool {
     }
 }
 
+/// Whether an answer says that its origin fails: statuses a gateway or a server that is going down answers with, and errors of
+/// the server after which another origin is asked.
+pub fn is_failure(settings: &Retry, status: u16) -> bool {
+    matches!(status, 502..=504) || (status >= 500 && is_tried_again(settings, Ok(status)))
+}
+
 /// What there is to spend.
 #[derive(Debug)]
 pub struct Budget {
@@ -129,6 +135,13 @@ mod tests {
         ] {
             let got = [is_tried_again(&none, outcome), is_tried_again(&some, outcome)];
             assert_eq!(got, [by_default, when_listed], "{outcome:?}");
+        }
+        let listed = Retry { statuses: vec!["404-500".parse().expect("a range")], ..none.clone() };
+        for (status, by_default, when_listed) in
+            [(200, false, false), (404, false, false), (500, false, true), (502, true, true), (505, false, false)]
+        {
+            let got = [is_failure(&none, status), is_failure(&listed, status)];
+            assert_eq!(got, [by_default, when_listed], "{status}");
         }
     }
 }

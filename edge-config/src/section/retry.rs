@@ -49,7 +49,7 @@ section! {
         /// Retries a second that are always allowed.
         RESERVE = "reserve": Kind::Integer(0, 100_000), "10";
         /// After what else another origin is asked: "timeout", when nothing came within `timeouts.first_byte`; a status, a
-        /// class as in "5xx" or a range as in "502-504", 400 to 599. When nobody answers otherwise, the first such answer
+        /// class as in "5xx" or a range as in "502-504", 400 to 599; those from 500 count for `eject`, too. When nobody answers otherwise, the first such answer
         /// counts.
         ON = "on": Kind::Many(&Kind::Any(&[Kind::Integer(400, 599), Kind::Text("timeout, a class or a range of statuses")]));
         /// When a second origin is asked for what one has not begun to answer, and the first answer counts: "p95", when it
