@@ -66,7 +66,8 @@ impl Fetch {
         interim: Interims<'_>,
     ) -> Result<HttpSession, Attempt> {
         let timeouts = &choice.member.peer.origin().timeouts;
-        let connecting = self.group.origins.connector.get_http_session(peer);
+        // Most of what this needs is for handshakes; in a box it does not make everything around it larger.
+        let connecting = Box::pin(self.group.origins.connector.get_http_session(peer));
         let (mut session, reused) = match tokio::time::timeout(choice.connect, connecting).await {
             Ok(Ok(connected)) => connected,
             // A stream on a kept connection of HTTP/2 that is just being closed.
@@ -237,18 +238,18 @@ impl Fetch {
     ) -> Result<OriginResponse, Failure> {
         let retries = ask.tried.len();
         ask.tried.push(choice.index);
-        if !self.group.is_checked() && self.group.hedging().is_none() {
-            return self.open_at(choice, request, interim, deadline, retries).await;
-        }
         let began = crate::clock::monotonic();
         let mut first = pin!(self.open_at(choice, request, interim, deadline, retries));
+        if !self.group.is_checked() && self.group.hedging().is_none() {
+            return first.await;
+        }
         let second = tokio::select! {
             biased;
             opened = &mut first => return opened,
             second = self.second(choice, ask) => second,
         };
         ask.tried.push(second.index);
-        let mut other = pin!(self.open_at(&second, request, interim, deadline, retries + 1));
+        let mut other = Box::pin(self.open_at(&second, request, interim, deadline, retries + 1));
         let (opened, is_first) = tokio::select! {
             opened = &mut first => (opened, true),
             opened = &mut other => (opened, false),
@@ -311,7 +312,8 @@ impl Fetch {
         let metrics = &self.group.origins.metrics;
         let member = &choice.member;
         let started = crate::clock::monotonic();
-        let asked = within(deadline, self.ask(choice, request, interim)).await;
+        let asking = pin!(self.ask(choice, request, interim));
+        let asked = within(deadline, asking).await;
         let opened = asked
             .unwrap_or(Err(Failure::FirstByteTimeout))
             .and_then(|(session, peer)| self.response(session, peer, choice, request, deadline, retries));

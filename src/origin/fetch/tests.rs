@@ -102,3 +102,16 @@ async fn one_that_is_avoided_is_asked_when_there_is_no_other_and_a_retry_left() 
         assert_eq!(opened.map(|response| response.origin), expected, "{reserve}");
     }
 }
+
+/// What asks is moved about with every miss, so that its size is time.
+#[tokio::test]
+async fn asking_is_small() {
+    let (address, _asked) = origin("HTTP/1.1 204 No Content\r\n\r\n".to_owned()).await;
+    let group = group(&[&address], Retry::default());
+    let choice = group.choose(Wanted::default()).await.expect("one is there");
+    let fetch = Fetch::new(group, 0);
+    let mut ask = Ask { tried: Vec::new(), avoid: None, key: 0 };
+    let request = request(None);
+    let size = size_of_val(&fetch.open_soon(&choice, &mut ask, &request, &|_, _| {}, None));
+    assert!(size <= 4_096, "{size} bytes");
+}
