@@ -40,6 +40,7 @@ const PURE: &[&str] = &[
     "src/front/gate/",
     "src/front/h2/watch.rs",
     "src/origin/balance/",
+    "src/origin/dns/known.rs",
     "src/origin/ejection.rs",
     "src/origin/ejection/",
     "src/origin/fuse.rs",

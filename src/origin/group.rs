@@ -72,7 +72,9 @@ pub struct Choice {
 pub struct Group {
     entries: Vec<Entry>,
     roster: ArcSwap<Roster>,
-    /// How many names nobody has answered for yet. Locked while the roster changes.
+    /// Locked while the roster changes.
+    changing: Mutex<()>,
+    /// How many names nobody has answered for yet.
     unresolved: watch::Sender<usize>,
     balance: Balance,
     turns: Mutex<SmoothWeighted>,
@@ -148,6 +150,7 @@ impl Group {
         let group = Arc::new(Self {
             entries: config.members.iter().map(entry).collect::<Result<_, _>>()?,
             roster: ArcSwap::default(),
+            changing: Mutex::default(),
             unresolved: watch::Sender::new(0),
             balance: config.balance.clone(),
             turns: Mutex::default(),
@@ -196,8 +199,8 @@ impl Group {
         let Some(configured) = self.entries.get(entry) else { return };
         let before = self.roster.load_full();
         let before: Vec<Arc<Member>> = before.of(entry).map(|old| old.member.clone()).collect();
-        let is_new = before.len() != targets.len()
-            || before.iter().zip(&targets).any(|(member, target)| member.target() != target);
+        let is_known = |target: &Target| before.iter().any(|member| member.target() == target);
+        let is_new = before.len() != targets.len() || !targets.iter().all(is_known);
         if is_new && !targets.is_empty() {
             let addresses: Vec<String> = targets.iter().map(|target| target.address.to_string()).collect();
             let (site, origin) = (&self.settings.site, configured.peer.label());
@@ -227,11 +230,13 @@ impl Group {
             }
         };
         let members = targets.into_iter().map(member).zip(weights).collect();
+        let changing = self.changing.lock();
         let roster = Arc::new(self.roster.load().with(number, entry.config.tier, members));
         let companions =
             Arc::new(Companions::new(roster.iter().map(|placed| Arc::downgrade(&placed.member)).collect()));
         roster.iter().for_each(|placed| *placed.member.companions.lock() = companions.clone());
         self.roster.store(roster);
+        drop(changing);
     }
 
     fn member(&self, entry: &Entry, target: Target, before: &[Arc<Member>]) -> Arc<Member> {
