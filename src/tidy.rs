@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "src/origin/ejection/",
     "src/origin/fuse.rs",
     "src/origin/health.rs",
+    "src/origin/hedge.rs",
     "src/origin/retry.rs",
     "src/origin/serving.rs",
     "src/routing/rule.rs",

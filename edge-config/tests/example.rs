@@ -48,9 +48,9 @@ fn the_example_is_complete_and_loads() {
     let [shop, other] = [&everything, &as_it_is]
         .map(|config| config.sites.iter().find(|site| site.name == "shop").expect("the shop is there"));
     // How the origins share the work is an example too.
-    let Group { balance, slow_start, crowd, .. } = other.origins.clone();
+    let Group { balance, slow_start, crowd, retry, .. } = other.origins.clone();
     let crowd = Crowd { max_requests: crowd.max_requests, ..shop.origins.crowd };
-    assert_eq!(Group { balance, slow_start, crowd, ..shop.origins.clone() }, other.origins);
+    assert_eq!(Group { balance, slow_start, crowd, retry, ..shop.origins.clone() }, other.origins);
     assert_eq!((&shop.origins.balance, shop.origins.crowd.queue), (&Balance::Consistent(HashBy::Url), 0));
     assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (14, 1, 0));
     let geo = everything.geo.as_ref().expect("a database");

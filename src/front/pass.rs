@@ -3,6 +3,7 @@
 //! The proxy reads the gate's own serialisation of the head, never the client's bytes, so that both see one request.
 //! What this request is, and what became of it, travels beside it in the task.
 
+mod failing;
 mod kept;
 mod passed;
 mod response;
@@ -25,6 +26,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType};
 
+use self::failing::{BETTERED, BUSY, failure_of, is_client_fault, is_repeatable, respond};
 use self::kept::Kept;
 use self::passed::{Passed, request_header};
 use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
@@ -34,9 +36,8 @@ use crate::front::log::Seen;
 use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
-use crate::origin::fetch::says_nobody_is_there;
+use crate::origin::retry::{is_failure, is_tried_again};
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page};
 use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
@@ -48,9 +49,6 @@ use crate::semantics::fields::Fields;
 use crate::semantics::invalidation::targets;
 use crate::semantics::surrogate::{self, invalidated_groups};
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
-
-/// The error when every origin has as many requests as it may.
-const BUSY: &str = "OriginBusy";
 
 tokio::task_local! {
     static PASSED: Arc<Passed>;
@@ -250,14 +248,20 @@ impl ProxyHttp for App {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
-        match says_nobody_is_there(response.status.as_u16()) {
+        match is_failure(passed.group().retry(), response.status.as_u16()) {
             true => passed.failed(&self.pipeline.metrics),
             false => passed.succeeded(&self.pipeline.metrics),
+        }
+        if is_repeatable(session)
+            && is_tried_again(passed.group().retry(), Ok(response.status.as_u16()))
+            && passed.may_try_again()
+        {
+            return Err(Error::new_up(ErrorType::Custom(BETTERED)));
         }
         let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
@@ -340,9 +344,11 @@ impl ProxyHttp for App {
             error.set_retry(false);
             return error;
         }
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
+        if *error.etype() == ErrorType::Custom(BETTERED) {
+            error.set_retry(true);
+            return error;
+        }
+        let repeatable = is_repeatable(session);
         let closed = matches!(
             error.etype(),
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
@@ -353,7 +359,8 @@ impl ProxyHttp for App {
                 return repeatable && passed.ask_the_same_again();
             }
             passed.failed(&self.pipeline.metrics);
-            repeatable && closed && passed.may_try_again()
+            let is_reason = closed || is_tried_again(passed.group().retry(), Err(failure_of(&error)));
+            repeatable && is_reason && passed.may_try_again()
         });
         error.set_retry(again);
         error
@@ -444,49 +451,5 @@ impl App {
         let length = response.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
         Kept::new(&self.pipeline, passed, invalidated, response.status.as_u16(), fields, length)
-    }
-}
-
-async fn respond(
-    session: &mut Session,
-    site: Option<&Site>,
-    status: u16,
-    cache_status: &CacheStatus,
-) -> Result<(), BError> {
-    let (content_type, body) = page(site, status, cache_status);
-    let mut response = ResponseHeader::build(status, Some(4))?;
-    response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
-    response.insert_header(http::header::CONTENT_TYPE, content_type)?;
-    response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
-    if cache_status.detail == Some(Reason::OriginBusy) {
-        response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
-    }
-    if site.is_none_or(|site| site.cache_status) {
-        append_cache_status(&mut response, cache_status, "")?;
-    }
-    session.set_keepalive(None);
-    session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(body.into_owned().into()), true).await
-}
-
-/// A body that breaks its own framing is the client's fault, and it is still there to be told.
-fn is_client_fault(error: &Error) -> bool {
-    !matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed)
-}
-
-fn failure_of(error: &Error) -> Failure {
-    match error.etype() {
-        ErrorType::Custom(BUSY) => Failure::Busy,
-        ErrorType::ConnectTimedout
-        | ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::ConnectProxyFailure
-        | ErrorType::TLSHandshakeFailure
-        | ErrorType::TLSHandshakeTimedout
-        | ErrorType::InvalidCert => Failure::Unreachable,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Failure::Closed,
-        _ => Failure::Malformed,
     }
 }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use edge_config::section::balance::Balance;
 use edge_config::section::group as config;
 use edge_config::section::origin::OriginTimeouts;
+use edge_config::section::retry::Retry;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use super::balance::smooth_weighted::SmoothWeighted;
 use super::company::Companions;
 use super::dns::resolver::Resolver;
 use super::dns::{self, Target};
+use super::hedge::Hedging;
 use super::member::Settings;
 pub use super::member::{Lease, Member};
 use super::mirror::Copying;
@@ -86,7 +88,8 @@ pub struct Group {
     queue_max: usize,
     queue_wait: Duration,
     budget: Mutex<Budget>,
-    retries_max: u32,
+    retry: Retry,
+    hedging: Option<Mutex<Hedging>>,
     settings: Settings,
     pub origins: Arc<Origins>,
 }
@@ -160,8 +163,9 @@ impl Group {
             queue: previous.map(|group| group.queue.clone()).unwrap_or_default(),
             queue_max: config.crowd.queue as usize,
             queue_wait: config.crowd.queue_wait.get(),
-            budget: Mutex::new(Budget::new(config.retry, clock::monotonic())),
-            retries_max: config.retry.attempts,
+            budget: Mutex::new(Budget::new(&config.retry, clock::monotonic())),
+            hedging: config.retry.hedge.map(|hedge| Mutex::new(Hedging::new(hedge))),
+            retry: config.retry.clone(),
             settings,
             origins: origins.clone(),
         });
@@ -294,6 +298,21 @@ impl Group {
     /// A request begins.
     pub fn begin(&self) {
         self.budget.lock().request();
+    }
+
+    /// When another member is asked for the same.
+    pub fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// How long one has until a second one is asked, if one is.
+    pub(super) fn hedging(&self) -> Option<&Mutex<Hedging>> {
+        self.hedging.as_ref()
+    }
+
+    /// Whether somebody who waits may hear that the one it waits for is dead.
+    pub(super) fn is_checked(&self) -> bool {
+        self.settings.health.is_some()
     }
 
     /// How a member is chosen.

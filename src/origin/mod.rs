@@ -23,6 +23,7 @@ pub mod fetch;
 pub mod fuse;
 pub mod group;
 pub mod health;
+pub mod hedge;
 pub mod member;
 pub mod mirror;
 pub mod peer;

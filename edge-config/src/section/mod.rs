@@ -12,6 +12,7 @@ pub mod named_group;
 pub mod origin;
 pub mod purge;
 pub mod resolver;
+pub mod retry;
 pub mod rule;
 pub mod site;
 pub mod status;

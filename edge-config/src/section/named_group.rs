@@ -1,9 +1,10 @@
 //! `[site.*.group.*]`: origins of a site besides its own, for what a rule sends there.
 
 use super::balance::{Balance, Crowd, slow_start};
-use super::group::{Group, Member, RETRY, Retry, with_timeouts};
+use super::group::{Group, Member, with_timeouts};
 use super::health::{EJECT, Eject, HEALTH, Health};
 use super::origin::{OriginTimeouts, TIMEOUTS};
+use super::retry::{RETRY, Retry};
 use super::site::{
     BALANCE, GROUPS, HASH, MAX_REQUESTS, ORIGIN_LIST, QUEUE, QUEUE_WAIT, SITE_EJECT, SITE_HEALTH, SITE_RETRY,
     SITE_TIMEOUTS, SLOW_START,

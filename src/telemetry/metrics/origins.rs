@@ -58,6 +58,12 @@ impl Metrics {
         self.families.mirror_dropped.with_label_values(&[self.site_name(site).as_str(), group, reason])
     }
 
+    /// Counts a second request for what an origin had not answered; `is_won`: it was the faster one.
+    pub fn origin_hedged(&self, site: usize, is_won: bool) {
+        let outcome = if is_won { "won" } else { "lost" };
+        self.families.origin_hedges.with_label_values(&[self.site_name(site).as_str(), outcome]).inc();
+    }
+
     /// Observes the seconds until the head of an origin's answer.
     pub fn origin_seconds(&self, seconds: f64) {
         self.families.origin_seconds.observe(seconds);
