@@ -21,9 +21,10 @@ use crate::front::registry::Registry;
 use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
 use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
+use crate::origin::credentials::CredentialError;
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
-use crate::origin::peer::{AuthorityError, OriginPeer};
+use crate::origin::peer::OriginPeer;
 use crate::pipeline::Pipeline;
 use crate::purge::local::LocalLog;
 use crate::routing::{Site, Snapshot, Snapshots};
@@ -102,13 +103,13 @@ pub const FIRST_VERSION: u64 = 1;
 /// What requests need of a configuration. What is known of the origins of `previous` is kept.
 ///
 /// # Errors
-/// The file of an origin's authorities cannot be used.
+/// A file of an origin cannot be used.
 pub fn snapshot(
     config: &Config,
     version: u64,
     previous: Option<&Snapshot>,
     origins: &Arc<Origins>,
-) -> Result<Snapshot, AuthorityError> {
+) -> Result<Snapshot, CredentialError> {
     let mut sites = Vec::with_capacity(config.sites.len());
     for site in &config.sites {
         let index = origins.metrics.site(&site.name);

@@ -137,6 +137,7 @@ mod listener_tests {
         let listen = Listen {
             http: addresses(&["0.0.0.0:80", "127.0.0.1:443"]),
             https: addresses(&["[::]:443", "10.0.0.1:8443"]),
+            proxies: Vec::new(),
         };
         for (local, https) in [
             ("10.0.0.1:80", false),

@@ -17,8 +17,8 @@ use bytes::{Bytes, BytesMut};
 use edge_config::section::limits::{Limits, SEND_RATE_MIN};
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::{Digest, Stream};
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
@@ -28,11 +28,13 @@ use pingora::{BError, Error, ErrorSource, ErrorType};
 use self::kept::Kept;
 use self::passed::{Passed, request_header};
 use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
+use crate::clock;
 use crate::front::gate::{Forwarding, serialise};
 use crate::front::h2;
 use crate::front::log::Seen;
 use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
+use crate::origin::prepare::prepare;
 use crate::pipeline::Pipeline;
 use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page};
 use crate::pipeline::fill::group_number;
@@ -127,12 +129,15 @@ impl Pass {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let proxied = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown));
-        // Members differ in many things, but not in their timeouts.
-        let total = passed.site.group.timeouts().total.filter(|_| passed.reason != Reason::PassUpgrade);
-        let Some(total) = total else { return proxied.await };
-        match tokio::time::timeout(total.get(), proxied).await {
-            Ok(reused) => reused,
-            Err(_) => {
+        let late = async {
+            match passed.reason {
+                Reason::PassUpgrade => std::future::pending().await,
+                _ => passed.late().await,
+            }
+        };
+        tokio::select! {
+            reused = proxied => reused,
+            () = late => {
                 passed.failed(&self.metrics);
                 let mut result = passed.result.lock();
                 (result.failure, result.complete) = (Some(Failure::BetweenBytesTimeout), false);
@@ -206,7 +211,21 @@ impl ProxyHttp for App {
         let (member, connect) = passed.choose().await.map_err(|failure| {
             Error::new_up(if failure == Failure::Busy { ErrorType::Custom(BUSY) } else { ErrorType::ConnectError })
         })?;
-        Ok(Box::new(member.to_connect(connect)))
+        Ok(Box::new(member.to_connect(connect, Some(passed.client))))
+    }
+
+    /// Before anything is sent. Pingora has no other place to ask for a version of TLS.
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        connection: Option<&Digest>,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let is_accepted = context.passed()?.member().is_none_or(|member| member.peer.accepts(connection));
+        if is_accepted { Ok(()) } else { Err(Error::new_up(ErrorType::TLSHandshakeFailure)) }
     }
 
     async fn upstream_request_filter(
@@ -218,8 +237,8 @@ impl ProxyHttp for App {
         let passed = context.passed()?;
         let Some(member) = passed.member() else { return Err(Error::new(ErrorType::InternalError)) };
         let host = member.host_header(&passed.host);
-        let value = http::HeaderValue::from_bytes(&host).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
-        request.insert_header(http::header::HOST, value)?;
+        prepare(&member, &host, passed.payload, clock::wall(), request)
+            .ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
         // Pingora takes it out; servers of gRPC insist on it.
         if passed.wants_trailers && member.peer.origin().http2 {
             request.insert_header(http::header::TE, "trailers")?;
@@ -309,7 +328,7 @@ impl ProxyHttp for App {
     /// Something may have been sent: only what can be repeated goes to another origin, and only as long as nothing came.
     fn error_while_proxy(
         &self,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
         context: &mut Context,
@@ -318,6 +337,10 @@ impl ProxyHttp for App {
         if *error.esource() == ErrorSource::Downstream {
             error.set_retry(false);
             return error;
+        }
+        if *error.etype() == ErrorType::TLSHandshakeFailure {
+            // The connection was none; nothing has been sent.
+            return self.fail_to_connect(session, peer, context, error);
         }
         let repeatable = session.req_header().method.is_idempotent()
             && !session.as_ref().retry_buffer_truncated()

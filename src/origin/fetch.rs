@@ -13,6 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, ErrorType};
 
 use super::group::{Choice, Group, Lease, Member, Origins, Wanted};
+use super::prepare::{Payload, prepare};
 use super::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream};
 use crate::semantics::fields::Fields;
 use crate::semantics::hop_by_hop::end_to_end;
@@ -39,7 +40,7 @@ impl Fetch {
         request: &OriginRequest,
         interim: Interims<'_>,
     ) -> Result<(HttpSession, HttpPeer), Failure> {
-        let peer = choice.member.to_connect(choice.connect);
+        let peer = choice.member.to_connect(choice.connect, request.client);
         let mut stale = 0;
         loop {
             match self.attempt(choice, &peer, request, interim).await {
@@ -66,6 +67,9 @@ impl Fetch {
             Ok(Err(error)) if *error.etype() == ErrorType::H2Error => return Err(Attempt::Again),
             Ok(Err(_)) | Err(_) => return Err(Attempt::Final(Failure::Unreachable)),
         };
+        if !choice.member.peer.accepts(session.digest()) {
+            return Err(Attempt::Final(Failure::Unreachable));
+        }
         let header = self.request_header(choice, request).and_then(|header| target_for(&session, peer, header));
         let header = header.ok_or(Attempt::Final(Failure::Malformed))?;
         // The connector looks at the peer's only for connecting.
@@ -101,12 +105,12 @@ impl Fetch {
         let fields = Fields::new(&request.fields);
         let count = fields.lines().count() + 1;
         let mut header = RequestHeader::build_no_case(request.method, &request.target, Some(count)).ok()?;
-        let host = choice.member.host_header(&request.host);
-        header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(&host).ok()?).ok()?;
         for line in fields.lines() {
             let name = http::HeaderName::from_bytes(line.name).ok()?;
             header.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;
         }
+        let host = choice.member.host_header(&request.host);
+        prepare(&choice.member, &host, Payload::Empty, crate::clock::wall(), &mut header)?;
         Some(header)
     }
 }
@@ -181,9 +185,9 @@ impl Upstream for Fetch {
         if request.avoid.is_some() && !self.group.may_repeat() {
             return Err(Failure::Unreachable);
         }
-        let total = choice.member.peer.origin().timeouts.total;
-        let deadline = total.map(|total| crate::clock::monotonic() + total.get());
+        let began = crate::clock::monotonic();
         loop {
+            let deadline = choice.member.peer.origin().timeouts.total.map(|total| began + total.get());
             let opened = self.open_at(&choice, request, interim, deadline, tried.len()).await;
             let Err(failure) = &opened else { return opened };
             // GET and HEAD may be asked again, as long as nothing has come. An origin that took its time has used up the

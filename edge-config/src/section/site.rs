@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::balance::{Balance, Crowd, slow_start};
 use super::group::Group;
-use super::group::{Member, ORIGINS, RETRY, Retry, with_timeouts};
+use super::group::{Member, ORIGINS, RETRY, Retry};
 use super::health::{EJECT, Eject, HEALTH, Health};
 use super::origin::{OriginTimeouts, TIMEOUTS};
 use super::rule::RULE;
@@ -290,14 +290,15 @@ impl Site {
         let host = |reader: &mut Reader, value| reader.parse::<HostPattern>(&HOSTS, value);
         let hosts = table.many(reader, &HOSTS, host);
         table.required(reader, &HOSTS, hosts.is_empty());
-        let members = table.many(reader, &ORIGIN_LIST, |reader, value| Member::read(reader, &ORIGIN_LIST, value));
-        table.required(reader, &ORIGIN_LIST, members.is_empty());
         let timeouts = table.table(reader, &SITE_TIMEOUTS, &TIMEOUTS);
-        let timeouts = OriginTimeouts::read(timeouts, reader);
+        let timeouts = OriginTimeouts::read(timeouts, reader, OriginTimeouts::default());
+        let member = |reader: &mut Reader, value| Member::read(reader, &ORIGIN_LIST, value, timeouts);
+        let members = table.many(reader, &ORIGIN_LIST, member);
+        table.required(reader, &ORIGIN_LIST, members.is_empty());
         let retry = table.table(reader, &SITE_RETRY, &RETRY);
         let health = table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader, &members));
         let origins = Group {
-            members: with_timeouts(members, timeouts),
+            members,
             balance: Balance::read(&table, reader),
             slow_start: slow_start(&table, reader),
             crowd: Crowd::read(&table, reader),

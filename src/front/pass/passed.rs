@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use edge_config::section::limits::Limits;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
+use tokio::sync::watch;
 
 use super::kept::Kept;
 use crate::clock;
@@ -14,6 +15,7 @@ use crate::front::gate::{Forwarding, Framing, Keep, write_forward_fields};
 use crate::front::log::Seen;
 use crate::origin::Failure;
 use crate::origin::group::{Choice, Member, Wanted};
+use crate::origin::prepare::Payload;
 use crate::purge::position::Position;
 use crate::routing::Site;
 use crate::routing::rule::Matched;
@@ -35,6 +37,7 @@ pub(super) struct Passed {
     /// The field lines of the request.
     pub(super) fields: Vec<u8>,
     pub(super) client: IpAddr,
+    pub(super) payload: Payload,
     /// What the node knew of purges when the request began, and when that was.
     pub(super) began: Position,
     pub(super) request_time: UnixMs,
@@ -44,6 +47,9 @@ pub(super) struct Passed {
     pub(super) reason: Reason,
     pub(super) result: Mutex<PassResult>,
     pub(super) asked: Mutex<Asked>,
+    started: Instant,
+    /// When the whole answer is due, by whoever is asked now.
+    due: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -84,6 +90,7 @@ impl Passed {
             target: head.target.to_vec(),
             fields: head.fields.as_bytes().to_vec(),
             client: seen.peer.client,
+            payload: if head.framing.has_body() { Payload::Streamed } else { Payload::Empty },
             began,
             request_time: clock::wall(),
             kept: Mutex::default(),
@@ -94,6 +101,8 @@ impl Passed {
             },
             result: Mutex::default(),
             asked: Mutex::default(),
+            started: clock::monotonic(),
+            due: watch::Sender::new(None),
         })
     }
 }
@@ -113,8 +122,29 @@ impl Passed {
             None => self.site.group.choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
+        let total = chosen.0.peer.origin().timeouts.total;
+        self.due.send_replace(total.map(|total| self.started + total.get()));
         self.asked.lock().choice = Some(choice);
         Ok(chosen)
+    }
+
+    /// Resolves when the answer is overdue.
+    pub(super) async fn late(&self) {
+        let mut due = self.due.subscribe();
+        loop {
+            let until = *due.borrow_and_update();
+            let passes = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = passes => return,
+                // Whoever sends is this.
+                _ = due.changed() => {}
+            }
+        }
     }
 
     fn key(&self) -> u64 {
