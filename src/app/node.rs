@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use edge_config::Config;
 use pingora::server::configuration::ServerConf;
 use rustls::server::ProducesTickets;
@@ -77,6 +78,7 @@ impl Node {
             registry,
             pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics, node),
+            proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
         });
         let tickets = TicketKeys::new()?;
         let tls = match config.listen.https.is_empty() {
