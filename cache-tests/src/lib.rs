@@ -36,4 +36,5 @@ pub mod disk;
 pub mod ranged;
 pub mod scenario;
 pub mod table;
+pub mod talker;
 pub mod upgrade;

@@ -3,8 +3,10 @@
 //! The proxy reads the gate's own serialisation of the head, never the client's bytes, so that both see one request.
 //! What this request is, and what became of it, travels beside it in the task.
 
+mod failing;
 mod kept;
 mod passed;
+mod patience;
 mod response;
 
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType};
 
+use self::failing::{BUSY, failure_of, is_client_fault, respond};
 use self::kept::Kept;
 use self::passed::{Passed, request_header};
 use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
@@ -36,7 +39,6 @@ use crate::origin::Failure;
 use crate::origin::fetch::says_nobody_is_there;
 use crate::origin::prepare::prepare;
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page};
 use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
@@ -50,9 +52,6 @@ use crate::semantics::invalidation::targets;
 use crate::semantics::surrogate::{self, invalidated_groups};
 use crate::store::key::CacheKey;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
-
-/// The error when every origin has as many requests as it may.
-const BUSY: &str = "OriginBusy";
 
 tokio::task_local! {
     static PASSED: Arc<Passed>;
@@ -92,7 +91,8 @@ impl Pass {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
-        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied());
+        let began = self.pipeline.store.ledger.applied();
+        let passed = Passed::new(seen, site, matched, limits, began, body.len());
         let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
@@ -110,7 +110,7 @@ impl Pass {
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> Outcome {
-        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied());
+        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied(), 0);
         let Some(request) = request_header(seen, forwarding) else {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
@@ -132,7 +132,7 @@ impl Pass {
         let late = async {
             match passed.reason {
                 Reason::PassUpgrade => std::future::pending().await,
-                _ => passed.late().await,
+                _ => passed.patience.exhausted().await,
             }
         };
         tokio::select! {
@@ -211,7 +211,22 @@ impl ProxyHttp for App {
         let (member, connect) = passed.choose().await.map_err(|failure| {
             Error::new_up(if failure == Failure::Busy { ErrorType::Custom(BUSY) } else { ErrorType::ConnectError })
         })?;
-        Ok(Box::new(member.to_connect(connect, Some(passed.client))))
+        let mut peer = member.to_connect(connect, Some(passed.client));
+        passed.patience.apply(member.peer.origin(), &mut peer);
+        Ok(Box::new(peer))
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        ends: bool,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        if ends {
+            context.passed()?.patience.request_ended();
+        }
+        Ok(())
     }
 
     /// Before anything is sent. Pingora has no other place to ask for a version of TLS.
@@ -257,6 +272,7 @@ impl ProxyHttp for App {
             true => passed.failed(&self.pipeline.metrics),
             false => passed.succeeded(&self.pipeline.metrics),
         }
+        passed.patience.answered(false);
         let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
@@ -279,6 +295,7 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<Option<Duration>, BError> {
         let passed = context.passed()?;
+        passed.patience.answered(ends);
         let mut kept = passed.kept.lock();
         let fits = kept.as_mut().zip(body.as_ref()).is_none_or(|(kept, piece)| kept.push(&self.pipeline, piece));
         let kept = if fits && !ends { None } else { kept.take() };
@@ -451,49 +468,5 @@ impl App {
         let length = response.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
         Kept::new(&self.pipeline, passed, primary, invalidated, response.status.as_u16(), fields, length)
-    }
-}
-
-async fn respond(
-    session: &mut Session,
-    site: Option<&Site>,
-    status: u16,
-    cache_status: &CacheStatus,
-) -> Result<(), BError> {
-    let (content_type, body) = page(site, status, cache_status);
-    let mut response = ResponseHeader::build(status, Some(4))?;
-    response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
-    response.insert_header(http::header::CONTENT_TYPE, content_type)?;
-    response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
-    if cache_status.detail == Some(Reason::OriginBusy) {
-        response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
-    }
-    if site.is_none_or(|site| site.cache_status) {
-        append_cache_status(&mut response, cache_status)?;
-    }
-    session.set_keepalive(None);
-    session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(body.into_owned().into()), true).await
-}
-
-/// A body that breaks its own framing is the client's fault, and it is still there to be told.
-fn is_client_fault(error: &Error) -> bool {
-    !matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed)
-}
-
-fn failure_of(error: &Error) -> Failure {
-    match error.etype() {
-        ErrorType::Custom(BUSY) => Failure::Busy,
-        ErrorType::ConnectTimedout
-        | ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::ConnectProxyFailure
-        | ErrorType::TLSHandshakeFailure
-        | ErrorType::TLSHandshakeTimedout
-        | ErrorType::InvalidCert => Failure::Unreachable,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Failure::Closed,
-        _ => Failure::Malformed,
     }
 }

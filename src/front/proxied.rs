@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use pingora::protocols::Stream;
 use pingora::protocols::l4::stream::Stream as Socket;
-use proxy_header::{Error, ParseConfig, ProxyHeader};
+use proxy_header::{ParseConfig, ProxyHeader};
 
 use crate::front::connection::{ReadEnd, Timer, read_some};
 
@@ -36,6 +36,9 @@ impl NoHeader {
         }
     }
 }
+
+/// The longest line of version 1, with its end.
+const LINE_BYTES_MAX: usize = 107;
 
 /// What bytes are as the beginning of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,19 +84,22 @@ fn beginning(bytes: &[u8]) -> Beginning {
     if !is_start_of(V1) && !is_start_of(V2) {
         return Beginning::Malformed;
     }
-    // What says how long it is need not be there to be believed.
-    if let Some([high, low]) = bytes.get(14..16).filter(|_| is_start_of(V2))
-        && usize::from(u16::from_be_bytes([*high, *low])) > HEADER_BYTES_MAX - 16
-    {
+    // How long it is stands in it, or is seen: what is parsed is all of it.
+    let length = match bytes.starts_with(V1) {
+        true => memchr::memchr(b'\n', bytes).map(|end| end + 1),
+        false => bytes.get(14..16).map(|length| 16 + length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))),
+    };
+    let most = if bytes.starts_with(V1) { LINE_BYTES_MAX } else { HEADER_BYTES_MAX };
+    if length.unwrap_or(bytes.len()) > most {
         return Beginning::Malformed;
     }
+    let Some(header) = length.and_then(|length| bytes.get(..length)) else { return Beginning::Incomplete };
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
-    match ProxyHeader::parse(bytes, config) {
-        Ok((header, length)) => {
-            Beginning::Header(length, header.proxied_address().map(|told| told.source.ip().to_canonical()))
+    match ProxyHeader::parse(header, config) {
+        Ok((told, length)) if length == header.len() => {
+            Beginning::Header(length, told.proxied_address().map(|told| told.source.ip().to_canonical()))
         }
-        Err(Error::BufferTooShort) => Beginning::Incomplete,
-        Err(_) => Beginning::Malformed,
+        _ => Beginning::Malformed,
     }
 }
 
@@ -167,7 +173,7 @@ mod tests {
                 .map(|end| beginning(&input[..end]))
                 .find(|beginning| *beginning != Beginning::Incomplete);
             assert_eq!(first.unwrap_or(Beginning::Incomplete), whole);
-            assert!(whole != Beginning::Incomplete || input.len() < HEADER_BYTES_MAX);
+            assert!(whole != Beginning::Incomplete || input.len() < HEADER_BYTES_MAX, "it is waited for");
         });
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use edge_config::section::limits::Limits;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
-use tokio::sync::watch;
 
 use super::kept::Kept;
+use super::patience::{Patience, upload_of};
 use crate::clock;
 use crate::front::gate::{Forwarding, Framing, Keep, write_forward_fields};
 use crate::front::log::Seen;
@@ -47,9 +47,7 @@ pub(super) struct Passed {
     pub(super) reason: Reason,
     pub(super) result: Mutex<PassResult>,
     pub(super) asked: Mutex<Asked>,
-    started: Instant,
-    /// When the whole answer is due, by whoever is asked now.
-    due: watch::Sender<Option<Instant>>,
+    pub(super) patience: Patience,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -71,12 +69,14 @@ pub(super) struct Asked {
 }
 
 impl Passed {
+    /// `arrived`: bytes of the body that are here already.
     pub(super) fn new(
         seen: &Seen<'_>,
         site: &Arc<Site>,
         matched: Option<&Matched>,
         limits: Limits,
         began: Position,
+        arrived: usize,
     ) -> Arc<Self> {
         let head = seen.head;
         Arc::new(Self {
@@ -101,8 +101,7 @@ impl Passed {
             },
             result: Mutex::default(),
             asked: Mutex::default(),
-            started: clock::monotonic(),
-            due: watch::Sender::new(None),
+            patience: Patience::new(upload_of(head, arrived)),
         })
     }
 }
@@ -122,29 +121,9 @@ impl Passed {
             None => self.site.group.choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
-        let total = chosen.0.peer.origin().timeouts.total;
-        self.due.send_replace(total.map(|total| self.started + total.get()));
+        self.patience.asked(chosen.0.peer.origin());
         self.asked.lock().choice = Some(choice);
         Ok(chosen)
-    }
-
-    /// Resolves when the answer is overdue.
-    pub(super) async fn late(&self) {
-        let mut due = self.due.subscribe();
-        loop {
-            let until = *due.borrow_and_update();
-            let passes = async {
-                match until {
-                    Some(until) => tokio::time::sleep_until(until.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = passes => return,
-                // Whoever sends is this.
-                _ = due.changed() => {}
-            }
-        }
     }
 
     fn key(&self) -> u64 {

@@ -1,0 +1,63 @@
+//! What goes wrong on the pass path, and how a client is told.
+
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{BError, Error, ErrorType};
+
+use super::response::append_cache_status;
+use crate::origin::Failure;
+use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page};
+use crate::routing::Site;
+use crate::semantics::cache_status::{CacheStatus, Reason};
+
+/// The error when every origin has as many requests as it may.
+pub(super) const BUSY: &str = "OriginBusy";
+
+/// Tells the client that there is no answer.
+///
+/// # Errors
+/// It cannot be told.
+pub(super) async fn respond(
+    session: &mut Session,
+    site: Option<&Site>,
+    status: u16,
+    cache_status: &CacheStatus,
+) -> Result<(), BError> {
+    let (content_type, body) = page(site, status, cache_status);
+    let mut response = ResponseHeader::build(status, Some(4))?;
+    response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    response.insert_header(http::header::CONTENT_TYPE, content_type)?;
+    response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
+    if cache_status.detail == Some(Reason::OriginBusy) {
+        response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
+    }
+    if site.is_none_or(|site| site.cache_status) {
+        append_cache_status(&mut response, cache_status)?;
+    }
+    session.set_keepalive(None);
+    session.write_response_header(Box::new(response), false).await?;
+    session.write_response_body(Some(body.into_owned().into()), true).await
+}
+
+/// A body that breaks its own framing is the client's fault, and it is still there to be told.
+pub(super) fn is_client_fault(error: &Error) -> bool {
+    !matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed)
+}
+
+/// What an error of the proxy is to the node.
+pub(super) fn failure_of(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::Custom(BUSY) => Failure::Busy,
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::ConnectProxyFailure
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert => Failure::Unreachable,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Failure::Closed,
+        _ => Failure::Malformed,
+    }
+}
