@@ -45,6 +45,8 @@ const PURE: &[&str] = &[
     "src/origin/health.rs",
     "src/origin/retry.rs",
     "src/origin/serving.rs",
+    "src/origin/sigv4.rs",
+    "src/origin/sigv4/",
     "src/routing/rule.rs",
     "src/store/admission.rs",
     "src/store/parts.rs",

@@ -132,7 +132,7 @@ async fn every_request_is_signed() {
         let manner = bucket(Some("the-token"));
         let talker = Talker::start(if http2 { manner.http2() } else { manner }).await;
         let text = site(&talker.url(), &format!("http2 = {http2},"))
-            + "health = { path = \"/healthz?b&a=1\", interval = \"50ms\" }\n";
+            + "health = { path = \"/healthz?b&a=1\", interval = \"100ms\", timeout = \"100ms\" }\n";
         let node = NodeOptions::configured_before(&nobody_listens(), &text)
             .file("secret.key", format!("{SECRET}\n"))
             .file("token", "the-token\n")

@@ -108,7 +108,7 @@ async fn secrets_are_for_the_origin_alone() {
         let secrets = "headers = { X-Origin-Secret = \"in-the-clear\", x-filed = { file = \"filed\" }, \
              authorization = \"Basic Zm9vOmJhcg==\" }";
         let text = site("*", &talker.url(), &format!("http2 = {http2}, {secrets}"))
-            + "health = { path = \"/healthz\", interval = \"50ms\" }\n";
+            + "health = { path = \"/healthz\", interval = \"100ms\", timeout = \"100ms\" }\n";
         let options = NodeOptions::configured_before(&nobody_listens(), &text).file("filed", "first-of-file\n");
         let node = options.variable("RUST_LOG", "debug").start().await;
         let forged = ["X-Origin-Secret: forged", "X-Filed: a", "X-Filed: b", "Authorization: Bearer x"];
