@@ -397,6 +397,7 @@ impl Run {
             cache: self.cache(&purge),
             purge,
             resolver: Resolver::default(),
+            geo: None,
             workers: self.workers.unwrap_or_else(processors),
             limits: Limits {
                 head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),

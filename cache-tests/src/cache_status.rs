@@ -23,6 +23,8 @@ pub struct CacheStatus {
     pub collapsed: bool,
     pub detail: Option<String>,
     pub key: Option<String>,
+    /// Our own: the group of origins, where it is not the site's own.
+    pub group: Option<String>,
 }
 
 /// A bare item of a structured field; those the field may have.
@@ -59,6 +61,7 @@ impl CacheStatus {
                 ("collapsed", Bare::Boolean(collapsed)) => status.collapsed = collapsed,
                 ("detail", Bare::Token(detail) | Bare::Text(detail)) => status.detail = Some(detail),
                 ("key", Bare::Text(key)) => status.key = Some(key),
+                ("littoral.group", Bare::Text(group)) => status.group = Some(group),
                 (name, parameter) => return Err(format!("parameter {name}={parameter:?}")),
             }
         }

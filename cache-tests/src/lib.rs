@@ -14,6 +14,7 @@ pub mod random;
 pub mod answer;
 pub mod gate;
 pub mod http_date;
+pub mod name_server;
 pub mod origin;
 pub mod recorded;
 
@@ -26,6 +27,7 @@ pub mod tls;
 
 pub mod cache_status;
 pub mod configuration;
+pub mod countries;
 pub mod metrics;
 pub mod node;
 pub mod peer;

@@ -57,7 +57,12 @@ pub enum Delivery {
 
 impl Origin {
     pub fn start() -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// One that listens there: an address on loopback, with a port of 0 for any.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let listener = std::net::TcpListener::bind(address).expect("a free port on loopback");
         listener.set_nonblocking(true).expect("a listener can be non-blocking");
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared {

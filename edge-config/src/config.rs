@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::section::admin::Token;
 use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
+use crate::section::geo::Geo;
 use crate::section::limits::Limits;
 use crate::section::listener::Listen;
 use crate::section::purge::Purge;
@@ -23,6 +24,8 @@ pub struct Config {
     /// Who may do what there. None: whoever connects.
     pub tokens: Vec<Token>,
     pub purge: Purge,
+    /// In which country an address is. Default: nobody knows.
+    pub geo: Option<Geo>,
     /// Worker threads of the front. Default: one for each processor.
     pub workers: usize,
     pub cache: Cache,
@@ -100,6 +103,7 @@ mod tests {
             admin: "127.0.0.1:9900".parse().expect("address"),
             tokens: Vec::new(),
             purge: Purge::default(),
+            geo: None,
             workers: 1,
             cache: Cache::default(),
             resolver: Resolver::default(),

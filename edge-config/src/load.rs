@@ -12,6 +12,7 @@ use crate::read::problem::{Problem, Problems};
 use crate::read::{At, Reader, Table, why_unreadable};
 use crate::section::admin::{self, ADMIN, default_admin};
 use crate::section::cache::{CACHE, Cache};
+use crate::section::geo::{GEO, Geo};
 use crate::section::limits::{LIMITS, Limits};
 use crate::section::listener::{LISTEN, ListenAt};
 use crate::section::purge::{PURGE, Purge};
@@ -37,6 +38,8 @@ section! {
         ROOT_PURGE = "purge": Kind::Table(&PURGE);
         /// Who is asked for the addresses of origins.
         ROOT_RESOLVER = "resolver": Kind::Table(&RESOLVER);
+        /// In which country an address is.
+        ROOT_GEO = "geo": Kind::Table(&GEO);
         /// Where the access log goes.
         ROOT_TELEMETRY = "telemetry": Kind::Table(&TELEMETRY);
         /// Every bound a client can run into.
@@ -132,13 +135,16 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     let (listen, tls, cache) = (section(&ROOT_LISTEN, &LISTEN), section(&ROOT_TLS, &TLS), section(&ROOT_CACHE, &CACHE));
     let (admin, telemetry, limits) =
         (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
-    let (purge, resolver) = (section(&ROOT_PURGE, &PURGE), section(&ROOT_RESOLVER, &RESOLVER));
+    let purge = section(&ROOT_PURGE, &PURGE);
+    let (resolver, geo) = (section(&ROOT_RESOLVER, &RESOLVER), section(&ROOT_GEO, &GEO));
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
     let cache = Cache::read(cache, &mut reader);
     let admin = admin::read(admin, &mut reader);
     let purge = Purge::read(purge, &mut reader);
     let resolver = Resolver::read(resolver, &mut reader);
+    // Before the sites, whose rules may need it.
+    let geo = Geo::read(geo, &mut reader);
     let access_log = AccessLog::read(telemetry, &mut reader);
     let limits = Limits::read(limits, &mut reader);
     let mut sites = SiteList::default();
@@ -148,9 +154,10 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     }
     root.finish(&mut reader);
     problems.append(&mut reader.problems);
-    let source = reader.source.clone();
+    let (source, countries) = (reader.source.clone(), reader.known.countries);
     for (file, text) in site_files {
         let mut reader = Reader::new(file.clone(), text);
+        reader.known.countries = countries;
         let document = self::document(&mut reader, text);
         let root = reader.root(&SITES_ROOT, &document);
         sites.read(&root, &SITES_ONLY, &mut reader);
@@ -176,6 +183,7 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
         tokens: admin.tokens,
         purge,
         resolver,
+        geo,
         workers: workers.map_or_else(processors, |workers| workers as usize),
         cache,
         limits,

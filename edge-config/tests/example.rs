@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../../cache-tests/src/countries.rs"]
+#[expect(unreachable_pub, reason = "it is public where it lives")]
+mod countries;
+
 use edge_config::load;
 use edge_config::section::balance::{Balance, Crowd, HashBy};
 use edge_config::section::group::Group;
@@ -13,7 +17,7 @@ fn the_example_is_complete_and_loads() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let example = fs::read_to_string(deploy.join("edge.toml")).expect("deploy/edge.toml is there");
     let scratch = std::env::temp_dir().join(format!("edge-config-example-{}", std::process::id()));
-    for directory in ["tls", "errors", "secrets"] {
+    for directory in ["tls", "errors", "geo", "secrets"] {
         fs::create_dir_all(scratch.join(directory)).expect("a directory can be made");
     }
     for (file, text) in [
@@ -31,6 +35,8 @@ fn the_example_is_complete_and_loads() {
     ] {
         fs::write(scratch.join(file), text).expect("a file can be written");
     }
+    let database = countries::database(&[("192.0.2.0/24", "DE"), ("2001:db8::/32", "AT")]);
+    fs::write(scratch.join("geo/GeoLite2-Country.mmdb"), database).expect("a file can be written");
     let everything = example.replace("#: ", "");
     let loaded = [&example, &everything].map(|text| {
         let file = scratch.join("edge.toml");
@@ -47,11 +53,18 @@ fn the_example_is_complete_and_loads() {
     let [shop, other] = [&everything, &as_it_is]
         .map(|config| config.sites.iter().find(|site| site.name == "shop").expect("the shop is there"));
     // How the origins share the work is an example too.
-    let Group { balance, slow_start, crowd, .. } = other.origins.clone();
+    let Group { balance, slow_start, crowd, retry, .. } = other.origins.clone();
     let crowd = Crowd { max_requests: crowd.max_requests, ..shop.origins.crowd };
-    assert_eq!(Group { balance, slow_start, crowd, ..shop.origins.clone() }, other.origins);
+    assert_eq!(Group { balance, slow_start, crowd, retry, ..shop.origins.clone() }, other.origins);
     assert_eq!((&shop.origins.balance, shop.origins.crowd.queue), (&Balance::Consistent(HashBy::Url), 0));
-    assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (8, 1, 0));
+    assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (14, 1, 0));
+    let geo = everything.geo.as_ref().expect("a database");
+    for (client, country) in
+        [("192.0.2.7", Some("DE")), ("::ffff:192.0.2.7", Some("DE")), ("192.0.3.1", None), ("2001:db8:1::", Some("AT"))]
+    {
+        let found = geo.country(client.parse().expect("an address"));
+        assert_eq!(found.as_ref().map(|country| country.as_str()), country, "{client}");
+    }
     // Every key the schema has at the top level and in a site is in the example.
     let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
     let keys = |pointer: &str| -> Vec<String> {

@@ -284,6 +284,7 @@ fn target_by_rules(site: &Site, host: &str, target: &str) -> Option<String> {
         method: "GET",
         fields: Fields::new(b""),
         client: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        geo: None,
     };
     let matched = site.rules.request(&facts)?;
     String::from_utf8(site.rules.target(&matched, target.as_bytes())?).ok()

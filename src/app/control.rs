@@ -24,7 +24,7 @@ use crate::origin::dns::resolver::Resolver;
 use crate::origin::group::Origins;
 use crate::origin::roster::Placed;
 use crate::pipeline::explain::{Named, Question};
-use crate::routing::{Site, Snapshot, Snapshots};
+use crate::routing::{Backing, Site, Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
 pub struct Control {
@@ -209,8 +209,11 @@ fn origins_of(site: &Site) -> Vec<Value> {
         })
     };
     let unknown = |label: &str| json!({ "site": site.name, "origin": label, "state": "unresolved", "requests": 0 });
-    let roster = site.group.roster();
-    roster.iter().map(known).chain(site.group.without_address().map(unknown)).collect()
+    let of_group = |backing: &Backing| {
+        let roster = backing.group.roster();
+        roster.iter().map(known).chain(backing.group.without_address().map(unknown)).collect::<Vec<_>>()
+    };
+    site.backings.all().flat_map(of_group).collect()
 }
 
 fn problems_json(problems: &Problems) -> Value {
@@ -267,7 +270,7 @@ impl Operate for Control {
         // An origin that a new configuration does not have is not down.
         self.origins.metrics.forget_origins();
         for site in self.snapshots.load().sites() {
-            site.group.tell();
+            site.backings.all().for_each(|backing| backing.group.tell());
         }
     }
 

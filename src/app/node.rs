@@ -25,10 +25,11 @@ use crate::front::tls::{Settings, Tls};
 use crate::origin::credentials::CredentialError;
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
+use crate::origin::mirror::Mirror;
 use crate::origin::peer::OriginPeer;
 use crate::pipeline::Pipeline;
 use crate::purge::local::LocalLog;
-use crate::routing::{Site, Snapshot, Snapshots};
+use crate::routing::{Backing, Backings, Site, Snapshot, Snapshots};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -116,9 +117,21 @@ pub fn snapshot(
     for site in &config.sites {
         let index = origins.metrics.site(&site.name);
         let known = previous.and_then(|previous| previous.sites().iter().find(|known| known.name == site.name));
-        let group = Group::new(site, index, known.map(|known| known.group.as_ref()), origins)?;
-        let upstream = Arc::new(Fetch::new(group.clone(), index));
-        sites.push((Arc::new(Site::new(site, index, group, upstream)), site.hosts.clone()));
+        let backing = |name: &str, config| {
+            let mut before = known.into_iter().flat_map(|known| known.backings.all());
+            let before = before.find(|before| before.name == name);
+            let known = before.map(|before| before.group.as_ref());
+            let group = Group::named(site, name, config, index, known, origins)?;
+            let is_mirror = site.rules.iter().any(|rule| rule.mirrors_to(name));
+            let mirror =
+                is_mirror.then(|| Mirror::new(group.clone(), before.and_then(|before| before.mirror.as_deref())));
+            let upstream = Arc::new(Fetch::new(group.clone(), index));
+            Ok::<_, CredentialError>(Backing { name: name.to_owned(), group, upstream, mirror })
+        };
+        let own = backing("", &site.origins)?;
+        let others = site.groups.iter().map(|named| backing(&named.name, &named.group)).collect::<Result<_, _>>()?;
+        let made = Site::new(site, index, Backings::new(own, others), config.geo.clone());
+        sites.push((Arc::new(made), site.hosts.clone()));
     }
     Ok(Snapshot::new(version, config.limits, sites))
 }
@@ -162,7 +175,8 @@ pub fn tls_settings(config: &Config, tickets: &TicketKeys) -> Result<Settings, C
 pub fn read_files(config: &Config) -> Result<(), StartError> {
     Certificates::load(&config.tls)?;
     for site in &config.sites {
-        for member in &site.origins.members {
+        let named = site.groups.iter().map(|named| &named.group);
+        for member in std::iter::once(&site.origins).chain(named).flat_map(|group| &group.members) {
             OriginPeer::new(member.origin.clone(), &site.name)?;
         }
     }

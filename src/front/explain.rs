@@ -16,8 +16,8 @@ use crate::front::{Front, Peer};
 use crate::origin::roster::Placed;
 use crate::pipeline::explain::{Chunks, Explanation, Named, Places, Question, Stored};
 use crate::pipeline::request::Forwarded;
-use crate::routing::Site;
 use crate::routing::rule::Matched;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::canonical_host;
 use crate::semantics::cache_status::{CacheStatus, Reason};
 
@@ -33,6 +33,8 @@ pub struct Answer {
     /// The reason's token.
     pub reason: Option<&'static str>,
     pub site: Option<String>,
+    /// The group of origins that the rules send it to, where it is not the site's own.
+    pub group: Option<String>,
     pub key: Option<Key>,
     /// The rules that match the request, in order.
     pub rules: Vec<RuleAt>,
@@ -60,6 +62,12 @@ pub struct Key {
     pub scheme: &'static str,
     pub host: String,
     pub path_and_query: String,
+    /// The group of origins, where it is not the site's own.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// What the origin is asked for, where it is something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
 }
 
 /// A rule, and where it stands.
@@ -118,11 +126,11 @@ impl Front {
         let seen = Seen { peer, site, head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
         let Some(site) = site else { return Ok(Answer::short("refused", Some(421), Reason::UnknownHost, None)) };
         if let Some((status, reason)) = refusal(&head, site) {
-            return Ok(Answer::short("refused", Some(status), reason, Some(site)));
+            return Ok(Answer::short("refused", Some(status), reason, Some((site, GroupIndex::OWN))));
         }
         let routed = Routed::new(&seen, site);
         if let Some(own) = Own::of(&seen, site, &routed) {
-            let mut answer = Answer::short("refused", Some(own.status()), own.reason(), Some(site));
+            let mut answer = Answer::short("refused", Some(own.status()), own.reason(), Some((site, GroupIndex::OWN)));
             answer.rules = rules_of(site, routed.matched.as_ref());
             answer.tell();
             return Ok(answer);
@@ -133,7 +141,7 @@ impl Front {
             let forward = |_: Forwarded, _: &mut Vec<u8>| {};
             let request = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward);
             let explained = self.pipeline.explain(&request).await;
-            let mut answer = Answer::of(&explained, site);
+            let mut answer = Answer::of(&explained, site, routed.group);
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             answer.key = Some(Key {
                 digest: format!("{:032x}", key.as_u128()),
@@ -141,6 +149,8 @@ impl Front {
                 scheme: peer.scheme(),
                 host: text(&canonical_host(head.host, peer.scheme())),
                 path_and_query: text(routed.target(&head)),
+                group: site.backing(routed.group).name.clone(),
+                asked: Some(routed.asked(&head)).filter(|asked| *asked != routed.target(&head)).map(text),
             });
             answer
         } else {
@@ -149,7 +159,7 @@ impl Front {
                 (false, true) if head.method.is_safe() => Reason::RequestBody,
                 _ => Reason::Method,
             };
-            Answer::short("pass", None, reason, Some(site))
+            Answer::short("pass", None, reason, Some((site, routed.group)))
         };
         answer.rules = rules_of(site, routed.matched.as_ref());
         answer.tell();
@@ -183,22 +193,28 @@ fn rules_of(site: &Site, matched: Option<&Matched>) -> Vec<RuleAt> {
 }
 
 impl Answer {
-    fn short(outcome: &'static str, status: Option<u16>, reason: Reason, site: Option<&Arc<Site>>) -> Self {
+    fn short(
+        outcome: &'static str,
+        status: Option<u16>,
+        reason: Reason,
+        site: Option<(&Arc<Site>, GroupIndex)>,
+    ) -> Self {
         let cache_status = CacheStatus { detail: Some(reason), ..CacheStatus::default() };
         let mut answer = Self {
             outcome,
             status,
             cache_status: text_of(&cache_status),
             reason: Some(reason.as_str()),
-            site: site.map(|site| site.name.clone()),
+            site: site.map(|(site, _)| site.name.clone()),
+            group: site.map(|(site, group)| site.backing(group).name.clone()).filter(|name| !name.is_empty()),
             key: None,
             rules: Vec::new(),
             stored: None,
             places: None,
             vary: Vec::new(),
             last_not_stored: None,
-            origins: site.map(|site| origins_of(site)).unwrap_or_default(),
-            balance: site.map(|site| site.group.balance().words()).unwrap_or_default(),
+            origins: site.map(|(site, group)| origins_of(site, group)).unwrap_or_default(),
+            balance: site.map(|(site, group)| site.backing(group).group.balance().words()).unwrap_or_default(),
             sentences: Vec::new(),
         };
         if outcome == "refused" {
@@ -207,21 +223,22 @@ impl Answer {
         answer
     }
 
-    fn of(explained: &Explanation, site: &Site) -> Self {
+    fn of(explained: &Explanation, site: &Site, group: GroupIndex) -> Self {
         Self {
             outcome: explained.outcome.as_str(),
             status: explained.status,
             cache_status: text_of(&explained.cache_status),
             reason: explained.cache_status.detail.map(Reason::as_str),
             site: Some(site.name.clone()),
+            group: Some(site.backing(group).name.clone()).filter(|name| !name.is_empty()),
             key: None,
             rules: Vec::new(),
             stored: explained.stored.clone(),
             places: explained.places.clone(),
             vary: explained.vary.clone(),
             last_not_stored: explained.not_stored.map(Reason::as_str),
-            origins: origins_of(site),
-            balance: site.group.balance().words(),
+            origins: origins_of(site, group),
+            balance: site.backing(group).group.balance().words(),
             sentences: Vec::new(),
         }
     }
@@ -255,11 +272,20 @@ impl Answer {
             Some(site) => format!("The site is {site}."),
             None => "No site has this host.".into(),
         });
+        said.extend(self.group.as_ref().map(|group| format!("Rules send it to the group {group}.")));
         if let Some(key) = &self.key {
             said.push(format!(
                 "The key is made of the site {}, {}, the host {} and {}.",
                 key.site, key.scheme, key.host, key.path_and_query
             ));
+            match (&key.asked, key.group.as_str()) {
+                (Some(asked), "") => said.push(format!("{asked} is asked for instead, which is part of the key too.")),
+                (Some(asked), _) => {
+                    said.push(format!("{asked} is asked for instead; that and the group are part of the key too."));
+                }
+                (None, "") => {}
+                (None, _) => said.push("The group is part of the key too.".into()),
+            }
         }
         for rule in &self.rules {
             let when = if rule.for_responses { ", as far as it is about requests" } else { "" };
@@ -297,7 +323,7 @@ fn text_of(status: &CacheStatus) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn origins_of(site: &Site) -> Vec<OriginAt> {
+fn origins_of(site: &Site, group: GroupIndex) -> Vec<OriginAt> {
     let now = clock::monotonic();
     let origin = |placed: &Placed| OriginAt {
         origin: placed.member.peer.label().to_owned(),
@@ -315,8 +341,9 @@ fn origins_of(site: &Site) -> Vec<OriginAt> {
         weight: 0,
         requests: 0,
     };
-    let roster = site.group.roster();
-    roster.iter().map(origin).chain(site.group.without_address().map(unknown)).collect()
+    let group = &site.backing(group).group;
+    let roster = group.roster();
+    roster.iter().map(origin).chain(group.without_address().map(unknown)).collect()
 }
 
 fn sentences_of(stored: &Stored, places: Option<&Places>) -> Vec<String> {

@@ -198,6 +198,7 @@ impl Front {
     ) -> After {
         let key = self.key(seen, site, routed, &mut connection.scratch);
         let id = LazyId::default();
+        self.mirror(seen, site, routed, &id);
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, &id, forwarded, out);
         let request = pipeline_request(seen, site, routed, key, clock::wall(), &forward);
         let decision = self.pipeline.decide(&request);
@@ -232,9 +233,7 @@ impl Front {
         let forwarding = forwarding(seen, &request_id);
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let limits = connection.snapshot.limits;
-        let asked = Seen { head: &routed.head(seen.head), ..*seen };
-        let (next, outcome) =
-            self.pass.run_h1(stream, &asked, site, routed.matched.as_ref(), limits, body, &forwarding, shutdown).await;
+        let (next, outcome) = self.pass.run_h1(stream, seen, site, routed, limits, body, &forwarding, shutdown).await;
         self.log.write(seen, &outcome, Times::ended(None), None, Some(&trace));
         match next {
             Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use edge_config::section::geo::Country;
+
 use crate::clock;
 use crate::front::Peer;
 use crate::front::gate::{Head, Refusal};
@@ -100,12 +102,15 @@ impl Log {
         if self.access_log.is_off() {
             return;
         }
+        let country = seen.site.and_then(|site| site.geo.as_ref()?.country(seen.peer.client));
         let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let origin = seen.site.zip(outcome.origin).and_then(|(site, origin)| site.group.label_of(origin));
+        let backing = seen.site.map(|site| site.backing(outcome.group));
+        let origin = backing.and_then(|backing| backing.group.label_of(outcome.origin?));
         self.access_log.record(&Record {
             ts: clock::wall_at(times.ended),
             site: seen.site.map_or("", |site| &site.name),
             client: Some(seen.peer.client),
+            country: country.as_ref().map(Country::as_str),
             method: seen.head.method.as_str(),
             host: seen.head.host,
             target: seen.head.target,
@@ -118,6 +123,7 @@ impl Log {
             age: outcome.age,
             ttfb_us: ttfb.map(us),
             total_us: us(total),
+            group: backing.map_or("", |backing| &backing.name),
             origin: origin.as_deref(),
             retries: outcome.retries,
             proto: seen.proto,
@@ -150,6 +156,8 @@ impl Log {
             age: None,
             ttfb_us: None,
             total_us: u64::try_from(total.as_micros()).unwrap_or(u64::MAX),
+            group: "",
+            country: None,
             origin: None,
             retries: 0,
             proto,

@@ -9,6 +9,7 @@
 //! - [`answer`], [`h1`]: HTTP/1, its answers and its connections.
 //! - [`mod@h2`] is HTTP/2.
 //! - [`pass`]: the pass path, Pingora's `HttpProxy`.
+//! - [`mirroring`]: copies of requests.
 //! - [`explain`]: what would become of a request.
 //! - [`log`]: a request's log record and metrics.
 
@@ -19,6 +20,7 @@ pub mod gate;
 pub mod h1;
 pub mod h2;
 pub mod log;
+pub mod mirroring;
 pub mod pass;
 pub mod proxied;
 pub mod registry;

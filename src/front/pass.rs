@@ -27,30 +27,30 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType};
 
-use self::failing::{BUSY, failure_of, is_client_fault, respond};
+use self::failing::{BETTERED, BUSY, failure_of, is_client_fault, is_repeatable, respond};
 use self::kept::Kept;
 use self::passed::{Passed, request_header};
 use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
 use crate::clock;
-use crate::front::gate::{Forwarding, serialise};
+use crate::front::gate::{Forwarding, Keep, serialise, write_forward_fields};
 use crate::front::h2;
 use crate::front::log::Seen;
+use crate::front::mirroring::Pending;
+use crate::front::request::Routed;
 use crate::origin::Failure;
-use crate::origin::fetch::says_nobody_is_there;
 use crate::origin::prepare::prepare;
+use crate::origin::retry::{is_failure, is_tried_again};
 use crate::pipeline::Pipeline;
 use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
 use crate::purge::record::host_number;
 use crate::routing::Site;
-use crate::routing::rule::Matched;
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::fields::Fields;
 use crate::semantics::invalidation::targets;
 use crate::semantics::surrogate::{self, invalidated_groups};
-use crate::store::key::CacheKey;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 tokio::task_local! {
@@ -78,13 +78,13 @@ impl Pass {
         stream: Stream,
         seen: &Seen<'_>,
         site: &Arc<Site>,
-        matched: Option<&Matched>,
+        routed: &Routed,
         limits: Limits,
         body: &[u8],
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> (Option<Stream>, Outcome) {
-        let head = seen.head;
+        let head = &routed.head(seen.head);
         let mut prefix = Vec::with_capacity(head.length + 256 + body.len());
         serialise(head, head.framing, head.asks_for_websocket(), forwarding, head.host, &mut prefix);
         prefix.extend_from_slice(body);
@@ -92,7 +92,8 @@ impl Pass {
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
         let began = self.pipeline.store.ledger.applied();
-        let passed = Passed::new(seen, site, matched, limits, began, body.len());
+        let passed = Passed::new(seen, site, routed, limits, began, body.len());
+        passed.copy(Self::copy_of(seen, site, routed, forwarding));
         let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
@@ -105,19 +106,26 @@ impl Pass {
         respond: SendResponse<Bytes>,
         seen: &Seen<'_>,
         site: &Arc<Site>,
-        matched: Option<&Matched>,
+        routed: &Routed,
         limits: Limits,
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> Outcome {
-        let passed = Passed::new(seen, site, matched, limits, self.pipeline.store.ledger.applied(), 0);
-        let Some(request) = request_header(seen, forwarding) else {
+        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied(), 0);
+        let Some(request) = request_header(&routed.head(seen.head), forwarding) else {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
         };
+        passed.copy(Self::copy_of(seen, site, routed, forwarding));
         let session = ServerSession::new_custom(Box::new(h2::session::Session::new(request, body, respond)));
         self.process(&passed, session, shutdown).await;
         self.outcome(&passed)
+    }
+
+    fn copy_of(seen: &Seen<'_>, site: &Site, routed: &Routed, forwarding: &Forwarding<'_>) -> Option<Pending> {
+        Pending::of(seen, site, routed, |out| {
+            write_forward_fields(seen.head, forwarding, Keep::RangeAndConditionals, out);
+        })
     }
 
     /// Runs the proxy. An answer that takes longer than the site allows is broken off; a protocol that a client has
@@ -148,6 +156,7 @@ impl Pass {
     }
 
     fn outcome(&self, passed: &Passed) -> Outcome {
+        passed.no_more_of_the_body();
         let result = *passed.result.lock();
         let outcome = match result.failure {
             Some(failure) => failure.outcome(),
@@ -163,6 +172,7 @@ impl Pass {
         Outcome {
             bytes: result.bytes,
             complete: result.complete,
+            group: passed.group,
             origin: member.map(|(index, _)| index),
             retries: result.retries,
             ..Outcome::new(if result.status == 0 { 499 } else { result.status }, cache, Some(reason))
@@ -216,19 +226,6 @@ impl ProxyHttp for App {
         Ok(Box::new(peer))
     }
 
-    async fn request_body_filter(
-        &self,
-        _: &mut Session,
-        _: &mut Option<Bytes>,
-        ends: bool,
-        context: &mut Context,
-    ) -> Result<(), BError> {
-        if ends {
-            context.passed()?.patience.request_ended();
-        }
-        Ok(())
-    }
-
     /// Before anything is sent. Pingora has no other place to ask for a version of TLS.
     async fn connected_to_upstream(
         &self,
@@ -261,23 +258,44 @@ impl ProxyHttp for App {
         Ok(())
     }
 
-    async fn upstream_response_filter(
+    async fn request_body_filter(
         &self,
         _: &mut Session,
+        body: &mut Option<Bytes>,
+        ends: bool,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let passed = context.passed()?;
+        passed.copy_body(body.as_deref().unwrap_or_default(), ends);
+        if ends {
+            passed.patience.request_ended();
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
-        match says_nobody_is_there(response.status.as_u16()) {
+        match is_failure(passed.group().retry(), response.status.as_u16()) {
             true => passed.failed(&self.pipeline.metrics),
             false => passed.succeeded(&self.pipeline.metrics),
+        }
+        if is_repeatable(session)
+            && is_tried_again(passed.group().retry(), Ok(response.status.as_u16()))
+            && passed.may_try_again()
+        {
+            return Err(Error::new_up(ErrorType::Custom(BETTERED)));
         }
         passed.patience.answered(false);
         let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
-            if let Some((primary, invalidated)) = invalidated {
-                *passed.kept.lock() = self.keep(passed, primary, invalidated, response);
+            if let Some(invalidated) = invalidated {
+                *passed.kept.lock() = self.keep(passed, invalidated, response);
             }
             apply_rules(passed, response)?;
             if !passed.site.keep_surrogate_keys {
@@ -319,7 +337,7 @@ impl ProxyHttp for App {
             ..CacheStatus::default()
         };
         if passed.site.cache_status {
-            return append_cache_status(response, &status);
+            return append_cache_status(response, &status, &passed.site.backing(passed.group).name);
         }
         // What caches behind us say is kept to ourselves as well.
         response.remove_header("cache-status");
@@ -359,9 +377,11 @@ impl ProxyHttp for App {
             // The connection was none; nothing has been sent.
             return self.fail_to_connect(session, peer, context, error);
         }
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
+        if *error.etype() == ErrorType::Custom(BETTERED) {
+            error.set_retry(true);
+            return error;
+        }
+        let repeatable = is_repeatable(session);
         let closed = matches!(
             error.etype(),
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
@@ -372,7 +392,8 @@ impl ProxyHttp for App {
                 return repeatable && passed.ask_the_same_again();
             }
             passed.failed(&self.pipeline.metrics);
-            repeatable && closed && passed.may_try_again()
+            let is_reason = closed || is_tried_again(passed.group().retry(), Err(failure_of(&error)));
+            repeatable && is_reason && passed.may_try_again()
         });
         error.set_retry(again);
         error
@@ -419,8 +440,9 @@ impl ProxyHttp for App {
 
 impl App {
     /// RFC 9111 section 4.4: an unsafe request that succeeded makes what was stored of its targets gone, and the groups
-    /// that the answer names (RFC 9875 section 3). Gives the key of the target, and what became of it.
-    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) -> Option<(CacheKey, Invalidated)> {
+    /// that the answer names (RFC 9875 section 3). Whatever group was asked, and for whatever path: all that is stored for
+    /// the URL is gone. Gives what became of that.
+    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) -> Option<Invalidated> {
         let status = response.status.as_u16();
         let mut fields = Vec::new();
         for name in ["location", "content-location", "cache-group-invalidation"] {
@@ -432,11 +454,11 @@ impl App {
         let host = canonical_host(&passed.host, passed.scheme);
         let (mut scratch, mut own) = (Vec::new(), None);
         for path in targets(passed.method.as_bytes(), status, &passed.target, passed.scheme, &passed.host, fields) {
-            let parts = KeyParts { site: &passed.site.name, scheme: passed.scheme, host: &host, path_and_query: &path };
+            let parts = KeyParts::of_url(&passed.site.name, passed.scheme, &host, &path);
             let key = self.pipeline.store.keyer.primary(&parts, &mut scratch);
             let invalidated = self.pipeline.store.invalidate(&key);
             // The target comes first.
-            own.get_or_insert((key, invalidated));
+            own.get_or_insert(invalidated);
         }
         if own.is_some() {
             let ledger = &self.pipeline.store.ledger;
@@ -448,13 +470,7 @@ impl App {
         own
     }
 
-    fn keep(
-        &self,
-        passed: &Passed,
-        primary: CacheKey,
-        invalidated: Invalidated,
-        response: &ResponseHeader,
-    ) -> Option<Kept> {
+    fn keep(&self, passed: &Passed, invalidated: Invalidated, response: &ResponseHeader) -> Option<Kept> {
         if passed.method != "POST" || !response.headers.contains_key("content-location") {
             return None;
         }
@@ -467,6 +483,6 @@ impl App {
         }
         let length = response.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-        Kept::new(&self.pipeline, passed, primary, invalidated, response.status.as_u16(), fields, length)
+        Kept::new(&self.pipeline, passed, invalidated, response.status.as_u16(), fields, length)
     }
 }

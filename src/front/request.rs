@@ -10,12 +10,13 @@ use crate::exchange::{BodyLength, Exchange};
 use crate::front::Front;
 use crate::front::gate::{Forwarding, Head, Interest, Keep, Method as GateMethod, Refusal, write_forward_fields};
 use crate::front::log::{RequestId, Seen};
+use crate::front::mirroring::Pending;
 use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::failure;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
-use crate::routing::Site;
 use crate::routing::rule::{Facts, Matched};
 use crate::routing::snapshot::without_port;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::directives::RequestDirectives;
@@ -146,8 +147,12 @@ impl<'r> Own<'r> {
 #[derive(Debug, Default)]
 pub struct Routed {
     pub matched: Option<Matched>,
+    /// Who is asked, if anybody.
+    pub group: GroupIndex,
     /// The target, where it is not what the client sent.
     target: Option<Vec<u8>>,
+    /// What is asked for, where it is not the target.
+    asked: Option<Vec<u8>>,
 }
 
 impl Routed {
@@ -162,30 +167,48 @@ impl Routed {
             method: head.method.as_str(),
             fields: head.fields,
             client: seen.peer.client,
+            geo: site.geo.as_ref(),
         };
-        let matched = site.rules.request(&facts);
-        let target = matched.as_ref().and_then(|matched| site.rules.target(matched, head.target));
-        Self { matched, target }
+        let Some(matched) = site.rules.request(&facts) else { return Self::default() };
+        let target = site.rules.target(&matched, head.target);
+        let asked = site.rules.asked(&matched, target.as_deref().unwrap_or(head.target));
+        let group = site.rules.group(&matched, &facts).map_or(GroupIndex::OWN, |name| site.backings.index_of(name));
+        Self { matched: Some(matched), group, target, asked }
     }
 
     /// The head as it goes on to an origin that is asked for this request alone.
     pub fn head<'a>(&'a self, head: &Head<'a>) -> Head<'a> {
-        Head { target: self.target(head), ..*head }
+        Head { target: self.asked(head), ..*head }
     }
 
-    /// What the key is made of, and what the origin is asked for: never one without the other.
+    /// What a response is known and purged by: what the client asks for, without what makes no difference.
     pub fn target<'a>(&'a self, head: &Head<'a>) -> &'a [u8] {
         self.target.as_deref().unwrap_or(head.target)
+    }
+
+    /// What the origin is asked for.
+    pub fn asked<'a>(&'a self, head: &Head<'a>) -> &'a [u8] {
+        self.asked.as_deref().unwrap_or_else(|| self.target(head))
+    }
+
+    /// What the response is stored under.
+    pub fn key_parts<'a>(&'a self, seen: &Seen<'a>, site: &'a Site, host: &'a [u8]) -> KeyParts<'a> {
+        let of_url = KeyParts::of_url(&site.name, seen.peer.scheme(), host, self.target(seen.head));
+        KeyParts { group: &site.backing(self.group).name, asked: self.asked.as_deref(), ..of_url }
     }
 }
 
 impl Front {
     /// What a request is known by in the store.
     pub fn key(&self, seen: &Seen<'_>, site: &Site, routed: &Routed, scratch: &mut Vec<u8>) -> CacheKey {
-        let scheme = seen.peer.scheme();
-        let host = canonical_host(seen.head.host, scheme);
-        let parts = KeyParts { site: &site.name, scheme, host: &host, path_and_query: routed.target(seen.head) };
-        self.pipeline.store.keyer.primary(&parts, scratch)
+        let host = canonical_host(seen.head.host, seen.peer.scheme());
+        self.pipeline.store.keyer.primary(&routed.key_parts(seen, site, &host), scratch)
+    }
+
+    /// Sends a copy of a request without a body, if a rule wants one.
+    pub fn mirror(&self, seen: &Seen<'_>, site: &Site, routed: &Routed, id: &LazyId) {
+        let pending = Pending::of(seen, site, routed, |out| self.forward(seen, id, Forwarded::Own, out));
+        pending.and_then(Pending::send_if_complete).into_iter().for_each(Pending::give_up);
     }
 
     /// Writes the field lines an origin gets for a request.
@@ -222,6 +245,8 @@ pub fn pipeline_request<'a>(
         method: answered_method(head),
         scheme: seen.peer.scheme(),
         target: routed.target(head),
+        asked: routed.asked(head),
+        group: routed.group,
         host: head.host,
         client: Some(seen.peer.client),
         fields: head.fields,

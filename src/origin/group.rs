@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use edge_config::section::balance::Balance;
 use edge_config::section::group as config;
+use edge_config::section::retry::Retry;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 use tokio::sync::watch;
@@ -19,8 +20,10 @@ use super::company::Companions;
 use super::credentials::CredentialError;
 use super::dns::resolver::Resolver;
 use super::dns::{self, Target};
+use super::hedge::Hedging;
 use super::member::Settings;
 pub use super::member::{Lease, Member};
+use super::mirror::Copying;
 use super::peer::OriginPeer;
 use super::probe;
 use super::queue::Queue;
@@ -37,6 +40,8 @@ pub struct Origins {
     pub resolver: ArcSwap<Resolver>,
     /// Where active checks run.
     pub checks: tokio::runtime::Handle,
+    /// Where copies of requests are sent from.
+    pub copying: Copying,
     pub metrics: Arc<Metrics>,
 }
 
@@ -48,7 +53,7 @@ impl Origins {
         resolver: &edge_config::section::resolver::Resolver,
     ) -> Self {
         let resolver = ArcSwap::from_pointee(Resolver::new(resolver));
-        Self { connector: Arc::new(Connector::new(None)), resolver, checks, metrics }
+        Self { connector: Arc::new(Connector::new(None)), resolver, checks, copying: Copying::default(), metrics }
     }
 }
 
@@ -69,7 +74,9 @@ pub struct Choice {
 pub struct Group {
     entries: Vec<Entry>,
     roster: ArcSwap<Roster>,
-    /// How many names nobody has answered for yet. Locked while the roster changes.
+    /// Locked while the roster changes.
+    changing: Mutex<()>,
+    /// How many names nobody has answered for yet.
     unresolved: watch::Sender<usize>,
     balance: Balance,
     turns: Mutex<SmoothWeighted>,
@@ -81,7 +88,8 @@ pub struct Group {
     queue_max: usize,
     queue_wait: Duration,
     budget: Mutex<Budget>,
-    retries_max: u32,
+    retry: Retry,
+    hedging: Option<Mutex<Hedging>>,
     settings: Settings,
     pub origins: Arc<Origins>,
 }
@@ -96,7 +104,7 @@ struct Entry {
 }
 
 impl Group {
-    /// The origins of a site that is counted by `index`. What is known of those that `previous` has too is kept.
+    /// A site's own origins: see [`Self::named`].
     ///
     /// # Errors
     /// A file of an origin cannot be used.
@@ -106,9 +114,25 @@ impl Group {
         previous: Option<&Self>,
         origins: &Arc<Origins>,
     ) -> Result<Arc<Self>, CredentialError> {
-        let config = &site.origins;
+        Self::named(site, "", &site.origins, index, previous, origins)
+    }
+
+    /// Origins of a site that is counted by `index`; `name`: of the group, empty for the site's own. What is known of those
+    /// that `previous` has too is kept.
+    ///
+    /// # Errors
+    /// A file of an origin cannot be used.
+    pub fn named(
+        site: &edge_config::section::site::Site,
+        name: &str,
+        config: &config::Group,
+        index: usize,
+        previous: Option<&Self>,
+        origins: &Arc<Origins>,
+    ) -> Result<Arc<Self>, CredentialError> {
         let settings = Settings {
             site: site.name.clone(),
+            group: name.to_owned(),
             index,
             health: config.health.clone(),
             eject: config.eject,
@@ -121,7 +145,7 @@ impl Group {
         let entry = |config: &config::Member| {
             Ok(Entry {
                 config: config.clone(),
-                peer: Arc::new(OriginPeer::new(config.origin.clone(), &site.name)?),
+                peer: Arc::new(OriginPeer::new(config.origin.clone(), &site.name)?.of_group(name)),
                 is_warm: AtomicBool::new(previous.is_none()),
                 is_resolved: AtomicBool::new(false),
             })
@@ -129,6 +153,7 @@ impl Group {
         let group = Arc::new(Self {
             entries: config.members.iter().map(entry).collect::<Result<_, _>>()?,
             roster: ArcSwap::default(),
+            changing: Mutex::default(),
             unresolved: watch::Sender::new(0),
             balance: config.balance.clone(),
             turns: Mutex::default(),
@@ -138,8 +163,9 @@ impl Group {
             queue: previous.map(|group| group.queue.clone()).unwrap_or_default(),
             queue_max: config.crowd.queue as usize,
             queue_wait: config.crowd.queue_wait.get(),
-            budget: Mutex::new(Budget::new(config.retry, clock::monotonic())),
-            retries_max: config.retry.attempts,
+            budget: Mutex::new(Budget::new(&config.retry, clock::monotonic())),
+            hedging: config.retry.hedge.map(|hedge| Mutex::new(Hedging::new(hedge))),
+            retry: config.retry.clone(),
             settings,
             origins: origins.clone(),
         });
@@ -177,8 +203,8 @@ impl Group {
         let Some(configured) = self.entries.get(entry) else { return };
         let before = self.roster.load_full();
         let before: Vec<Arc<Member>> = before.of(entry).map(|old| old.member.clone()).collect();
-        let is_new = before.len() != targets.len()
-            || before.iter().zip(&targets).any(|(member, target)| member.target() != target);
+        let is_known = |target: &Target| before.iter().any(|member| member.target() == target);
+        let is_new = before.len() != targets.len() || !targets.iter().all(is_known);
         if is_new && !targets.is_empty() {
             let addresses: Vec<String> = targets.iter().map(|target| target.address.to_string()).collect();
             let (site, origin) = (&self.settings.site, configured.peer.label());
@@ -208,11 +234,13 @@ impl Group {
             }
         };
         let members = targets.into_iter().map(member).zip(weights).collect();
+        let changing = self.changing.lock();
         let roster = Arc::new(self.roster.load().with(number, entry.config.tier, members));
         let companions =
             Arc::new(Companions::new(roster.iter().map(|placed| Arc::downgrade(&placed.member)).collect()));
         roster.iter().for_each(|placed| *placed.member.companions.lock() = companions.clone());
         self.roster.store(roster);
+        drop(changing);
     }
 
     fn member(&self, entry: &Entry, target: Target, before: &[Arc<Member>]) -> Arc<Member> {
@@ -253,6 +281,11 @@ impl Group {
         entries.filter(move |(number, _)| roster.of(*number).next().is_none()).map(|(_, entry)| entry.peer.label())
     }
 
+    /// For whom it is counted.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     pub fn site_name(&self) -> &str {
         &self.settings.site
     }
@@ -265,6 +298,21 @@ impl Group {
     /// A request begins.
     pub fn begin(&self) {
         self.budget.lock().request();
+    }
+
+    /// When another member is asked for the same.
+    pub fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// How long one has until a second one is asked, if one is.
+    pub(super) fn hedging(&self) -> Option<&Mutex<Hedging>> {
+        self.hedging.as_ref()
+    }
+
+    /// Whether somebody who waits may hear that the one it waits for is dead.
+    pub(super) fn is_checked(&self) -> bool {
+        self.settings.health.is_some()
     }
 
     /// How a member is chosen.
@@ -281,7 +329,7 @@ impl Group {
     pub fn tell(&self) {
         self.roster.load().iter().for_each(|placed| placed.member.tell(&self.origins.metrics));
         if self.queue_max > 0 {
-            self.origins.metrics.origin_queue(self.settings.index, self.queue.len());
+            self.origins.metrics.origin_queue(self.settings.index, &self.settings.group, self.queue.len());
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use edge_config::section::{group as config, health as checks};
 use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
+use tokio::sync::Notify;
 
 use super::balance::Candidate;
 use super::balance::ewma::Latency;
@@ -33,6 +34,8 @@ pub struct Member {
     id: u64,
     /// Requests that are under way. A new configuration goes on counting.
     pub(super) in_flight: Arc<AtomicU32>,
+    /// Told when its checks have found it dead.
+    fell: Notify,
     /// The group it is a member of; of those of several configurations, the newest.
     pub(super) companions: Mutex<Arc<Companions>>,
 }
@@ -41,6 +44,7 @@ pub struct Member {
 #[derive(Clone, PartialEq)]
 pub(super) struct Settings {
     pub(super) site: String,
+    pub(super) group: String,
     pub(super) index: usize,
     pub(super) health: Option<checks::Health>,
     pub(super) eject: Option<checks::Eject>,
@@ -114,7 +118,17 @@ impl Member {
         };
         let address = peer.name().map(|_| target.address.to_string()).unwrap_or_default();
         let id = super::balance::consistent::hash([peer.label().as_bytes(), address.as_bytes()]);
-        Self { peer, target, config, settings, state: Mutex::new(state), id, in_flight, companions: Mutex::default() }
+        Self {
+            peer,
+            target,
+            config,
+            settings,
+            state: Mutex::new(state),
+            id,
+            in_flight,
+            fell: Notify::new(),
+            companions: Mutex::default(),
+        }
     }
 
     pub fn target(&self) -> &Target {
@@ -160,6 +174,13 @@ impl Member {
             latency: state.latency.remembered(now),
         };
         (standing, candidate)
+    }
+
+    /// Returns when its checks find it dead; never where there are none.
+    pub(super) async fn fallen(&self) {
+        let fell = self.fell.notified();
+        // One that is asked while it is down is asked because there is nobody else.
+        fell.await;
     }
 
     /// Requests that are under way.
@@ -250,7 +271,10 @@ impl Member {
             let (site, origin) = (&self.settings.site, self.peer.label());
             match result {
                 Ok(()) => tracing::info!(site, origin, "origin is up"),
-                Err(why) => tracing::warn!(site, origin, why, "origin is down"),
+                Err(why) => {
+                    tracing::warn!(site, origin, why, "origin is down");
+                    self.fell.notify_waiters();
+                }
             }
         }
         if !state.health.is_none_or(|health| health.is_up()) {

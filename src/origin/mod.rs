@@ -13,6 +13,7 @@
 //! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
 //! - [`probe`]: active checks; [`serving`]: the question and the answer of those of gRPC. The latter is pure.
+//! - [`mirror`], [`fuse`]: copies of requests that nobody waits for, and when none are sent.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
 pub mod announce;
@@ -23,9 +24,12 @@ pub mod demo;
 pub mod dns;
 pub mod ejection;
 pub mod fetch;
+pub mod fuse;
 pub mod group;
 pub mod health;
+pub mod hedge;
 pub mod member;
+pub mod mirror;
 pub mod peer;
 pub mod prepare;
 pub mod probe;

@@ -56,6 +56,14 @@ impl OriginPeer {
         Ok(Self { group_key: hasher.finish(), origin, label, authorities, certificate })
     }
 
+    /// The same in a group of its site.
+    pub fn of_group(mut self, name: &str) -> Self {
+        if !name.is_empty() {
+            self.label = format!("{name}/{}", self.label);
+        }
+        self
+    }
+
     /// Whether what another has read from files is the same, and so it may have its connections.
     pub fn is_like(&self, other: &Self) -> bool {
         self.group_key == other.group_key
@@ -77,7 +85,7 @@ impl OriginPeer {
         &self.origin
     }
 
-    /// What to call this origin in logs and metrics: host and port.
+    /// What to call this origin in logs and metrics: host and port, behind the name of its group if it has one.
     pub fn label(&self) -> &str {
         &self.label
     }

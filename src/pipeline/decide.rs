@@ -11,6 +11,7 @@ use crate::pipeline::sparse::serve::lacks;
 use crate::purge::ledger::{Gone, Verdict};
 use crate::purge::record::host_number;
 use crate::purge::selector::{OwnedSelectors, url_of};
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
 use crate::semantics::no_vary_search::NoVarySearch;
@@ -222,7 +223,9 @@ impl Pipeline {
         let end = memchr::memchr(b'?', request.target).unwrap_or(request.target.len());
         let host = canonical_host(request.host, request.scheme);
         let path_and_query = request.target.get(..end).unwrap_or_default();
-        let parts = KeyParts { site: &request.site.name, scheme: request.scheme, host: &host, path_and_query };
+        let of_url = KeyParts::of_url(&request.site.name, request.scheme, &host, path_and_query);
+        let asked = request.asked.split(|byte| *byte == b'?').next().filter(|_| request.asked != request.target);
+        let parts = KeyParts { group: &request.site.backing(request.group).name, asked, ..of_url };
         self.store.keyer.primary(&parts, &mut Vec::new())
     }
 
@@ -255,14 +258,40 @@ impl Pipeline {
 
     /// What a response to a request will be purged by, its surrogate keys apart.
     pub fn selectors(&self, request: &Request<'_>) -> OwnedSelectors {
-        let end = memchr::memchr(b'?', request.target).unwrap_or(request.target.len());
-        OwnedSelectors {
-            site: request.site.id,
-            host: host_number(&self.store.ledger, request.host),
-            url: url_of(&request.key),
-            path: request.target.get(..end).unwrap_or_default().into(),
+        let is_plain = request.group == GroupIndex::OWN && request.asked == request.target;
+        let url = if is_plain { request.key } else { self.url_key(request) };
+        self.selectors_of(request.site, request.host, request.target, &url, &request.key)
+    }
+
+    /// What a request is purged by: its URL, whatever group and path are asked.
+    fn url_key(&self, request: &Request<'_>) -> CacheKey {
+        let host = canonical_host(request.host, request.scheme);
+        let parts = KeyParts::of_url(&request.site.name, request.scheme, &host, request.target);
+        self.store.keyer.primary(&parts, &mut Vec::new())
+    }
+
+    /// What is stored under `key` is purged by `url`, the key of the client's URL. What takes the place of it under its own
+    /// key alone is told by that key's number.
+    pub fn selectors_of(
+        &self,
+        site: &Site,
+        host: &[u8],
+        target: &[u8],
+        url: &CacheKey,
+        key: &CacheKey,
+    ) -> OwnedSelectors {
+        let end = memchr::memchr(b'?', target).unwrap_or(target.len());
+        let mut selectors = OwnedSelectors {
+            site: site.id,
+            host: host_number(&self.store.ledger, host),
+            url: url_of(url),
+            path: target.get(..end).unwrap_or_default().into(),
             ..OwnedSelectors::default()
+        };
+        if url != key {
+            selectors.add_group(url_of(key));
         }
+        selectors
     }
 
     fn plan_renewal(&self, request: &Request<'_>, fill_key: CacheKey, stored: &Arc<StoredResponse>, why: Why) -> Plan {

@@ -8,7 +8,7 @@ use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::pipeline::decide::range_of;
 use crate::pipeline::request::{Method, Outcome, Request};
 use crate::pipeline::sparse::source::Source;
-use crate::routing::Site;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_status::CacheStatus;
 use crate::semantics::fields::Fields;
 use crate::semantics::range::RangePlan;
@@ -19,7 +19,7 @@ use crate::telemetry::metrics::CacheOutcome;
 
 /// Writes the field lines that change with time: `age` and `cache-status`. `site`: none before it is known.
 pub fn write_dynamic(
-    site: Option<&Site>,
+    site: Option<(&Site, GroupIndex)>,
     age: Option<u64>,
     upstream: Option<&[u8]>,
     status: &CacheStatus,
@@ -30,7 +30,7 @@ pub fn write_dynamic(
         out.extend_from_slice(itoa::Buffer::new().format(age).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    if site.is_some_and(|site| !site.cache_status) {
+    if site.is_some_and(|(site, _)| !site.cache_status) {
         return;
     }
     out.extend_from_slice(b"cache-status: ");
@@ -39,7 +39,17 @@ pub fn write_dynamic(
         out.extend_from_slice(b", ");
     }
     status.write(out);
+    if let Some((site, group)) = site.filter(|(_, group)| *group != GroupIndex::OWN) {
+        write_group(&site.backing(group).name, out);
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Says in `Cache-Status` which group of origins answers such requests. Its name needs no escapes (RFC 8941 section 3.3.3).
+pub fn write_group(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"; littoral.group=\"");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'"');
 }
 
 /// Writes what a rule has browsers told: so much that `ttl` is left. A browser takes off the `Age` it is shown (RFC 9111
@@ -85,7 +95,7 @@ pub async fn deliver_from<E: Exchange>(
     // A response that was fetched for this request is as old as it says; `age: 0` would only claim it was stored.
     let shown_age = (status.hit || age > 0).then_some(age);
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(Some(request.site), shown_age, stored.upstream_status(), &status, &mut dynamic);
+    write_dynamic(Some((request.site, request.group)), shown_age, stored.upstream_status(), &status, &mut dynamic);
     let for_any_status = dynamic.len();
     if let Some(browser) = stored.browser() {
         write_browser_ttl(browser.ttl, shown_age, &mut dynamic);

@@ -6,7 +6,7 @@ use std::io;
 use crate::exchange::{BodyLength, Exchange};
 use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::request::{Method, Outcome};
-use crate::routing::Site;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::telemetry::metrics::CacheOutcome;
 
@@ -69,7 +69,7 @@ async fn own<E: Exchange>(
     exchange: &mut E,
 ) -> io::Result<Outcome> {
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(site, None, None, &cache_status, &mut dynamic);
+    write_dynamic(site.map(|site| (site, GroupIndex::OWN)), None, None, &cache_status, &mut dynamic);
     // RFC 9110 sections 15.3.5 and 15.4.5: these end with their head.
     let (length, body) = match status {
         204 | 304 => (BodyLength::None, &[][..]),

@@ -130,6 +130,16 @@ impl Pipeline {
         decision: Decision,
         exchange: &mut E,
     ) -> io::Result<Outcome> {
+        let outcome = self.carry_out(request, decision, exchange).await?;
+        Ok(Outcome { group: request.group, ..outcome })
+    }
+
+    async fn carry_out<E: Exchange>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        decision: Decision,
+        exchange: &mut E,
+    ) -> io::Result<Outcome> {
         match decision {
             Decision::Hit { stored, status } => {
                 self.used(request, &stored);
@@ -263,6 +273,7 @@ impl Pipeline {
             selectors: self.selectors(request),
             path: request.site.no_vary_search.then(|| self.path_key(request)),
             site: request.site.clone(),
+            group: request.group,
             selecting: request.fields.as_bytes().into(),
             label: if self.store.disks.is_empty() { Label::default() } else { request.label() },
             authorization: request.authorization,
@@ -277,7 +288,7 @@ impl Pipeline {
             shared: plan.sharing == FillSharing::Shared,
             origin_request: OriginRequest {
                 method,
-                target: request.target.to_vec(),
+                target: request.asked.to_vec(),
                 host: request.host.to_vec(),
                 fields,
                 client: request.client,
@@ -358,7 +369,7 @@ impl Pipeline {
         let ttl = Some(freshness.ttl_seconds(request.now));
         let status = CacheStatus { hit: true, ttl, detail: Some(reason), ..CacheStatus::default() };
         let mut outcome = self.serve(&request, stale, status, CacheOutcome::Stale, exchange).await?;
-        outcome.origin = request.site.only_origin();
+        outcome.origin = request.site.only_origin(request.group);
         Ok(outcome)
     }
 
@@ -376,7 +387,7 @@ impl Pipeline {
         let status = CacheStatus { forward, detail: Some(failure.reason()), ..CacheStatus::default() };
         let mut outcome =
             failure::answer(Some(request.site), failure.status(), request.method, status, exchange).await?;
-        outcome.origin = request.site.only_origin();
+        outcome.origin = request.site.only_origin(request.group);
         Ok(outcome)
     }
 

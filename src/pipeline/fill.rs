@@ -28,8 +28,8 @@ use crate::pipeline::ruled::Ruled;
 use crate::pipeline::simulation::{Planted, planted};
 use crate::pipeline::sparse::asked::Asked;
 use crate::purge::selector::OwnedSelectors;
-use crate::routing::Site;
 use crate::routing::rule::Matched;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_status::Reason;
 use crate::semantics::directives::ResponseDirectives;
 use crate::semantics::fields::Fields;
@@ -54,6 +54,8 @@ pub struct Job {
     /// The key of its URL without the query, where a site wants `No-Vary-Search` honoured.
     pub path: Option<CacheKey>,
     pub site: Arc<Site>,
+    /// Who of it is asked.
+    pub group: GroupIndex,
     /// The field lines of the request that started it: what a `Vary` selects by.
     pub selecting: Box<[u8]>,
     /// What it is called where disks are looked at.
@@ -150,7 +152,7 @@ impl Job {
         if let Some(asked) = self.asked.as_ref().filter(|_| !self.as_is) {
             asked.write(&mut request.to_mut().fields);
         }
-        let response = self.site.upstream.open(&request, &interim).await?;
+        let response = self.site.upstream(self.group).open(&request, &interim).await?;
         let response_time = clock::wall();
         let facts = RequestFacts {
             method_is_get: self.origin_request.method == "GET",
@@ -298,7 +300,7 @@ impl Job {
     /// What it takes to go on with a body that breaks off. `fields`: those of its response as they came.
     fn rest(&self, pipeline: &Pipeline, fields: Vec<u8>, origin: usize, range: Range<u64>, total: Option<u64>) -> Rest {
         Rest {
-            upstream: self.site.upstream.clone(),
+            upstream: self.site.upstream(self.group).clone(),
             request: self.origin_request.clone(),
             fields,
             origin,

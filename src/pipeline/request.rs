@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::routing::Site;
 use crate::routing::rule::Matched;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::canonical_host;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::directives::RequestDirectives;
@@ -29,8 +29,12 @@ pub struct Request<'a> {
     pub matched: Option<&'a Matched>,
     pub method: Method,
     pub scheme: &'static str,
-    /// Path and query, without parameters that make no difference.
+    /// Path and query as the client asks for them, without parameters that make no difference.
     pub target: &'a [u8],
+    /// What the origin is asked for: that, or another path.
+    pub asked: &'a [u8],
+    /// Who is asked.
+    pub group: GroupIndex,
     pub host: &'a [u8],
     /// Who asks.
     pub client: Option<IpAddr>,
@@ -88,7 +92,9 @@ pub struct Outcome {
     pub age: Option<u64>,
     /// The client got everything it was promised; otherwise its connection must not look as if it had.
     pub complete: bool,
-    /// The index of the origin that answered this request, if it is known.
+    /// The origins that are asked for such requests.
+    pub group: GroupIndex,
+    /// The index among them of the one that answered this request, if it is known.
     pub origin: Option<usize>,
     /// Origins that failed before one answered.
     pub retries: u32,
@@ -112,6 +118,7 @@ impl Outcome {
             ttl: None,
             age: None,
             complete: true,
+            group: GroupIndex::OWN,
             origin: None,
             retries: 0,
             from_disk: false,

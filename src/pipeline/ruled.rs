@@ -96,6 +96,7 @@ mod tests {
     use super::*;
     use crate::origin::Nobody;
     use crate::origin::group::Group;
+    use crate::routing::Backings;
     use crate::semantics::time::DeltaSeconds;
     use std::sync::Arc;
 
@@ -104,7 +105,7 @@ mod tests {
         let origin: edge_config::section::origin::Origin = "http://127.0.0.1:1".parse().expect("an origin");
         let mut config = edge_config::section::site::Site::of_one("s", origin.clone());
         config.rules = rules.unwrap_or_else(|problems| panic!("{}", problems.summary()));
-        Site::new(&config, 0, Group::idle("s", origin), Arc::new(Nobody))
+        Site::new(&config, 0, Backings::of_one(Group::idle("s", origin), Arc::new(Nobody)), None)
     }
 
     fn matched(site: &Site) -> Option<Matched> {
@@ -114,6 +115,7 @@ mod tests {
             method: "GET",
             fields: Fields::new(b""),
             client: [127, 0, 0, 1].into(),
+            geo: None,
         })
     }
 

@@ -23,8 +23,8 @@ use crate::origin::group::Group;
 use crate::origin::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream};
 use crate::pipeline::Pipeline;
 use crate::pipeline::request::{Forwarded, Method, Request};
-use crate::routing::Site;
 use crate::routing::rule::Facts;
+use crate::routing::{Backings, GroupIndex, Site};
 use crate::semantics::cache_key::KeyParts;
 use crate::semantics::directives::RequestDirectives;
 use crate::semantics::fields::Fields;
@@ -168,7 +168,7 @@ impl Node {
         let mut config = edge_config::section::site::Site::of_one("s", address.clone());
         config.rules = rules.unwrap_or_else(|problems| panic!("{}", problems.summary()));
         let origin = Arc::new(Script::default());
-        let mut site = Site::new(&config, 0, Group::idle("s", address), origin.clone());
+        let mut site = Site::new(&config, 0, Backings::of_one(Group::idle("s", address), origin.clone()), None);
         change(&mut site);
         let metrics = Metrics::new("scripted");
         let store = Store::new(64 << 20, Arc::default(), Keyer::new([7; 32]), metrics.clone(), &DiskPlan::default());
@@ -208,11 +208,11 @@ impl Node {
         let fields = Fields::new(block.as_bytes());
         let name = if method == Method::Get { "GET" } else { "HEAD" };
         let client = [127, 0, 0, 1].into();
-        let facts = Facts { target: target.as_bytes(), host: b"a", method: name, fields, client };
+        let facts = Facts { target: target.as_bytes(), host: b"a", method: name, fields, client, geo: None };
         let matched = self.site.rules.request(&facts);
         let kept = matched.as_ref().and_then(|matched| self.site.rules.target(matched, target.as_bytes()));
         let target = kept.as_deref().unwrap_or(target.as_bytes());
-        let parts = KeyParts { site: "s", scheme: "http", host: b"a", path_and_query: target };
+        let parts = KeyParts::of_url("s", "http", b"a", target);
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| {
             if forwarded == Forwarded::Own {
                 out.extend_from_slice(block.as_bytes());
@@ -229,6 +229,8 @@ impl Node {
             method,
             scheme: "http",
             target,
+            asked: target,
+            group: GroupIndex::OWN,
             host: b"a",
             fields,
             key: self.pipeline.store.keyer.primary(&parts, &mut Vec::new()),

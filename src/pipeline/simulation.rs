@@ -25,7 +25,7 @@ use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::pipeline::{Pipeline, request::Method, request::Request};
 use crate::purge::ledger::{HARD_HIDDEN_BY_SOFT, Mode, Target};
 use crate::purge::selector::{Named, SiteId, url_of};
-use crate::routing::Site;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::{directives::RequestDirectives, fields::Fields};
 use crate::store::record::StoredResponse;
 use crate::store::{key::CacheKey, tiers::Lookup};
@@ -230,6 +230,8 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
         method: Method::Get,
         scheme: "http",
         target: target.as_bytes(),
+        asked: target.as_bytes(),
+        group: GroupIndex::OWN,
         host: b"simulated",
         fields: asked,
         key: url_key(url),

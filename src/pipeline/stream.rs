@@ -69,7 +69,7 @@ pub async fn stream<E: Exchange>(
         Sharing::NotStored(_) => None,
     };
     let mut dynamic = Vec::with_capacity(128);
-    write_dynamic(Some(request.site), age, head.upstream_status.as_deref(), &status, &mut dynamic);
+    write_dynamic(Some((request.site, request.group)), age, head.upstream_status.as_deref(), &status, &mut dynamic);
     if let Some(ttl) = head.browser_ttl {
         // What is not stored goes on with the `Age` it came with.
         let told = || fields.first("age").and_then(DeltaSeconds::parse).map(|age| u64::from(age.0));

@@ -142,7 +142,7 @@ impl Selector {
             }) {
                 Some((scheme, host, target)) => {
                     let host = canonical_host(host.as_bytes(), scheme);
-                    let parts = KeyParts { site: &self.site, scheme, host: &host, path_and_query: target.as_bytes() };
+                    let parts = KeyParts::of_url(&self.site, scheme, &host, target.as_bytes());
                     Target::Url(site, url_of(&keyer.primary(&parts, &mut Vec::new())))
                 }
                 None => Target::Site(site),
@@ -165,7 +165,7 @@ mod tests {
         let (ledger, keyer) = (Ledger::default(), Keyer::new([1; 32]));
         let site = SiteId::of("shop");
         let key = |host: &[u8], target: &[u8]| {
-            let parts = KeyParts { site: "shop", scheme: "https", host, path_and_query: target };
+            let parts = KeyParts::of_url("shop", "https", host, target);
             url_of(&keyer.primary(&parts, &mut Vec::new()))
         };
         let host = ledger.name(Named::Host, b"www.example.com") & 0xffff;

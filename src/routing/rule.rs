@@ -14,13 +14,20 @@
 //! - A request past the cache neither stores anything nor removes anything that is stored.
 //! - `ttl` counts as `max-age` does, from when the response was made: an `Age` that it comes with is used up already.
 //! - An unsafe request invalidates the target that is left of its own after `ignore_query`; a rule that is only about GET
-//!   has it invalidate another.
+//!   has it invalidate another. It reaches what all groups have answered.
+//! - What is stored is known by the client's URL without ignored parameters, and beside that by the group and the path that
+//!   were asked. So a purge of what clients ask for reaches all of it, and what one group answered is no other's.
+
+mod share;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use edge_config::section::rule::{Glob, NamedMatch, Reply, Rule, Then, ValueMatch, When};
+use edge_config::section::geo::{Country, Geo};
+use edge_config::section::named_group::OWN;
+use edge_config::section::rule::{Glob, Mirror, Mirroring, NamedMatch, Reply, Rule, Then, ValueMatch, When};
 use percent_encoding::percent_decode;
 
 use crate::semantics::fields::Fields;
@@ -36,6 +43,8 @@ pub struct Facts<'a> {
     pub method: &'a str,
     pub fields: Fields<'a>,
     pub client: IpAddr,
+    /// In which country that is.
+    pub geo: Option<&'a Geo>,
 }
 
 /// The rules that match a request, and what they say about it.
@@ -142,7 +151,33 @@ impl Rules {
 
     /// What the rules that matched answer themselves: the last that does.
     pub fn reply(&self, matched: &Matched) -> Option<&Reply> {
-        matched.rules.iter().rev().filter_map(|index| self.0.get(*index)).find_map(|rule| rule.then.reply.as_ref())
+        self.last(matched, |then| then.reply.as_ref())
+    }
+
+    /// The name of the group that is asked; none for the site's own origins. The last rule that names one decides.
+    pub fn group(&self, matched: &Matched, facts: &Facts<'_>) -> Option<&str> {
+        let split = self.last(matched, |then| then.split.as_ref())?;
+        Some(share::group_of(split, facts)).filter(|group| *group != OWN)
+    }
+
+    /// The target that is asked for, where that is not `target`: another path, and its own query.
+    pub fn asked(&self, matched: &Matched, target: &[u8]) -> Option<Vec<u8>> {
+        let rewrite = self.last(matched, |then| then.rewrite.as_ref())?;
+        let (path, query) = target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()));
+        Some([&rewrite.path(path)?, query].concat())
+    }
+
+    /// Who gets a copy of the request, if anybody.
+    pub fn mirror(&self, matched: &Matched) -> Option<&Mirror> {
+        match self.last(matched, |then| then.mirror.as_ref())? {
+            Mirroring::Off => None,
+            Mirroring::To(mirror) => Some(mirror),
+        }
+    }
+
+    /// What the last rule says that says anything about it.
+    fn last<'r, T>(&'r self, matched: &Matched, of: impl Fn(&'r Then) -> Option<T>) -> Option<T> {
+        matched.rules.iter().rev().filter_map(|index| self.0.get(*index)).find_map(|rule| of(&rule.then))
     }
 
     /// The rules that match, in order.
@@ -156,17 +191,6 @@ impl Rules {
     }
 }
 
-/// Whether an address is among so many of a hundred. The same everywhere and always: the digest is of nothing else.
-fn is_among(client: IpAddr, percent: u32) -> bool {
-    let digest = match client {
-        IpAddr::V4(address) => blake3::hash(&address.octets()),
-        // A network of its own: its clients change their addresses within it.
-        IpAddr::V6(address) => blake3::hash(&address.octets()[..8]),
-    };
-    let [a, b, c, d, ..] = *digest.as_bytes();
-    u64::from(u32::from_le_bytes([a, b, c, d])) * 100 < u64::from(percent) << 32
-}
-
 fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(text).into()
 }
@@ -176,6 +200,8 @@ struct RequestParts<'a> {
     path: &'a [u8],
     host: Vec<u8>,
     facts: &'a Facts<'a>,
+    /// Looked up once, when a rule asks.
+    country: OnceCell<Option<Country>>,
 }
 
 impl<'a> RequestParts<'a> {
@@ -184,7 +210,7 @@ impl<'a> RequestParts<'a> {
         // A name is the same with the dot that ends a full one: the key has it so, and rules must not be got around by it.
         let host = super::snapshot::without_port(facts.host);
         let host = host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase();
-        Self { path: facts.target.get(..end).unwrap_or_default(), host, facts }
+        Self { path: facts.target.get(..end).unwrap_or_default(), host, facts, country: OnceCell::new() }
     }
 
     fn matches(&self, when: &When) -> bool {
@@ -193,18 +219,19 @@ impl<'a> RequestParts<'a> {
             && any(&when.host, &self.host)
             && (when.method.is_empty() || when.method.iter().any(|method| method == self.facts.method))
             && (when.client.is_empty() || when.client.iter().any(|network| network.contains(self.facts.client)))
-            && when.share.is_none_or(|share| is_among(self.facts.client, share.get()))
+            && (when.country.is_empty() || self.country().is_some_and(|country| when.country.contains(&country)))
+            && when.share.is_none_or(|share| share::is_among(&when.share_by, self.facts, share.get()))
             && fields_match(&when.header, self.facts.fields)
             && when.cookie.iter().all(|wanted| named(wanted, self.cookies()))
             && when.query.iter().all(|wanted| named(wanted, self.parameters()))
     }
 
+    fn country(&self) -> Option<Country> {
+        *self.country.get_or_init(|| self.facts.geo?.country(self.facts.client))
+    }
+
     fn cookies(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Cow<'a, [u8]>)> {
-        let pairs = self.facts.fields.values("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
-        pairs.map(|pair| {
-            let (name, value) = split_at_sign(pair.trim_ascii());
-            (name.into(), value.into())
-        })
+        cookies(self.facts.fields).map(|(name, value)| (name.into(), value.into()))
     }
 
     fn parameters(&self) -> impl Iterator<Item = (Cow<'a, [u8]>, Cow<'a, [u8]>)> {
@@ -214,6 +241,12 @@ impl<'a> RequestParts<'a> {
             (decoded(name), decoded(value))
         })
     }
+}
+
+/// The cookies of a request, in its order.
+fn cookies<'a>(fields: Fields<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let pairs = fields.values("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
+    pairs.map(|pair| split_at_sign(pair.trim_ascii()))
 }
 
 fn split_at_sign(pair: &[u8]) -> (&[u8], &[u8]) {

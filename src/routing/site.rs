@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use edge_config::section::geo::Geo;
 use edge_config::section::site::{ErrorPage, GetBody, Network, SetCookie as SetCookieSetting};
 
+use super::backing::{Backing, Backings, GroupIndex};
 use super::rule::Rules;
 use crate::origin::Upstream;
-use crate::origin::group::Group;
 use crate::purge::selector::SiteId;
 use crate::semantics::storable::SetCookie;
 
@@ -34,18 +35,13 @@ pub struct Site {
     pub https_only: bool,
     /// Bodies for answers of our own, the most particular first.
     pub error_pages: Vec<ErrorPage>,
-    pub group: Arc<Group>,
-    /// The same, as a fill asks.
-    pub upstream: Arc<dyn Upstream>,
+    pub backings: Backings,
+    /// In which country an address is; none where nobody knows.
+    pub geo: Option<Geo>,
 }
 
 impl Site {
-    pub fn new(
-        config: &edge_config::section::site::Site,
-        index: usize,
-        group: Arc<Group>,
-        upstream: Arc<dyn Upstream>,
-    ) -> Self {
+    pub fn new(config: &edge_config::section::site::Site, index: usize, backings: Backings, geo: Option<Geo>) -> Self {
         let set_cookie = match config.set_cookie {
             SetCookieSetting::Refuse => SetCookie::Refuse,
             SetCookieSetting::Rfc9111 => SetCookie::Rfc9111,
@@ -64,8 +60,8 @@ impl Site {
             cache_status: config.cache_status,
             https_only: config.https_only,
             error_pages: config.error_pages.clone(),
-            group,
-            upstream,
+            backings,
+            geo,
         }
     }
 
@@ -74,9 +70,19 @@ impl Site {
         self.error_pages.iter().find(|page| page.status.contains(status))
     }
 
-    /// The index of the origin, where there is no other: who failed is known then.
-    pub fn only_origin(&self) -> Option<usize> {
-        (self.group.roster().len() == 1).then_some(0)
+    /// The index of the origin, where its group has no other: who failed is known then.
+    pub fn only_origin(&self, group: GroupIndex) -> Option<usize> {
+        (self.backing(group).group.roster().len() == 1).then_some(0)
+    }
+
+    /// Who answers.
+    pub fn backing(&self, group: GroupIndex) -> &Backing {
+        self.backings.at(group)
+    }
+
+    /// The same, as a fill asks.
+    pub fn upstream(&self, group: GroupIndex) -> &Arc<dyn Upstream> {
+        &self.backing(group).upstream
     }
 
     /// Whether what a client says of itself in `X-Forwarded-*` and the like is believed.

@@ -11,16 +11,30 @@ pub struct KeyParts<'a> {
     pub scheme: &'a str,
     /// The host as [`canonical_host`] has it.
     pub host: &'a [u8],
-    /// The path and, behind `?`, the query.
+    /// The path and, behind `?`, the query, as clients ask for it.
     pub path_and_query: &'a [u8],
+    /// The group of origins that is asked: what one answered is not for clients of another. Empty: the site's own.
+    pub group: &'a str,
+    /// What the origin is asked for. None: the same.
+    pub asked: Option<&'a [u8]>,
 }
 
-impl KeyParts<'_> {
+impl<'a> KeyParts<'a> {
+    /// Of what the site's own origins answer, asked for what the client asks for: what a URL is purged by.
+    pub fn of_url(site: &'a str, scheme: &'a str, host: &'a [u8], path_and_query: &'a [u8]) -> Self {
+        Self { site, scheme, host, path_and_query, group: "", asked: None }
+    }
+
     /// Appends an encoding that no other parts have: each part behind its length, so that nothing a client writes
     /// into one part can look like the start of the next.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for part in [self.site.as_bytes(), self.scheme.as_bytes(), self.host, self.path_and_query] {
             write_part(part, out);
+        }
+        // Two parts more or none: parts have lengths, so that no four are any six.
+        if !self.group.is_empty() || self.asked.is_some() {
+            write_part(self.group.as_bytes(), out);
+            write_part(self.asked.unwrap_or_default(), out);
         }
     }
 }
@@ -112,6 +126,13 @@ mod tests {
         }
     }
 
+    type AnyParts = (String, String, String, String, String, String);
+
+    fn any_parts() -> impl Strategy<Value = AnyParts> {
+        let part = || "[a:\\x01]{0,2}";
+        (part(), part(), part(), part(), part(), part())
+    }
+
     proptest! {
         #[test]
         fn canonical_twice_is_canonical_once(host in "([a-zA-Z0-9]{1,4}|\\[[:aA0-9]{2,6}\\])\\.?(:[0-9]{0,3})?") {
@@ -125,12 +146,12 @@ mod tests {
         }
 
         #[test]
-        fn keys_are_injective(one in ("[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}"),
-                              other in ("[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}", "[a:]{0,3}")) {
-            let key = |parts: &(String, String, String, String)| {
+        fn keys_are_injective(one in any_parts(), other in any_parts()) {
+            let key = |parts: &AnyParts| {
                 let mut key = Vec::new();
-                let (site, scheme) = (parts.0.as_str(), parts.1.as_str());
-                KeyParts { site, scheme, host: parts.2.as_bytes(), path_and_query: parts.3.as_bytes() }.encode(&mut key);
+                let of_url = KeyParts::of_url(&parts.0, &parts.1, parts.2.as_bytes(), parts.3.as_bytes());
+                let asked = Some(parts.5.as_bytes()).filter(|asked| !asked.is_empty());
+                KeyParts { group: &parts.4, asked, ..of_url }.encode(&mut key);
                 key
             };
             prop_assert_eq!(one == other, key(&one) == key(&other));

@@ -145,7 +145,7 @@ impl Store {
             let (some, next) = self.memory.some(at, AT_ONCE);
             here.extend(some.into_iter().filter(|(_, stored)| {
                 let selectors = stored.selectors();
-                selectors.site == site && selectors.url == url
+                selectors.site == site && (selectors.url == url || selectors.groups().any(|number| number == url))
             }));
             from = next;
         }

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn keys_differ_by_secret_and_by_variant() {
-        let parts = KeyParts { site: "s", scheme: "http", host: b"h", path_and_query: b"/" };
+        let parts = KeyParts::of_url("s", "http", b"h", b"/");
         let (one, two) = (Keyer::new([1; 32]), Keyer::new([2; 32]));
         let mut scratch = Vec::new();
         let key = one.primary(&parts, &mut scratch);
@@ -136,6 +136,8 @@ mod tests {
         assert_ne!(key, two.primary(&parts, &mut scratch));
         assert_ne!(one.variant(&key, b"a"), one.variant(&key, b"b"));
         assert_ne!(one.variant(&key, b""), key);
+        assert_ne!(key, one.primary(&KeyParts { group: "g", ..parts }, &mut scratch));
+        assert_ne!(key, one.primary(&KeyParts { asked: Some(b"/"), ..parts }, &mut scratch));
         assert_ne!(one.language(&key, b"de"), one.part(&key, b"de"));
         assert_ne!(one.language(&key, b"de"), one.language(&key, b"en"));
     }

@@ -44,6 +44,8 @@ pub struct Record<'a> {
     pub ts: UnixMs,
     pub site: &'a str,
     pub client: Option<IpAddr>,
+    /// Where that is, if there is a database that knows it.
+    pub country: Option<&'a str>,
     pub method: &'a str,
     pub host: &'a [u8],
     /// Path and query, as the client sent them.
@@ -60,6 +62,8 @@ pub struct Record<'a> {
     pub age: Option<u64>,
     pub ttfb_us: Option<u64>,
     pub total_us: u64,
+    /// The group of origins, where it is not the site's own.
+    pub group: &'a str,
     pub origin: Option<&'a str>,
     pub retries: u32,
     pub proto: &'a str,
@@ -84,6 +88,7 @@ impl Record<'_> {
             address(client, out);
             out.push(b'"');
         }
+        token(b",\"country\":\"", self.country, out);
         token(b",\"method\":\"", Some(self.method), out);
         text(b",\"host\":\"", self.host, out);
         let query = memchr::memchr(b'?', self.target).and_then(|at| self.target.split_at_checked(at));
@@ -106,6 +111,7 @@ impl Record<'_> {
         optional_number(b",\"ttl\":", self.ttl, out);
         optional_number(b",\"age\":", self.age, out);
         token(b",\"tier\":\"", self.tier, out);
+        text(b",\"group\":\"", self.group.as_bytes(), out);
         text(b",\"origin\":\"", self.origin.unwrap_or_default().as_bytes(), out);
         optional_number(b",\"ttfb_us\":", self.ttfb_us, out);
         number(b",\"total_us\":", self.total_us, out);

@@ -60,14 +60,20 @@ families! {
     origin_up: IntGaugeVec = "littoral_origin_up" ["site", "origin", "address"];
     /// Requests to an origin that are under way, their bodies included.
     origin_in_flight: IntGaugeVec = "littoral_origin_in_flight" ["site", "origin", "address"];
-    /// Requests that wait now because every origin of the site has as many as it may.
-    origin_queue: IntGaugeVec = "littoral_origin_queue" ["site"];
+    /// Requests that wait now because every origin of their group has as many as it may.
+    origin_queue: IntGaugeVec = "littoral_origin_queue" ["site", "group"];
     /// Requests that no origin had room for, nor the queue.
-    origin_rejected: IntCounterVec = "littoral_origin_rejected_total" ["site"];
+    origin_rejected: IntCounterVec = "littoral_origin_rejected_total" ["site", "group"];
     /// Times an origin was to be left alone because requests failed: ejected, or withheld as too many are out already.
     origin_ejections: IntCounterVec = "littoral_origin_ejections_total" ["site", "origin", "outcome"];
+    /// Second requests for what an origin had not begun to answer: won, when the second origin was faster, or lost.
+    origin_hedges: IntCounterVec = "littoral_origin_hedges_total" ["site", "outcome"];
     /// Seconds from asking an origin to the head of its answer.
     origin_seconds: Histogram = "littoral_origin_seconds" [];
+    /// Copies of requests sent to groups that nobody waits for, by what became of them.
+    mirrored: IntCounterVec = "littoral_mirror_requests_total" ["site", "group", "outcome"];
+    /// Requests that were to be copied and were not.
+    mirror_dropped: IntCounterVec = "littoral_mirror_dropped_total" ["site", "group", "reason"];
     /// Requests that wait now for a response another request is fetching.
     fill_waiters: IntGauge = "littoral_fill_waiters" [];
     /// Bytes of memory taken now by responses that are arriving.

@@ -24,6 +24,16 @@ use crate::units::Duration;
 pub struct Reader {
     pub source: Source,
     pub problems: Vec<Problem>,
+    pub known: Known,
+}
+
+/// What has been read that later keys refer to.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The names of the groups of the site that is being read.
+    pub groups: Vec<String>,
+    /// There is a database of countries.
+    pub countries: bool,
 }
 
 /// A value and where it stands.
@@ -119,7 +129,7 @@ fn entries<'t>(table: &'t DeTable<'t>) -> Vec<(At<&'t str>, Value<'t>)> {
 
 impl Reader {
     pub fn new(file: PathBuf, text: &str) -> Self {
-        Self { source: Source::new(file, text), problems: Vec::new() }
+        Self { source: Source::new(file, text), problems: Vec::new(), known: Known::default() }
     }
 
     /// Records what is wrong at a place.

@@ -1,11 +1,12 @@
-//! `origins` and `retry`: the origins of a site together.
+//! `origins`: the origins of a site together.
 
 use super::balance::{Balance, Crowd};
 use super::origin::Origin;
-use crate::units::{Duration, Percent};
+use crate::units::Duration;
 
 use super::health::{Eject, Health};
 use super::origin::{HostHeader, OriginTimeouts, Resolve, TIMEOUTS};
+use super::retry::Retry;
 use super::secret::SECRET_FILE;
 use super::talking::{Keys, SIGV4, Talking};
 use crate::read::key::{Kind, section};
@@ -34,23 +35,6 @@ pub struct Member {
     pub weight: u32,
     /// Asked only when no member of a lower number is up, 1 to 16. Default 1.
     pub tier: u8,
-}
-
-/// When a request that failed is sent to another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Further attempts of one request, 0 to 2. Default 2.
-    pub attempts: u32,
-    /// Retries as a part of all requests, in percent. Default 20.
-    pub budget_percent: u32,
-    /// Retries a second that are always allowed. Default 10.
-    pub reserve: u32,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 2, budget_percent: 20, reserve: 10 }
-    }
 }
 
 impl Group {
@@ -116,18 +100,6 @@ section! {
         PROXY_PROTOCOL = "proxy_protocol": Kind::Choice(&["v1", "v2"]);
         /// How long it may take, where that is not what the site says.
         ORIGIN_TIMEOUTS = "timeouts": Kind::Table(&TIMEOUTS);
-    }
-}
-
-section! {
-    /// When a request that failed before its first byte is sent to another origin. Only idempotent requests are.
-    RETRY = "retry" {
-        /// Further attempts of one request.
-        ATTEMPTS = "attempts": Kind::Integer(0, 2), "2";
-        /// Retries as a part of all requests.
-        BUDGET = "budget": Kind::Percent, "20%";
-        /// Retries a second that are always allowed.
-        RESERVE = "reserve": Kind::Integer(0, 100_000), "10";
     }
 }
 
@@ -233,20 +205,5 @@ impl std::str::FromStr for HostHeader {
             "client" => Ok(Self::Client),
             name => name.parse().map(|HostName(name)| Self::Fixed(name)),
         }
-    }
-}
-
-impl Retry {
-    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
-        let default = Self::default();
-        let Some(table) = table else { return default };
-        let budget = table.parsed::<Percent>(reader, &BUDGET);
-        let retry = Self {
-            attempts: table.integer(reader, &ATTEMPTS, 0..=2).unwrap_or(default.attempts),
-            budget_percent: budget.map_or(default.budget_percent, |budget| budget.value.get()),
-            reserve: table.integer(reader, &RESERVE, 0..=100_000).unwrap_or(default.reserve),
-        };
-        table.finish(reader);
-        retry
     }
 }

@@ -3,13 +3,16 @@
 pub mod admin;
 pub mod balance;
 pub mod cache;
+pub mod geo;
 pub mod group;
 pub mod health;
 pub mod limits;
 pub mod listener;
+pub mod named_group;
 pub mod origin;
 pub mod purge;
 pub mod resolver;
+pub mod retry;
 pub mod rule;
 pub mod secret;
 pub mod site;

@@ -1,10 +1,22 @@
 //! `[[site.*.rule]]`: what a site does differently with some requests and responses.
 
+mod glob;
+pub mod mirror;
 mod reply;
+pub mod rewrite;
+mod split;
 
 use std::path::PathBuf;
 
+pub use self::glob::Glob;
+use self::mirror::MIRROR_KEYS;
+pub use self::mirror::{Mirror, Mirroring};
 pub use self::reply::{Redirect, Reply};
+use self::rewrite::REWRITE_KEYS;
+pub use self::rewrite::Rewrite;
+pub use self::split::{Share, Split, StickyBy};
+use super::geo::Country;
+use super::named_group::OWN;
 use super::site::Network;
 use super::status::StatusRange;
 use crate::read::key::{Key, Kind, section};
@@ -40,8 +52,12 @@ pub struct When {
     pub cookie: Vec<NamedMatch>,
     pub query: Vec<NamedMatch>,
     pub client: Vec<Network>,
-    /// Of all clients, by address, this part: the same ones each time.
+    /// Where their addresses are. Only where there is a database.
+    pub country: Vec<Country>,
+    /// Of all clients this part: the same ones each time.
     pub share: Option<Percent>,
+    /// What makes them the same ones. Default: their addresses.
+    pub share_by: StickyBy,
     /// With this the rule is judged when an origin has answered.
     pub response: Option<WhenResponse>,
 }
@@ -70,42 +86,6 @@ pub enum ValueMatch {
     Any(Vec<Glob>),
 }
 
-/// A pattern: `*` stands for any run of characters, everything else for itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob(String);
-
-impl Glob {
-    pub fn new(pattern: impl Into<String>) -> Self {
-        Self(pattern.into())
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether the whole text matches. Linear for each `*`: the first place that fits is as good as any later one.
-    pub fn matches(&self, text: &[u8]) -> bool {
-        let mut pieces = self.0.as_bytes().split(|byte| *byte == b'*');
-        let Some(first) = pieces.next() else { return text.is_empty() };
-        let Some(mut rest) = text.strip_prefix(first) else { return false };
-        let mut pieces = pieces.peekable();
-        if pieces.peek().is_none() {
-            return rest.is_empty();
-        }
-        while let Some(piece) = pieces.next() {
-            if pieces.peek().is_none() {
-                return rest.ends_with(piece);
-            }
-            if piece.is_empty() {
-                continue;
-            }
-            let Some(at) = rest.windows(piece.len()).position(|window| window == piece) else { return false };
-            rest = rest.get(at + piece.len()..).unwrap_or_default();
-        }
-        true
-    }
-}
-
 /// What is set. `None` and empty: left as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Then {
@@ -131,6 +111,12 @@ pub struct Then {
     pub set_response: Vec<(String, String)>,
     /// The node's own answer: nobody else is asked.
     pub reply: Option<Reply>,
+    /// Who is asked in place of the site's own origins.
+    pub split: Option<Split>,
+    /// What path is asked for.
+    pub rewrite: Option<Rewrite>,
+    /// Who gets copies of the requests.
+    pub mirror: Option<Mirroring>,
 }
 
 const GLOBS: Kind = Kind::Many(&Kind::Text("a pattern; * stands for any run of characters"));
@@ -164,9 +150,15 @@ section! {
         QUERY = "query": MATCHES;
         /// Client addresses.
         CLIENT = "client": Kind::Many(&Kind::Text("an address range, as in \"10.0.0.0/8\""));
-        /// A part of all clients, by address (IPv6: by /64): the same ones each time, on every node, and those of a smaller
-        /// share among those of a larger one.
+        /// Countries by their two letters (ISO 3166-1), as the database of [geo] has them. An address it does not know is in
+        /// none.
+        COUNTRY = "country": Kind::Many(&Kind::Text("a country, as in \"DE\""));
+        /// A part of all clients: the same ones each time, on every node, and those of a smaller share among those of a
+        /// larger one.
         SHARE = "share": Kind::Percent;
+        /// What makes them the same ones: "address" (IPv6: the /64), or "cookie NAME" or "header NAME" with the address for
+        /// clients without it.
+        SHARE_BY = "share_by": Kind::Text("address, cookie NAME or header NAME"), "address";
         /// Makes it a rule for responses: it is judged when an origin has answered.
         RESPONSE = "response": Kind::Table(&RESPONSE_KEYS);
     }
@@ -218,6 +210,18 @@ section! {
         REDIRECT = "redirect": Kind::Text("a URL or a path");
         /// How it is sent there: 301 and 308 for good, 302, 303 and 307 for now; 307 and 308 keep the method.
         REDIRECT_STATUS = "redirect_status": Kind::Integer(301, 308), "302";
+        /// Who is asked: the name of a group of the site, or several with weights, as in { origins = 95, canary = 5 }, each
+        /// client always the same one. "origins" are the site's own. What a group answers is stored for its own clients
+        /// alone; purges reach it as they reach everything.
+        GROUP = "group": Kind::Any(&[Kind::Text("the name of a group"), Kind::Map(&Kind::Integer(0, 1_000_000))]);
+        /// By what a client always gets the same one of several groups: "address" (IPv6: the /64), or "cookie NAME" or
+        /// "header NAME" with the address for clients without it.
+        GROUP_BY = "group_by": Kind::Text("address, cookie NAME or header NAME"), "address";
+        /// The path that is asked for in place of the client's, {path} in it standing for that; or { from = "/old", to =
+        /// "/new" } for the beginning of it. The query stays. What is stored is known, and purged, by the client's URL.
+        REWRITE = "rewrite": Kind::Any(&[Kind::Text("a path, perhaps with {path} in it"), Kind::Table(&REWRITE_KEYS)]);
+        /// Sends copies of the requests to a group, and forgets about them; false undoes an earlier rule's.
+        MIRROR = "mirror": Kind::Any(&[Kind::Table(&MIRROR_KEYS), Kind::Off]);
     }
 }
 
@@ -243,6 +247,12 @@ const PROTECTED: [&str; 14] = [
 ];
 
 impl Rule {
+    /// Whether it has copies sent to this group; the site's own origins have no name.
+    pub fn mirrors_to(&self, name: &str) -> bool {
+        let name = if name.is_empty() { OWN } else { name };
+        matches!(&self.then.mirror, Some(Mirroring::To(mirror)) if mirror.group == name)
+    }
+
     pub(crate) fn read(reader: &mut Reader, key: &Key, value: Value<'_>) -> Option<Self> {
         let table = reader.as_table(key, &RULE, "a rule".into(), value)?;
         let (line, _) = reader.source.position(value.span().start);
@@ -263,11 +273,11 @@ impl Rule {
 }
 
 fn globs(table: &Table<'_>, reader: &mut Reader, key: &Key) -> Vec<Glob> {
-    table.many(reader, key, |reader, value| reader.parse::<String>(key, value).map(|text| Glob(text.value)))
+    table.many(reader, key, |reader, value| reader.parse::<String>(key, value).map(|text| Glob::new(text.value)))
 }
 
 fn lower(globs: Vec<Glob>) -> Vec<Glob> {
-    globs.into_iter().map(|glob| Glob(glob.0.to_ascii_lowercase())).collect()
+    globs.into_iter().map(|glob| Glob::new(glob.as_str().to_ascii_lowercase())).collect()
 }
 
 fn statuses(table: &Table<'_>, reader: &mut Reader, key: &Key) -> Vec<StatusRange> {
@@ -289,7 +299,7 @@ fn matches(table: &Table<'_>, reader: &mut Reader, key: &Key, fields: bool) -> V
             Some(true) => ValueMatch::Present,
             Some(false) => ValueMatch::Absent,
             None => {
-                let parse = |value| reader.parse::<String>(key, value).map(|text| Glob(text.value));
+                let parse = |value| reader.parse::<String>(key, value).map(|text| Glob::new(text.value));
                 ValueMatch::Any(value.members().into_iter().filter_map(parse).collect())
             }
         };
@@ -344,9 +354,15 @@ impl When {
             cookie: matches(&table, reader, &COOKIE, false),
             query: matches(&table, reader, &QUERY, false),
             client: table.many(reader, &CLIENT, network),
+            country: table.many(reader, &COUNTRY, |reader, value| Country::read(reader, &COUNTRY, value)),
             share: table.parsed::<Percent>(reader, &SHARE).map(|share| share.value),
+            share_by: table.parsed::<StickyBy>(reader, &SHARE_BY).map(|by| by.value).unwrap_or_default(),
             response,
         };
+        if let (Some(value), None) = (table.value(&SHARE_BY), table.value(&SHARE)) {
+            let message = "`share_by` without `share`: the rule is for all clients";
+            reader.wrong(&value.span(), message, "has no effect", SHARE.summary());
+        }
         table.finish(reader);
         when
     }
@@ -373,6 +389,19 @@ impl Then {
         then.surrogate_key = table.many(reader, &SURROGATE_KEY, |reader, value| surrogate_key(reader, value));
         then.set_response = fields_to_set(&table, reader);
         then.reply = Reply::read(&table, for_responses, reader);
+        then.split = Split::read(&table, reader);
+        then.rewrite = Rewrite::read(&table, reader);
+        then.mirror = Mirroring::read(&table, reader);
+        for key in [&GROUP, &REWRITE, &MIRROR] {
+            let Some(value) = table.value(key) else { continue };
+            if for_responses {
+                let message = format!("`{}` in a rule for responses: an origin has been asked by then", key.name);
+                reader.wrong(&value.span(), message, "too late", "take `response` out of `when`, or make it two rules");
+            } else if then.reply.is_some() {
+                let message = format!("`{}` beside an answer of the node's own: nobody is asked", key.name);
+                reader.wrong(&value.span(), message, "has no effect", "leave out one of them, or make it two rules");
+            }
+        }
         if let Some(value) = table.value(&IGNORE_QUERY).filter(|_| for_responses) {
             let message = "`ignore_query` in a rule for responses: the request has been made by then";
             reader.wrong(&value.span(), message, "too late", "take `response` out of `when`, or make it two rules");
@@ -425,31 +454,4 @@ fn fields_to_set(table: &Table<'_>, reader: &mut Reader) -> Vec<(String, String)
         Some((field, text.value))
     });
     read.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs() {
-        for (pattern, text, want) in [
-            ("/a", "/a", true),
-            ("/a", "/ab", false),
-            ("/a*", "/ab/c", true),
-            ("*", "", true),
-            ("*.js", "/x/y.js", true),
-            ("*.js", "/x.js/y", false),
-            ("/a/*/c", "/a/b/c", true),
-            ("/a/*/c", "/a/c", false),
-            ("*ab*ab", "ab", false),
-            ("*ab*ab", "abab", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("a**c", "ac", true),
-            ("", "", true),
-            ("", "x", false),
-        ] {
-            assert_eq!(Glob::new(pattern).matches(text.as_bytes()), want, "{pattern} {text}");
-        }
-    }
 }

@@ -39,7 +39,7 @@ section! {
 }
 
 /// Fields whose meaning is the node's or the protocol's own, in requests to an origin. `If-*` goes without being listed.
-const PROTECTED: [&str; 20] = [
+const PROTECTED: [&str; 21] = [
     "accept-encoding",
     "connection",
     "content-length",
@@ -59,6 +59,7 @@ const PROTECTED: [&str; 20] = [
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",
+    "x-littoral-mirror",
     "x-request-id",
 ];
 

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::balance::{Balance, Crowd, slow_start};
-use super::group::Group;
-use super::group::{Member, ORIGINS, RETRY, Retry};
-use super::health::{EJECT, Eject, HEALTH, Health};
-use super::origin::{OriginTimeouts, TIMEOUTS};
+use super::group::{Group, ORIGINS};
+use super::health::{EJECT, HEALTH};
+use super::named_group::{GROUP_KEYS, NamedGroup};
+use super::origin::TIMEOUTS;
+use super::retry::RETRY;
 use super::rule::RULE;
 use super::rule::Rule;
 use super::status::StatusRange;
@@ -23,6 +23,8 @@ pub struct Site {
     /// The hosts it answers for. No two sites have the same.
     pub hosts: Vec<HostPattern>,
     pub origins: Group,
+    /// Others, for what rules send there. No two have the same name.
+    pub groups: Vec<NamedGroup>,
     pub rules: Vec<Rule>,
     /// Responses with `Set-Cookie`. Default: not stored without explicit permission.
     pub set_cookie: SetCookie,
@@ -78,6 +80,7 @@ impl Site {
             name: name.into(),
             hosts: vec![HostPattern::Any],
             origins: Group::of_one(origin),
+            groups: Vec::new(),
             rules: Vec::new(),
             set_cookie: SetCookie::default(),
             get_body: GetBody::default(),
@@ -216,6 +219,8 @@ section! {
         DISK_SHARE = "disk_share": Kind::Percent;
         /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
         ERROR_PAGES = "error_pages": Kind::Map(&Kind::Text("a file"));
+        /// Origins besides its own, for what rules send there: [site.NAME.group.NAME].
+        GROUPS = "group": Kind::Named(&GROUP_KEYS);
         /// What it does differently with some requests and responses.
         RULES = "rule": Kind::Many(&Kind::Table(&RULE));
     }
@@ -290,26 +295,9 @@ impl Site {
         let host = |reader: &mut Reader, value| reader.parse::<HostPattern>(&HOSTS, value);
         let hosts = table.many(reader, &HOSTS, host);
         table.required(reader, &HOSTS, hosts.is_empty());
-        let timeouts = table.table(reader, &SITE_TIMEOUTS, &TIMEOUTS);
-        let timeouts = OriginTimeouts::read(timeouts, reader, OriginTimeouts::default());
-        let member = |reader: &mut Reader, value| Member::read(reader, &ORIGIN_LIST, value, timeouts);
-        let members = table.many(reader, &ORIGIN_LIST, member);
-        table.required(reader, &ORIGIN_LIST, members.is_empty());
-        let retry = table.table(reader, &SITE_RETRY, &RETRY);
-        let health = table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader, &members));
-        let origins = Group {
-            members,
-            balance: Balance::read(&table, reader),
-            slow_start: slow_start(&table, reader),
-            crowd: Crowd::read(&table, reader),
-            health,
-            eject: match table.value(&SITE_EJECT) {
-                None => Some(Eject::default()),
-                Some(value) if value.as_bool() == Some(false) => None,
-                Some(_) => table.table(reader, &SITE_EJECT, &EJECT).map(|table| Eject::read(table, reader)),
-            },
-            retry: Retry::read(retry, reader),
-        };
+        let origins = Group::read(&table, reader);
+        // Before the rules, which name them.
+        let groups = NamedGroup::read_all(name, &table, reader);
         let network = |reader: &mut Reader, value| reader.parse::<Network>(&TRUST, value).map(|network| network.value);
         let set_cookie = [("refuse", SetCookie::Refuse), ("rfc9111", SetCookie::Rfc9111)];
         let get_body = [("refuse", GetBody::Refuse), ("pass", GetBody::Pass)];
@@ -317,6 +305,7 @@ impl Site {
             name: name.to_owned(),
             hosts: hosts.iter().map(|host| host.value.clone()).collect(),
             origins,
+            groups,
             rules: table.many(reader, &RULES, |reader, value| Rule::read(reader, &RULES, value)),
             set_cookie: table.choice(reader, &SET_COOKIE, &set_cookie).unwrap_or_default(),
             get_body: table.choice(reader, &GET_BODY, &get_body).unwrap_or_default(),

@@ -8,6 +8,7 @@ use super::*;
 use crate::admin::access::Access;
 use crate::origin::Nobody;
 use crate::origin::group::Group;
+use crate::routing::Backings;
 
 pub fn snapshot(sites: &[(&str, &str)]) -> Snapshot {
     let made = sites.iter().enumerate().map(|(index, (name, host))| {
@@ -15,7 +16,8 @@ pub fn snapshot(sites: &[(&str, &str)]) -> Snapshot {
         let mut config = edge_config::section::site::Site::of_one(name, origin.clone());
         let rules = "[[site.s.rule]]\nwhen = { path = \"/q*\" }\nthen = { ignore_query = \"utm_*\" }\n";
         config.rules = edge_config::load::rules_of(rules).unwrap_or_else(|problems| panic!("{}", problems.summary()));
-        let site = Arc::new(Site::new(&config, index, Group::idle(name, origin), Arc::new(Nobody)));
+        let site =
+            Arc::new(Site::new(&config, index, Backings::of_one(Group::idle(name, origin), Arc::new(Nobody)), None));
         (site, vec![host.parse::<HostPattern>().expect("a host")])
     });
     Snapshot::new(1, Limits::default(), made.collect())

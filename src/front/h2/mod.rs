@@ -308,6 +308,7 @@ impl Client<'_> {
             } else {
                 let key = self.front.key(&seen, site, &routed, &mut self.scratch);
                 let id = LazyId::default();
+                self.front.mirror(&seen, site, &routed, &id);
                 let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &id, forwarded, out);
                 let request = pipeline_request(&seen, site, &routed, key, clock::wall_at(started), &forward);
                 match self.front.pipeline.decide(&request) {
@@ -318,7 +319,7 @@ impl Client<'_> {
                     }
                     decision => {
                         let site = site.clone();
-                        let work = self.answer_later(respond, site, routed, decision, key, started);
+                        let work = self.answer_later(respond, site, (routed, id), decision, key, started);
                         self.work.push(work);
                         return;
                     }
@@ -347,7 +348,7 @@ impl Client<'_> {
         &mut self,
         respond: SendResponse<Bytes>,
         site: Arc<Site>,
-        routed: Routed,
+        (routed, id): (Routed, LazyId),
         decision: Decision,
         key: CacheKey,
         started: Instant,
@@ -357,7 +358,6 @@ impl Client<'_> {
         Box::pin(async move {
             let head = head.head();
             let seen = Seen { peer, site: Some(&site), head: &head, started, proto: PROTO };
-            let id = LazyId::default();
             let forward = |forwarded: Forwarded, out: &mut Vec<u8>| front.forward(&seen, &id, forwarded, out);
             let request = pipeline_request(&seen, &site, &routed, key, clock::wall(), &forward);
             let mut answer = Answer::new(respond, write_timeout);
@@ -383,11 +383,7 @@ impl Client<'_> {
             let id = front.log.next_id();
             let (request_id, trace) = (id.text(), name_of(&seen, id));
             let forwarding = forwarding(&seen, &request_id);
-            let asked = Seen { head: &routed.head(&head), ..seen };
-            let outcome = front
-                .pass
-                .run_h2(body, respond, &asked, &site, routed.matched.as_ref(), limits, &forwarding, &shutdown)
-                .await;
+            let outcome = front.pass.run_h2(body, respond, &seen, &site, &routed, limits, &forwarding, &shutdown).await;
             front.log.write(&seen, &outcome, Times::ended(None), None, Some(&trace));
         })
     }

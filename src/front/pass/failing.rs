@@ -1,4 +1,4 @@
-//! What goes wrong on the pass path, and how a client is told.
+//! What failed, whether it is tried again, and what the client is told.
 
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -13,10 +13,17 @@ use crate::semantics::cache_status::{CacheStatus, Reason};
 /// The error when every origin has as many requests as it may.
 pub(super) const BUSY: &str = "OriginBusy";
 
-/// Tells the client that there is no answer.
-///
-/// # Errors
-/// It cannot be told.
+/// The error for an answer that another origin may better.
+pub(super) const BETTERED: &str = "Bettered";
+
+/// Whether a request may be sent once more: it is idempotent, all of it is still there, and nothing has been answered.
+pub(super) fn is_repeatable(session: &Session) -> bool {
+    session.req_header().method.is_idempotent()
+        && !session.as_ref().retry_buffer_truncated()
+        && session.response_written().is_none()
+}
+
+/// Answers instead of an origin.
 pub(super) async fn respond(
     session: &mut Session,
     site: Option<&Site>,
@@ -32,7 +39,7 @@ pub(super) async fn respond(
         response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
     }
     if site.is_none_or(|site| site.cache_status) {
-        append_cache_status(&mut response, cache_status)?;
+        append_cache_status(&mut response, cache_status, "")?;
     }
     session.set_keepalive(None);
     session.write_response_header(Box::new(response), false).await?;
@@ -44,7 +51,7 @@ pub(super) fn is_client_fault(error: &Error) -> bool {
     !matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed)
 }
 
-/// What an error of the proxy is to the node.
+/// What an error of the proxy is to us.
 pub(super) fn failure_of(error: &Error) -> Failure {
     match error.etype() {
         ErrorType::Custom(BUSY) => Failure::Busy,

@@ -12,9 +12,7 @@ use crate::pipeline::edits::{remove, take, with_date};
 use crate::pipeline::fill::{Head, Judge};
 use crate::purge::ledger::Invalidated;
 use crate::purge::position::Position;
-use crate::purge::record::host_number;
-use crate::purge::selector::{OwnedSelectors, url_of};
-use crate::semantics::cache_key::canonical_host;
+use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::directives::ResponseDirectives;
 use crate::semantics::fields::Fields;
 use crate::semantics::freshness;
@@ -40,7 +38,6 @@ impl Kept {
     pub(super) fn new(
         pipeline: &Pipeline,
         passed: &Passed,
-        primary: CacheKey,
         invalidated: Invalidated,
         status: u16,
         mut fields: Vec<u8>,
@@ -58,14 +55,14 @@ impl Kept {
         if !freshness::lifetime(status, Fields::new(&fields), &directives, now).1.is_explicit() {
             return None;
         }
-        let end = memchr::memchr(b'?', &passed.target).unwrap_or(passed.target.len());
-        let selectors = OwnedSelectors {
-            site: passed.site.id,
-            host: host_number(&pipeline.store.ledger, &passed.host),
-            url: url_of(&primary),
-            path: passed.target.get(..end).unwrap_or_default().into(),
-            ..OwnedSelectors::default()
-        };
+        // What a GET of it would be stored under, were that routed in the same way.
+        let host = canonical_host(&passed.host, passed.scheme);
+        let of_url = KeyParts::of_url(&passed.site.name, passed.scheme, &host, &passed.target);
+        let asked = Some(passed.asked_for.as_slice()).filter(|asked| *asked != passed.target);
+        let parts = KeyParts { group: &passed.site.backing(passed.group).name, asked, ..of_url };
+        let key = |parts| pipeline.store.keyer.primary(&parts, &mut Vec::new());
+        let (url, primary) = (key(of_url), key(parts));
+        let selectors = pipeline.selectors_of(&passed.site, &passed.host, &passed.target, &url, &primary);
         let judge = Judge {
             site: &passed.site,
             matched: passed.matched.as_ref(),
@@ -96,7 +93,7 @@ impl Kept {
         let label = Label {
             site: passed.site.name.clone(),
             scheme: passed.scheme.to_owned(),
-            host: text(&canonical_host(&passed.host, passed.scheme)),
+            host: text(&host),
             target: text(&passed.target),
         };
         Some(Self { primary, label, head, fill_pos, collector: Collector::default() })

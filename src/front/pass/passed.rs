@@ -11,14 +11,16 @@ use pingora::http::RequestHeader;
 use super::kept::Kept;
 use super::patience::{Patience, upload_of};
 use crate::clock;
-use crate::front::gate::{Forwarding, Framing, Keep, write_forward_fields};
+use crate::front::gate::{Forwarding, Framing, Head, Keep, write_forward_fields};
 use crate::front::log::Seen;
+use crate::front::mirroring::Pending;
+use crate::front::request::Routed;
 use crate::origin::Failure;
-use crate::origin::group::{Choice, Member, Wanted};
+use crate::origin::group::{Choice, Group, Member, Wanted};
 use crate::origin::prepare::Payload;
 use crate::purge::position::Position;
-use crate::routing::Site;
 use crate::routing::rule::Matched;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_status::Reason;
 use crate::semantics::fields::Fields;
 use crate::semantics::time::UnixMs;
@@ -30,10 +32,15 @@ pub(super) struct Passed {
     pub(super) limits: Limits,
     /// The rules of the site that match.
     pub(super) matched: Option<Matched>,
+    /// Who of the site is asked.
+    pub(super) group: GroupIndex,
     pub(super) scheme: &'static str,
     pub(super) method: String,
     pub(super) host: Vec<u8>,
+    /// What the client asks for, without what makes no difference.
     pub(super) target: Vec<u8>,
+    /// What the origin is asked for.
+    pub(super) asked_for: Vec<u8>,
     /// The field lines of the request.
     pub(super) fields: Vec<u8>,
     pub(super) client: IpAddr,
@@ -48,6 +55,8 @@ pub(super) struct Passed {
     pub(super) result: Mutex<PassResult>,
     pub(super) asked: Mutex<Asked>,
     pub(super) patience: Patience,
+    /// A copy of the request, while its body comes.
+    copy: Mutex<Option<Pending>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -73,7 +82,7 @@ impl Passed {
     pub(super) fn new(
         seen: &Seen<'_>,
         site: &Arc<Site>,
-        matched: Option<&Matched>,
+        routed: &Routed,
         limits: Limits,
         began: Position,
         arrived: usize,
@@ -82,12 +91,14 @@ impl Passed {
         Arc::new(Self {
             site: site.clone(),
             limits,
-            matched: matched.cloned(),
+            matched: routed.matched.clone(),
+            group: routed.group,
             scheme: seen.peer.scheme(),
             method: head.method.as_str().to_owned(),
             host: head.host.to_vec(),
             wants_trailers: head.fields.first("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers")),
-            target: head.target.to_vec(),
+            target: routed.target(head).to_vec(),
+            asked_for: routed.asked(head).to_vec(),
             fields: head.fields.as_bytes().to_vec(),
             client: seen.peer.client,
             payload: if head.framing.has_body() { Payload::Streamed } else { Payload::Empty },
@@ -102,32 +113,54 @@ impl Passed {
             result: Mutex::default(),
             asked: Mutex::default(),
             patience: Patience::new(upload_of(head, arrived)),
+            copy: Mutex::default(),
         })
     }
 }
 
 impl Passed {
+    /// Has a copy sent when all of the body is there.
+    pub(super) fn copy(&self, pending: Option<Pending>) {
+        *self.copy.lock() = pending.and_then(Pending::send_if_complete);
+    }
+
+    pub(super) fn copy_body(&self, piece: &[u8], ends: bool) {
+        let mut copy = self.copy.lock();
+        *copy = copy.take().and_then(|pending| pending.push(piece, ends));
+    }
+
+    /// What of the body has not come by now is not copied.
+    pub(super) fn no_more_of_the_body(&self) {
+        self.copy.lock().take().into_iter().for_each(Pending::give_up);
+    }
+
     /// Who is asked now. Waits where every origin has as many requests as it may.
     pub(super) async fn choose(&self) -> Result<(Arc<Member>, Duration), Failure> {
         let (tried, next) = {
             let mut asked = self.asked.lock();
             if asked.choice.is_none() {
-                self.site.group.begin();
+                self.group().begin();
             }
             (asked.tried.clone(), asked.next.take())
         };
         let choice = match next {
             Some(next) => next,
-            None => self.site.group.choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
+            None => self.group().choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
         self.patience.asked(chosen.0.peer.origin());
         self.asked.lock().choice = Some(choice);
+        // Whoever is asked gets the body from its beginning.
+        self.copy.lock().as_mut().into_iter().for_each(Pending::again);
         Ok(chosen)
     }
 
+    pub(super) fn group(&self) -> &Group {
+        &self.site.backing(self.group).group
+    }
+
     fn key(&self) -> u64 {
-        self.site.group.key(&self.host, &self.target, Fields::new(&self.fields), Some(self.client))
+        self.group().key(&self.host, &self.asked_for, Fields::new(&self.fields), Some(self.client))
     }
 
     /// Who was asked last, and since when.
@@ -156,7 +189,7 @@ impl Passed {
         let mut asked = self.asked.lock();
         let failed = asked.choice.as_ref().map(|choice| choice.index);
         asked.tried.extend(failed);
-        asked.next = self.site.group.choose_again(Wanted { tried: &asked.tried, avoid: None, key: self.key() });
+        asked.next = self.group().choose_again(Wanted { tried: &asked.tried, avoid: None, key: self.key() });
         if asked.next.is_some() {
             self.result.lock().retries += 1;
         }
@@ -172,8 +205,7 @@ impl Passed {
 }
 
 /// The request of an HTTP/2 stream as the proxy takes it: what the gate understood, not what the client sent.
-pub(super) fn request_header(seen: &Seen<'_>, forwarding: &Forwarding<'_>) -> Option<RequestHeader> {
-    let head = seen.head;
+pub(super) fn request_header(head: &Head<'_>, forwarding: &Forwarding<'_>) -> Option<RequestHeader> {
     let mut fields = Vec::with_capacity(head.fields.as_bytes().len() + 256);
     write_forward_fields(head, forwarding, Keep::RangeAndConditionals, &mut fields);
     let mut request = RequestHeader::build(head.method.as_str(), head.target, None).ok()?;

@@ -4,6 +4,7 @@ use pingora::http::ResponseHeader;
 use pingora::{BError, Error, ErrorType};
 
 use super::passed::Passed;
+use crate::pipeline::deliver::write_group;
 use crate::semantics::cache_status::CacheStatus;
 use crate::semantics::fields::Fields;
 
@@ -49,9 +50,17 @@ pub(super) fn apply_rules(passed: &Passed, response: &mut ResponseHeader) -> Res
     Ok(())
 }
 
-pub(super) fn append_cache_status(response: &mut ResponseHeader, status: &CacheStatus) -> Result<(), BError> {
+/// `group`: the name of the group that was asked; empty for the site's own origins.
+pub(super) fn append_cache_status(
+    response: &mut ResponseHeader,
+    status: &CacheStatus,
+    group: &str,
+) -> Result<(), BError> {
     let mut value = Vec::with_capacity(64);
     status.write(&mut value);
+    if !group.is_empty() {
+        write_group(group, &mut value);
+    }
     let value = http::HeaderValue::from_bytes(&value).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
     response.append_header("cache-status", value).map(|_| ())
 }

@@ -29,15 +29,17 @@ pub fn choose(candidates: &[Candidate], key: u64) -> Option<usize> {
     };
     // Bounds add up to more than there is, so there always is somebody below its own.
     let free = candidates.iter().filter(|candidate| u64::from(candidate.in_flight) < bound(candidate));
-    free.max_by(|one, other| score(one, key).total_cmp(&score(other, key))).map(|candidate| candidate.index)
+    let of = |candidate: &Candidate| score(candidate.share, candidate.id, key);
+    free.max_by(|one, other| of(one).total_cmp(&of(other))).map(|candidate| candidate.index)
 }
 
-fn score(candidate: &Candidate, key: u64) -> f64 {
+/// How well one with this share and id stands for a key: of many keys each has the best score for its share.
+pub fn score(share: u32, id: u64, key: u64) -> f64 {
     // 53 bits, so that it is exact, and never 0 or 1.
-    let hash = mix(candidate.id ^ key) >> 11;
+    let hash = mix(id ^ key) >> 11;
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     let even = (hash as f64 + 0.5) / (1u64 << 53) as f64;
-    -f64::from(candidate.share) / even.ln()
+    -f64::from(share) / even.ln()
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::origin::group::Origins;
 use crate::origin::resume::{Rest, Resuming};
 use crate::telemetry::metrics::{Levels, Metrics};
-use edge_config::section::group::{Member as MemberConfig, Retry};
+use edge_config::section::group::Member as MemberConfig;
 use edge_config::section::resolver::Resolver;
+use edge_config::section::retry::Retry;
 use edge_config::section::site::Site;
 
 const BODY: &[u8] = b"0123456789";
@@ -94,7 +96,7 @@ async fn what_one_origin_breaks_off_another_one_ends() {
 async fn one_that_is_avoided_is_asked_when_there_is_no_other_and_a_retry_left() {
     let (address, _asked) = origin("HTTP/1.1 204 No Content\r\n\r\n".to_owned()).await;
     for (reserve, expected) in [(10, Ok(0)), (0, Err(Failure::Unreachable))] {
-        let retry = Retry { attempts: 0, budget_percent: 0, reserve };
+        let retry = Retry { attempts: 0, budget_percent: 0, reserve, ..Retry::default() };
         let upstream = Fetch::new(group(&[&address], retry), 0);
         let opened = upstream.open(&request(Some(0)), &|_, _| {}).await;
         assert_eq!(opened.map(|response| response.origin), expected, "{reserve}");

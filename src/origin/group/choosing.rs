@@ -80,7 +80,7 @@ impl Group {
             }
         }
         let busy = || {
-            self.origins.metrics.origin_rejected(self.settings.index);
+            self.origins.metrics.origin_rejected(self.settings.index, &self.settings.group);
             Failure::Busy
         };
         let place = self.queue.join(self.queue_max).ok_or_else(busy)?;
@@ -176,7 +176,7 @@ impl Group {
 
     /// Chooses who is asked when some have failed, if the request may try once more. It does not wait for anybody.
     pub fn choose_again(&self, wanted: Wanted<'_>) -> Option<Choice> {
-        if wanted.tried.len() > self.retries_max as usize {
+        if wanted.tried.len() > self.retry.attempts as usize {
             return None;
         }
         let choice = self.choose_now(wanted).ok()?;

@@ -77,7 +77,7 @@ impl Job {
             // Nothing can be made of what does not say where it belongs.
             drop(response);
             let interim = |status, fields| self.fill.push_interim(status, fields);
-            let response = self.site.upstream.open(&self.origin_request, &interim).await?;
+            let response = self.site.upstream(self.group).open(&self.origin_request, &interim).await?;
             return self.receive(pipeline, response, facts).await;
         };
         if !self.as_is && said.range() == (0..total) {
@@ -142,6 +142,7 @@ impl Job {
         let browser_ttl = head.browser.as_ref().map(|browser| browser.ttl);
         let fetching = Fetching {
             site: self.site.clone(),
+            group: self.group,
             request: self.origin_request.clone(),
             stored: record.clone(),
             body,

@@ -10,7 +10,7 @@ use crate::origin::group::Group;
 use crate::pipeline::Pipeline;
 use crate::purge::position::LogPosition;
 use crate::purge::selector::SiteId;
-use crate::routing::{Site, rule::Rules};
+use crate::routing::{Backings, Site, rule::Rules};
 use crate::semantics::storable::SetCookie;
 use crate::store::{Store, key::Keyer, tiers::DiskPlan};
 use crate::telemetry::metrics::Metrics;
@@ -38,8 +38,8 @@ pub(in crate::pipeline) fn site(upstream: Arc<dyn Upstream>) -> Arc<Site> {
         cache_status: true,
         https_only: false,
         error_pages: Vec::new(),
-        group: Group::idle("simulated", "http://simulated".parse().expect("an origin")),
-        upstream,
+        backings: Backings::of_one(Group::idle("simulated", "http://simulated".parse().expect("an origin")), upstream),
+        geo: None,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::origin::{Failure, OriginBody, OriginRequest};
 use crate::pipeline::Pipeline;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
-use crate::routing::Site;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::content_range::{ContentRange, content_range};
 use crate::semantics::fields::Fields;
 use crate::semantics::validation::{same_strongly, strong_validator};
@@ -33,6 +33,8 @@ pub type BegunAnswer = (Box<dyn OriginBody>, u64);
 /// The fetch of one run. It belongs to no client, and always comes to its end: it is short.
 pub struct Fetching {
     pub site: Arc<Site>,
+    /// Who of it is asked.
+    pub group: GroupIndex,
     /// What is asked, without a range.
     pub request: OriginRequest,
     /// What the bytes are of.
@@ -100,7 +102,7 @@ impl Fetching {
         let mut request = self.request.clone();
         asked.write(&mut request.fields);
         request.fields.extend_from_slice(&[b"if-range: ", validator, b"\r\n"].concat());
-        let answer = self.site.upstream.open(&request, &|_, _| {}).await.map_err(Broken::Failed)?;
+        let answer = self.site.upstream(self.group).open(&request, &|_, _| {}).await.map_err(Broken::Failed)?;
         let fields = Fields::new(&answer.fields);
         let is_same = same_strongly(stored, fields);
         #[cfg(test)]
@@ -123,7 +125,7 @@ impl Fetching {
         let said = content_range(fields).filter(is_answer).ok_or(Broken::NoRanges)?;
         let end = said.range().end;
         let rest = Rest {
-            upstream: self.site.upstream.clone(),
+            upstream: self.site.upstream(self.group).clone(),
             request: self.request.clone(),
             fields: answer.fields,
             origin: answer.origin,

@@ -91,7 +91,7 @@ impl Pipeline {
                 let (code, reason) = told(broken);
                 let status = CacheStatus { hit: false, ttl: None, stored: false, detail: Some(reason), ..status };
                 let outcome = failure::answer(Some(request.site), code, request.method, status, exchange).await?;
-                return Ok(Outcome { origin: request.site.only_origin(), ..outcome });
+                return Ok(Outcome { origin: request.site.only_origin(request.group), ..outcome });
             }
         }
         let outcome = deliver_from(request, stored, Some(&mut source), status, cache, exchange).await?;

@@ -247,9 +247,10 @@ impl<'a> Source<'a> {
         (request.forward)(Forwarded::Shared, &mut fields);
         let fetching = Fetching {
             site: request.site.clone(),
+            group: request.group,
             request: OriginRequest {
                 method: "GET",
-                target: request.target.to_vec(),
+                target: request.asked.to_vec(),
                 host: request.host.to_vec(),
                 fields,
                 client: request.client,

@@ -14,6 +14,7 @@ fn record() -> Record<'static> {
         ts: AT,
         site: "default",
         client: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 17))),
+        country: Some("DE"),
         method: "GET",
         host: b"www.example.test",
         target: b"/assets/app.js?v=12&x",
@@ -26,6 +27,7 @@ fn record() -> Record<'static> {
         age: Some(55),
         ttfb_us: Some(40),
         total_us: 61,
+        group: "canary",
         origin: Some("origin.example.test:443"),
         retries: 1,
         proto: "HTTP/1.1",
@@ -45,10 +47,10 @@ fn written(record: &Record<'_>) -> Value {
 #[test]
 fn a_record_has_the_documented_names() {
     let expected = json!({
-        "ts": "1994-11-06T08:49:37.123Z", "site": "default", "client": "192.0.2.17", "method": "GET",
+        "ts": "1994-11-06T08:49:37.123Z", "site": "default", "client": "192.0.2.17", "country": "DE", "method": "GET",
         "host": "www.example.test", "path": "/assets/app.js", "query": "v=12&x", "status": 200, "bytes": 1024,
         "cache": "hit", "reason": "no-store", "key": "0123456789abcdef0123456789abcdef", "ttl": -5, "age": 55,
-        "tier": "memory", "origin": "origin.example.test:443", "ttfb_us": 40, "total_us": 61, "retries": 1,
+        "tier": "memory", "group": "canary", "origin": "origin.example.test:443", "ttfb_us": 40, "total_us": 61, "retries": 1,
         "proto": "HTTP/1.1", "tls": "TLSv1.3", "trace_id": "0af7651916cd43dd8448eb211c80319c",
     });
     assert_eq!(written(&record()), expected);
@@ -59,6 +61,7 @@ fn what_is_absent_or_empty_is_left_out() {
     let refused = Record {
         site: "",
         client: None,
+        country: None,
         method: "",
         host: b"",
         target: b"",
@@ -67,6 +70,7 @@ fn what_is_absent_or_empty_is_left_out() {
         ttl: None,
         age: None,
         ttfb_us: None,
+        group: "",
         origin: None,
         trace_id: None,
         tier: None,

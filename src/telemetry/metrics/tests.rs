@@ -20,10 +20,13 @@ fn drive(metrics: &Metrics) -> String {
     let address = ([192, 0, 2, 1], 443).into();
     metrics.origin_up(0, "a.example.net:443", address, true);
     metrics.origin_in_flight(0, "a.example.net:443", address, 2);
-    metrics.origin_queue(0, 3);
-    metrics.origin_rejected(0);
+    metrics.origin_queue(0, "canary", 3);
+    metrics.origin_rejected(0, "");
     metrics.origin_ejection(0, "a.example.net:443", "ejected");
+    metrics.origin_hedged(0, true);
     metrics.origin_seconds(0.3);
+    metrics.mirrored(0, "shadow", "answered");
+    metrics.mirror_dropped(0, "shadow", "busy").inc();
     metrics.fill_waiters.inc();
     metrics.fill_resumed(0);
     metrics.store_evictions.inc();

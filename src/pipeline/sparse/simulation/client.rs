@@ -15,7 +15,7 @@ use crate::pipeline::decide::Decision;
 use crate::pipeline::request::{Forwarded, Method, Request};
 use crate::pipeline::simulation::schedule::give_way;
 use crate::pipeline::simulation::{URLS, pause, url_key};
-use crate::routing::Site;
+use crate::routing::{GroupIndex, Site};
 use crate::semantics::directives::RequestDirectives;
 use crate::semantics::fields::Fields;
 use crate::store::record::StoredResponse;
@@ -213,6 +213,8 @@ async fn request(pipeline: &Arc<Pipeline>, site: &Arc<Site>, scene: &Arc<Scene>)
         method: if ask.is_head { Method::Head } else { Method::Get },
         scheme: "http",
         target: target.as_bytes(),
+        asked: target.as_bytes(),
+        group: GroupIndex::OWN,
         host: b"simulated",
         fields: asked,
         key: url_key(ask.url),

@@ -1,0 +1,146 @@
+//! A name server whose answers a test sets, and changes.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::SRV;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+/// How often it looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One record of a name.
+#[derive(Clone, Debug)]
+pub enum Data {
+    Address(IpAddr),
+    Service { priority: u16, weight: u16, port: u16, target: String },
+}
+
+/// A running name server, with a thread of its own.
+pub struct NameServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    zone: Mutex<Zone>,
+    is_over: AtomicBool,
+}
+
+#[derive(Default)]
+struct Zone {
+    names: HashMap<String, (Vec<Data>, u32)>,
+    /// It answers nothing at all.
+    is_silent: bool,
+    questions: HashMap<String, usize>,
+}
+
+impl Shared {
+    fn zone(&self) -> MutexGuard<'_, Zone> {
+        self.zone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NameServer {
+    pub fn start() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+        socket.set_read_timeout(Some(LOOK)).expect("a socket has a timeout");
+        let address = socket.local_addr().expect("a socket has an address");
+        let shared = Arc::new(Shared::default());
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new().name("names".to_owned()).spawn(move || answer(&socket, &of_thread));
+        Self { address, shared, thread: Some(thread.expect("a thread for the name server")) }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A table of a configuration that has it asked.
+    pub fn table(&self) -> String {
+        format!("[resolver]\nnameservers = [\"{}\"]\n", self.address)
+    }
+
+    /// From now on a name has these records, for so many seconds; nothing takes it away.
+    pub fn set(&self, name: &str, seconds: u32, records: Vec<Data>) {
+        let mut zone = self.shared.zone();
+        if records.is_empty() {
+            zone.names.remove(name);
+        } else {
+            zone.names.insert(name.to_owned(), (records, seconds));
+        }
+    }
+
+    /// The same for IPv4 addresses below 127.0.0.0.
+    pub fn set_loopback(&self, name: &str, seconds: u32, last: &[u8]) {
+        let address = |last: &u8| Data::Address(Ipv4Addr::new(127, 0, 0, *last).into());
+        self.set(name, seconds, last.iter().map(address).collect());
+    }
+
+    /// Has it answer nothing, or answer again.
+    pub fn silence(&self, is_silent: bool) {
+        self.shared.zone().is_silent = is_silent;
+    }
+
+    /// How many questions there were about a name.
+    pub fn questions(&self, name: &str) -> usize {
+        self.shared.zone().questions.get(name).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(socket: &UdpSocket, shared: &Shared) {
+    let mut buffer = [0; 4_096];
+    while !shared.is_over.load(Ordering::Relaxed) {
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        let Some(question) = buffer.get(..length).and_then(|bytes| Message::from_vec(bytes).ok()) else { continue };
+        if let Some(reply) = reply(&question, &mut shared.zone()) {
+            let bytes = reply.to_vec().expect("an answer can be written");
+            let _ = socket.send_to(&bytes, from);
+        }
+    }
+}
+
+fn reply(question: &Message, zone: &mut Zone) -> Option<Message> {
+    let query = question.queries.first()?.clone();
+    let name = query.name().to_utf8().trim_end_matches('.').to_owned();
+    *zone.questions.entry(name.clone()).or_default() += 1;
+    if zone.is_silent {
+        return None;
+    }
+    let mut reply = Message::new(question.id, MessageType::Response, OpCode::Query);
+    reply.metadata.recursion_available = true;
+    let known = zone.names.get(&name);
+    if known.is_none() {
+        reply.metadata.response_code = ResponseCode::NXDomain;
+    }
+    for data in known.iter().flat_map(|(records, _)| records) {
+        let data = match (data, query.query_type()) {
+            (Data::Address(IpAddr::V4(address)), RecordType::A) => RData::A((*address).into()),
+            (Data::Address(IpAddr::V6(address)), RecordType::AAAA) => RData::AAAA((*address).into()),
+            (Data::Service { priority, weight, port, target }, RecordType::SRV) => {
+                RData::SRV(SRV::new(*priority, *weight, *port, Name::from_utf8(target).expect("a name")))
+            }
+            _ => continue,
+        };
+        let seconds = known.map_or(0, |(_, seconds)| *seconds);
+        reply.answers.push(Record::from_rdata(query.name().clone(), seconds, data));
+    }
+    reply.queries.push(query);
+    Some(reply)
+}
