@@ -65,7 +65,7 @@ struct State {
 /// Whether a member is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// That, or it was left alone long enough and whoever is [admitted](Member::admit) decides.
+    /// That, or it was left alone long enough and whoever is admitted decides.
     Up,
     /// Left alone for a while, because requests to it failed.
     Ejected,
