@@ -123,3 +123,56 @@ impl Patience {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::gate::{Verdict, gate};
+
+    #[test]
+    fn uploads() {
+        for (fields, arrived, expected) in [
+            ("", 0, Upload::Short),
+            ("Content-Length: 0\r\n", 0, Upload::Short),
+            ("Content-Length: 65536\r\n", 0, Upload::Short),
+            ("Content-Length: 65537\r\n", 0, Upload::Long),
+            ("Content-Length: 65537\r\n", 65_536, Upload::Long),
+            ("Content-Length: 65537\r\n", 65_537, Upload::Short),
+            ("Transfer-Encoding: chunked\r\n", 100, Upload::Long),
+        ] {
+            let text = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
+            let Verdict::Accepted(head) = gate(text.as_bytes()) else { panic!("{fields:?} is a request") };
+            assert_eq!(upload_of(&head, arrived), expected, "{fields:?} with {arrived}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_of_an_origin_begins_with_the_end_of_a_long_body() {
+        let times = |total| OriginTimeouts {
+            first_byte: edge_config::Duration::from_secs(10),
+            between_bytes: edge_config::Duration::from_secs(20),
+            total,
+            ..OriginTimeouts::default()
+        };
+        let total = edge_config::Duration::from_secs(60);
+        for (upload, http2, total, sent, answered, expected) in [
+            (Upload::Long, true, None, None, None, None),
+            (Upload::Long, true, None, Some(()), None, Some(10)),
+            (Upload::Long, true, None, Some(()), Some(false), Some(20)),
+            (Upload::Long, true, None, Some(()), Some(true), None),
+            (Upload::Long, true, Some(total), None, None, Some(60)),
+            (Upload::Long, true, Some(total), Some(()), None, Some(10)),
+            (Upload::Long, false, None, Some(()), Some(false), None),
+            (Upload::Short, true, None, Some(()), Some(false), None),
+        ] {
+            let mut origin: Origin = "http://127.0.0.1:1".parse().expect("an origin");
+            (origin.http2, origin.timeouts) = (http2, times(total));
+            let patience = Patience::new(upload);
+            patience.asked(&origin);
+            sent.into_iter().for_each(|()| patience.request_ended());
+            answered.into_iter().for_each(|ends| patience.answered(ends));
+            let left = patience.due.borrow().first().map(|due| due.duration_since(patience.started).as_secs());
+            assert_eq!(left, expected, "{upload:?} {http2} {total:?} {sent:?} {answered:?}");
+        }
+    }
+}
