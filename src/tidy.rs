@@ -48,6 +48,8 @@ const PURE: &[&str] = &[
     "src/origin/hedge.rs",
     "src/origin/retry.rs",
     "src/origin/serving.rs",
+    "src/origin/sigv4.rs",
+    "src/origin/sigv4/",
     "src/routing/rule.rs",
     "src/routing/rule/share.rs",
     "src/store/admission.rs",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use edge_config::Config;
 use pingora::server::configuration::ServerConf;
 use rustls::server::ProducesTickets;
@@ -21,10 +22,11 @@ use crate::front::registry::Registry;
 use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
 use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
+use crate::origin::credentials::CredentialError;
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
 use crate::origin::mirror::Mirror;
-use crate::origin::peer::{AuthorityError, OriginPeer};
+use crate::origin::peer::OriginPeer;
 use crate::pipeline::Pipeline;
 use crate::purge::local::LocalLog;
 use crate::routing::{Backing, Backings, Site, Snapshot, Snapshots};
@@ -77,6 +79,7 @@ impl Node {
             registry,
             pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics, node),
+            proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
         });
         let tickets = TicketKeys::new()?;
         let tls = match config.listen.https.is_empty() {
@@ -103,13 +106,13 @@ pub const FIRST_VERSION: u64 = 1;
 /// What requests need of a configuration. What is known of the origins of `previous` is kept.
 ///
 /// # Errors
-/// The file of an origin's authorities cannot be used.
+/// A file of an origin cannot be used.
 pub fn snapshot(
     config: &Config,
     version: u64,
     previous: Option<&Snapshot>,
     origins: &Arc<Origins>,
-) -> Result<Snapshot, AuthorityError> {
+) -> Result<Snapshot, CredentialError> {
     let mut sites = Vec::with_capacity(config.sites.len());
     for site in &config.sites {
         let index = origins.metrics.site(&site.name);
@@ -123,7 +126,7 @@ pub fn snapshot(
             let mirror =
                 is_mirror.then(|| Mirror::new(group.clone(), before.and_then(|before| before.mirror.as_deref())));
             let upstream = Arc::new(Fetch::new(group.clone(), index));
-            Ok::<_, AuthorityError>(Backing { name: name.to_owned(), group, upstream, mirror })
+            Ok::<_, CredentialError>(Backing { name: name.to_owned(), group, upstream, mirror })
         };
         let own = backing("", &site.origins)?;
         let others = site.groups.iter().map(|named| backing(&named.name, &named.group)).collect::<Result<_, _>>()?;

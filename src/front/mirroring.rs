@@ -47,6 +47,7 @@ impl Pending {
             host: head.host.to_vec(),
             fields,
             body: Bytes::new(),
+            client: seen.peer.client,
         };
         let is_bodiless = matches!(head.framing, Framing::None | Framing::Length(0));
         let body_max = usize::try_from(body_max).unwrap_or(usize::MAX);

@@ -6,6 +6,7 @@
 mod failing;
 mod kept;
 mod passed;
+mod patience;
 mod response;
 
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use bytes::{Bytes, BytesMut};
 use edge_config::section::limits::{Limits, SEND_RATE_MIN};
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::{Digest, Stream};
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
@@ -30,12 +31,14 @@ use self::failing::{BETTERED, BUSY, failure_of, is_client_fault, is_repeatable, 
 use self::kept::Kept;
 use self::passed::{Passed, request_header};
 use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
+use crate::clock;
 use crate::front::gate::{Forwarding, Keep, serialise, write_forward_fields};
 use crate::front::h2;
 use crate::front::log::Seen;
 use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
+use crate::origin::prepare::prepare;
 use crate::origin::retry::{is_failure, is_tried_again};
 use crate::pipeline::Pipeline;
 use crate::pipeline::fill::group_number;
@@ -88,7 +91,8 @@ impl Pass {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
-        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied());
+        let began = self.pipeline.store.ledger.applied();
+        let passed = Passed::new(seen, site, routed, limits, began, body.len());
         passed.copy(Self::copy_of(seen, site, routed, forwarding));
         let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
@@ -107,7 +111,7 @@ impl Pass {
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> Outcome {
-        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied());
+        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied(), 0);
         let Some(request) = request_header(&routed.head(seen.head), forwarding) else {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
@@ -133,12 +137,15 @@ impl Pass {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let proxied = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown));
-        // Members differ in many things, but not in their timeouts.
-        let total = passed.group().timeouts().total.filter(|_| passed.reason != Reason::PassUpgrade);
-        let Some(total) = total else { return proxied.await };
-        match tokio::time::timeout(total.get(), proxied).await {
-            Ok(reused) => reused,
-            Err(_) => {
+        let late = async {
+            match passed.reason {
+                Reason::PassUpgrade => std::future::pending().await,
+                _ => passed.patience.exhausted().await,
+            }
+        };
+        tokio::select! {
+            reused = proxied => reused,
+            () = late => {
                 passed.failed(&self.metrics);
                 let mut result = passed.result.lock();
                 (result.failure, result.complete) = (Some(Failure::BetweenBytesTimeout), false);
@@ -214,7 +221,23 @@ impl ProxyHttp for App {
         let (member, connect) = passed.choose().await.map_err(|failure| {
             Error::new_up(if failure == Failure::Busy { ErrorType::Custom(BUSY) } else { ErrorType::ConnectError })
         })?;
-        Ok(Box::new(member.to_connect(connect)))
+        let mut peer = member.to_connect(connect, Some(passed.client));
+        passed.patience.apply(member.peer.origin(), &mut peer);
+        Ok(Box::new(peer))
+    }
+
+    /// Before anything is sent. Pingora has no other place to ask for a version of TLS.
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        connection: Option<&Digest>,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let is_accepted = context.passed()?.member().is_none_or(|member| member.peer.accepts(connection));
+        if is_accepted { Ok(()) } else { Err(Error::new_up(ErrorType::TLSHandshakeFailure)) }
     }
 
     async fn upstream_request_filter(
@@ -226,8 +249,8 @@ impl ProxyHttp for App {
         let passed = context.passed()?;
         let Some(member) = passed.member() else { return Err(Error::new(ErrorType::InternalError)) };
         let host = member.host_header(&passed.host);
-        let value = http::HeaderValue::from_bytes(&host).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
-        request.insert_header(http::header::HOST, value)?;
+        prepare(&member, &host, passed.payload, clock::wall(), request)
+            .ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
         // Pingora takes it out; servers of gRPC insist on it.
         if passed.wants_trailers && member.peer.origin().http2 {
             request.insert_header(http::header::TE, "trailers")?;
@@ -242,7 +265,11 @@ impl ProxyHttp for App {
         ends: bool,
         context: &mut Context,
     ) -> Result<(), BError> {
-        context.passed()?.copy_body(body.as_deref().unwrap_or_default(), ends);
+        let passed = context.passed()?;
+        passed.copy_body(body.as_deref().unwrap_or_default(), ends);
+        if ends {
+            passed.patience.request_ended();
+        }
         Ok(())
     }
 
@@ -263,6 +290,7 @@ impl ProxyHttp for App {
         {
             return Err(Error::new_up(ErrorType::Custom(BETTERED)));
         }
+        passed.patience.answered(false);
         let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
@@ -285,6 +313,7 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<Option<Duration>, BError> {
         let passed = context.passed()?;
+        passed.patience.answered(ends);
         let mut kept = passed.kept.lock();
         let fits = kept.as_mut().zip(body.as_ref()).is_none_or(|(kept, piece)| kept.push(&self.pipeline, piece));
         let kept = if fits && !ends { None } else { kept.take() };
@@ -334,7 +363,7 @@ impl ProxyHttp for App {
     /// Something may have been sent: only what can be repeated goes to another origin, and only as long as nothing came.
     fn error_while_proxy(
         &self,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
         context: &mut Context,
@@ -343,6 +372,10 @@ impl ProxyHttp for App {
         if *error.esource() == ErrorSource::Downstream {
             error.set_retry(false);
             return error;
+        }
+        if *error.etype() == ErrorType::TLSHandshakeFailure {
+            // The connection was none; nothing has been sent.
+            return self.fail_to_connect(session, peer, context, error);
         }
         if *error.etype() == ErrorType::Custom(BETTERED) {
             error.set_retry(true);

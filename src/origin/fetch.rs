@@ -16,6 +16,7 @@ use pingora::{BError, ErrorType};
 
 use self::body::FetchBody;
 use super::group::{Choice, Group, Wanted};
+use super::prepare::{Payload, prepare};
 use super::retry::{is_failure, is_tried_again};
 use super::{Failure, Interims, OriginRequest, OriginResponse, Upstream};
 use crate::semantics::fields::Fields;
@@ -46,7 +47,7 @@ impl Fetch {
         request: &OriginRequest,
         interim: Interims<'_>,
     ) -> Result<(HttpSession, HttpPeer), Failure> {
-        let peer = choice.member.to_connect(choice.connect);
+        let peer = choice.member.to_connect(choice.connect, request.client);
         let mut stale = 0;
         loop {
             match self.attempt(choice, &peer, request, interim).await {
@@ -74,6 +75,9 @@ impl Fetch {
             Ok(Err(error)) if *error.etype() == ErrorType::H2Error => return Err(Attempt::Again),
             Ok(Err(_)) | Err(_) => return Err(Attempt::Final(Failure::Unreachable)),
         };
+        if !choice.member.peer.accepts(session.digest()) {
+            return Err(Attempt::Final(Failure::Unreachable));
+        }
         let header = self.request_header(choice, request).and_then(|header| target_for(&session, peer, header));
         let header = header.ok_or(Attempt::Final(Failure::Malformed))?;
         // The connector looks at the peer's only for connecting.
@@ -109,12 +113,12 @@ impl Fetch {
         let fields = Fields::new(&request.fields);
         let count = fields.lines().count() + 1;
         let mut header = RequestHeader::build_no_case(request.method, &request.target, Some(count)).ok()?;
-        let host = choice.member.host_header(&request.host);
-        header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(&host).ok()?).ok()?;
         for line in fields.lines() {
             let name = http::HeaderName::from_bytes(line.name).ok()?;
             header.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;
         }
+        let host = choice.member.host_header(&request.host);
+        prepare(&choice.member, &host, Payload::Empty, crate::clock::wall(), &mut header)?;
         Some(header)
     }
 }
@@ -189,11 +193,11 @@ impl Upstream for Fetch {
         if request.avoid.is_some() && !self.group.may_repeat() {
             return Err(Failure::Unreachable);
         }
-        let total = choice.member.peer.origin().timeouts.total;
-        let deadline = total.map(|total| crate::clock::monotonic() + total.get());
+        let began = crate::clock::monotonic();
         // An answer that another origin might better.
         let mut kept: Option<OriginResponse> = None;
         loop {
+            let deadline = choice.member.peer.origin().timeouts.total.map(|total| began + total.get());
             let opened = self.open_soon(&choice, &mut wanted, request, interim, deadline).await;
             let again = match self.is_tried_again(&opened) {
                 true => self.group.choose_again(wanted.wanted()),

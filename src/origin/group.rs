@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use edge_config::section::balance::Balance;
 use edge_config::section::group as config;
-use edge_config::section::origin::OriginTimeouts;
 use edge_config::section::retry::Retry;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
@@ -18,13 +17,14 @@ use tokio::sync::watch;
 
 use super::balance::smooth_weighted::SmoothWeighted;
 use super::company::Companions;
+use super::credentials::CredentialError;
 use super::dns::resolver::Resolver;
 use super::dns::{self, Target};
 use super::hedge::Hedging;
 use super::member::Settings;
 pub use super::member::{Lease, Member};
 use super::mirror::Copying;
-use super::peer::{AuthorityError, OriginPeer};
+use super::peer::OriginPeer;
 use super::probe;
 use super::queue::Queue;
 use super::retry::Budget;
@@ -107,13 +107,13 @@ impl Group {
     /// A site's own origins: see [`Self::named`].
     ///
     /// # Errors
-    /// The file of an origin's authorities cannot be used.
+    /// A file of an origin cannot be used.
     pub fn new(
         site: &edge_config::section::site::Site,
         index: usize,
         previous: Option<&Self>,
         origins: &Arc<Origins>,
-    ) -> Result<Arc<Self>, AuthorityError> {
+    ) -> Result<Arc<Self>, CredentialError> {
         Self::named(site, "", &site.origins, index, previous, origins)
     }
 
@@ -121,7 +121,7 @@ impl Group {
     /// that `previous` has too is kept.
     ///
     /// # Errors
-    /// The file of an origin's authorities cannot be used.
+    /// A file of an origin cannot be used.
     pub fn named(
         site: &edge_config::section::site::Site,
         name: &str,
@@ -129,7 +129,7 @@ impl Group {
         index: usize,
         previous: Option<&Self>,
         origins: &Arc<Origins>,
-    ) -> Result<Arc<Self>, AuthorityError> {
+    ) -> Result<Arc<Self>, CredentialError> {
         let settings = Settings {
             site: site.name.clone(),
             group: name.to_owned(),
@@ -290,9 +290,9 @@ impl Group {
         &self.settings.site
     }
 
-    /// The deadlines of requests to it.
-    pub fn timeouts(&self) -> OriginTimeouts {
-        self.entries.first().map(|entry| entry.config.origin.timeouts).unwrap_or_default()
+    /// How long the most patient of them may take to accept a connection.
+    fn connect_max(&self) -> Duration {
+        self.entries.iter().map(|entry| entry.config.origin.timeouts.connect.get()).max().unwrap_or_default()
     }
 
     /// A request begins.

@@ -1,5 +1,6 @@
 //! One origin of a group: what is known of it, and the requests to it that are under way.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -134,9 +135,9 @@ impl Member {
         &self.target
     }
 
-    /// How to connect to it, in so much time.
-    pub fn to_connect(&self, limit: Duration) -> HttpPeer {
-        self.peer.at(&self.target, limit)
+    /// How to connect to it, in so much time, in the name of a client or the node's own.
+    pub fn to_connect(&self, limit: Duration, client: Option<IpAddr>) -> HttpPeer {
+        self.peer.at(&self.target, limit, client)
     }
 
     /// The `Host` of a request to it.

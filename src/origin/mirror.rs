@@ -4,6 +4,7 @@
 //! serve clients nor what is known of origins. Of a group that does not answer, the cost for a request is a look at two
 //! numbers: room is bounded, and a [`Fuse`] blows.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,7 @@ use super::fetch::{send_head, target_for};
 use super::fuse::Fuse;
 use super::group::{Group, Member};
 use super::member::Standing;
+use super::prepare::{Payload, prepare};
 use crate::clock;
 use crate::semantics::fields::Fields;
 
@@ -42,6 +44,7 @@ pub struct Duplicate {
     /// Field lines, without `host` and those of framing.
     pub fields: Vec<u8>,
     pub body: Bytes,
+    pub client: IpAddr,
 }
 
 /// Why a request that was to be copied is not.
@@ -177,10 +180,13 @@ impl Mirror {
 
     async fn ask(&self, connector: &Connector, duplicate: Duplicate) -> Result<(), Failure> {
         let member = self.member().ok_or(Failure::Unreachable)?;
-        let timeouts = self.group.timeouts();
-        let peer = member.to_connect(timeouts.connect.get());
+        let timeouts = member.peer.origin().timeouts;
+        let peer = member.to_connect(timeouts.connect.get(), Some(duplicate.client));
         let connecting = tokio::time::timeout(timeouts.connect.get(), connector.get_http_session(&peer)).await;
         let (mut session, _) = connecting.map_err(|_| Failure::Unreachable)?.map_err(|_| Failure::Unreachable)?;
+        if !member.peer.accepts(session.digest()) {
+            return Err(Failure::Unreachable);
+        }
         let header = header(&member, &duplicate).and_then(|header| target_for(&session, &peer, header));
         let header = header.ok_or(Failure::Malformed)?;
         let exchange = async {
@@ -228,8 +234,6 @@ impl Room {
 fn header(member: &Member, duplicate: &Duplicate) -> Option<RequestHeader> {
     let fields = Fields::new(&duplicate.fields);
     let mut header = RequestHeader::build_no_case(duplicate.method.as_str(), &duplicate.target, None).ok()?;
-    let host = member.host_header(&duplicate.host);
-    header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(&host).ok()?).ok()?;
     for line in fields.lines() {
         let name = http::HeaderName::from_bytes(line.name).ok()?;
         header.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;
@@ -238,6 +242,8 @@ fn header(member: &Member, duplicate: &Duplicate) -> Option<RequestHeader> {
     if !duplicate.body.is_empty() {
         header.insert_header(http::header::CONTENT_LENGTH, duplicate.body.len()).ok()?;
     }
+    let payload = if duplicate.body.is_empty() { Payload::Empty } else { Payload::Streamed };
+    prepare(member, &member.host_header(&duplicate.host), payload, clock::wall(), &mut header)?;
     Some(header)
 }
 

@@ -5,8 +5,10 @@ use super::origin::Origin;
 use crate::units::Duration;
 
 use super::health::{Eject, Health};
-use super::origin::{HostHeader, OriginScheme, OriginTimeouts, Resolve};
+use super::origin::{HostHeader, OriginTimeouts, Resolve, TIMEOUTS};
 use super::retry::Retry;
+use super::secret::SECRET_FILE;
+use super::talking::{Keys, SIGV4, Talking};
 use crate::read::key::{Kind, section};
 use crate::read::{Reader, Table, Value};
 
@@ -79,22 +81,47 @@ section! {
         RESOLVE = "resolve": Kind::Choice(&["addresses", "ipv4", "ipv6", "srv"]), "addresses";
         /// HTTP/2: agreed on in TLS, or with prior knowledge in the clear.
         HTTP2 = "http2": Kind::Boolean, "false";
+        /// The certificate chain in PEM the node shows when it is asked for one. It is read again with every reload. Needs
+        /// `key`.
+        CERTIFICATE = "certificate": Kind::Text("a file");
+        /// The private key of `certificate` in PEM.
+        KEY = "key": Kind::Text("a file");
+        /// The oldest version of TLS that is spoken: with an origin that offers less, nothing of a request is exchanged.
+        TLS_MINIMUM = "tls_minimum": Kind::Choice(&["1.2", "1.3"]), "1.2";
+        /// Fields set on every request to it, checks included, in place of the client's: a value, or { file = "..." } with
+        /// one, which is read again with every reload. They are not shown anywhere.
+        HEADERS = "headers": Kind::Map(&Kind::Any(&[Kind::Text("a field value"), Kind::Table(&SECRET_FILE)]));
+        /// Signs every request to it by AWS Signature Version 4, for buckets that are not public; bodies are not part of
+        /// what is signed. `Authorization` and X-Amz-* of clients do not get there.
+        ORIGIN_SIGV4 = "sigv4": Kind::Table(&SIGV4);
+        /// Every connection to it begins with the address of a client, in this version of the PROXY protocol. Connections
+        /// are shared by requests of one address alone; a response that many wait for is asked for in the name of the
+        /// first.
+        PROXY_PROTOCOL = "proxy_protocol": Kind::Choice(&["v1", "v2"]);
+        /// How long it may take, where that is not what the site says.
+        ORIGIN_TIMEOUTS = "timeouts": Kind::Table(&TIMEOUTS);
     }
 }
 
 impl Member {
-    pub(crate) fn read(reader: &mut Reader, key: &crate::read::key::Key, value: Value<'_>) -> Option<Self> {
+    /// `timeouts`: those of the site.
+    pub(crate) fn read(
+        reader: &mut Reader,
+        key: &crate::read::key::Key,
+        value: Value<'_>,
+        timeouts: OriginTimeouts,
+    ) -> Option<Self> {
         if value.as_str().is_some() {
-            let origin = reader.parse::<Origin>(&URL, value)?.value;
+            let origin = Origin { timeouts, ..reader.parse::<Origin>(&URL, value)?.value };
             return Some(Self { origin, weight: 1, tier: 1 });
         }
         let table = reader.as_table(key, &MEMBER, "an origin".into(), value)?;
-        let member = Self::read_table(&table, reader);
+        let member = Self::read_table(&table, reader, timeouts);
         table.finish(reader);
         member
     }
 
-    fn read_table(table: &Table<'_>, reader: &mut Reader) -> Option<Self> {
+    fn read_table(table: &Table<'_>, reader: &mut Reader, timeouts: OriginTimeouts) -> Option<Self> {
         if table.value(&URL).is_none() {
             reader.wrong(&table.span, "an origin has no `url`", "`url` is missing", URL.summary());
         }
@@ -107,15 +134,11 @@ impl Member {
         let verify = table.boolean(reader, &VERIFY);
         let resolve = table.choice(reader, &RESOLVE, &RESOLVES);
         let http2 = table.boolean(reader, &HTTP2);
+        let talking = Talking::read(table, reader, &TALKING);
+        let own = table.table(reader, &ORIGIN_TIMEOUTS, &TIMEOUTS);
+        let timeouts = OriginTimeouts::read(own, reader, timeouts);
         let mut origin = origin?.value;
-        if origin.scheme == OriginScheme::Http {
-            for key in [&SNI, &CA, &VERIFY] {
-                if let Some(value) = table.value(key) {
-                    let message = format!("`{}` is for TLS, and the URL of this origin is http", key.name);
-                    reader.wrong(&value.span(), message, "has no effect", "use an https URL, or leave the key out");
-                }
-            }
-        }
+        Talking::check(table, reader, &[&SNI, &CA, &VERIFY, &CERTIFICATE, &KEY, &TLS_MINIMUM], &origin);
         if let Some(value) = table.value(&RESOLVE) {
             check_resolve(reader, &origin, resolve.unwrap_or_default(), &value.span());
         }
@@ -127,9 +150,20 @@ impl Member {
         origin.ca = ca;
         origin.verify = verify.unwrap_or(true);
         origin.http2 = http2.unwrap_or(false);
+        origin.talking = talking;
+        origin.timeouts = timeouts;
         Some(Self { origin, weight: weight.unwrap_or(1), tier: u8::try_from(tier.unwrap_or(1)).unwrap_or(1) })
     }
 }
+
+const TALKING: Keys = Keys {
+    certificate: &CERTIFICATE,
+    key: &KEY,
+    tls_minimum: &TLS_MINIMUM,
+    headers: &HEADERS,
+    sigv4: &ORIGIN_SIGV4,
+    proxy_protocol: &PROXY_PROTOCOL,
+};
 
 const RESOLVES: [(&str, Resolve); 4] =
     [("addresses", Resolve::Addresses), ("ipv4", Resolve::Ipv4), ("ipv6", Resolve::Ipv6), ("srv", Resolve::Srv)];
@@ -172,10 +206,4 @@ impl std::str::FromStr for HostHeader {
             name => name.parse().map(|HostName(name)| Self::Fixed(name)),
         }
     }
-}
-
-/// The timeouts of a group's members.
-pub(crate) fn with_timeouts(mut members: Vec<Member>, timeouts: OriginTimeouts) -> Vec<Member> {
-    members.iter_mut().for_each(|member| member.origin.timeouts = timeouts);
-    members
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pingora::http::RequestHeader;
 
 use super::kept::Kept;
+use super::patience::{Patience, upload_of};
 use crate::clock;
 use crate::front::gate::{Forwarding, Framing, Head, Keep, write_forward_fields};
 use crate::front::log::Seen;
@@ -16,6 +17,7 @@ use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
 use crate::origin::group::{Choice, Group, Member, Wanted};
+use crate::origin::prepare::Payload;
 use crate::purge::position::Position;
 use crate::routing::rule::Matched;
 use crate::routing::{GroupIndex, Site};
@@ -42,6 +44,7 @@ pub(super) struct Passed {
     /// The field lines of the request.
     pub(super) fields: Vec<u8>,
     pub(super) client: IpAddr,
+    pub(super) payload: Payload,
     /// What the node knew of purges when the request began, and when that was.
     pub(super) began: Position,
     pub(super) request_time: UnixMs,
@@ -51,6 +54,7 @@ pub(super) struct Passed {
     pub(super) reason: Reason,
     pub(super) result: Mutex<PassResult>,
     pub(super) asked: Mutex<Asked>,
+    pub(super) patience: Patience,
     /// A copy of the request, while its body comes.
     copy: Mutex<Option<Pending>>,
 }
@@ -74,12 +78,14 @@ pub(super) struct Asked {
 }
 
 impl Passed {
+    /// `arrived`: bytes of the body that are here already.
     pub(super) fn new(
         seen: &Seen<'_>,
         site: &Arc<Site>,
         routed: &Routed,
         limits: Limits,
         began: Position,
+        arrived: usize,
     ) -> Arc<Self> {
         let head = seen.head;
         Arc::new(Self {
@@ -95,6 +101,7 @@ impl Passed {
             asked_for: routed.asked(head).to_vec(),
             fields: head.fields.as_bytes().to_vec(),
             client: seen.peer.client,
+            payload: if head.framing.has_body() { Payload::Streamed } else { Payload::Empty },
             began,
             request_time: clock::wall(),
             kept: Mutex::default(),
@@ -105,6 +112,7 @@ impl Passed {
             },
             result: Mutex::default(),
             asked: Mutex::default(),
+            patience: Patience::new(upload_of(head, arrived)),
             copy: Mutex::default(),
         })
     }
@@ -140,6 +148,7 @@ impl Passed {
             None => self.group().choose(Wanted { tried: &tried, avoid: None, key: self.key() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
+        self.patience.asked(chosen.0.peer.origin());
         self.asked.lock().choice = Some(choice);
         // Whoever is asked gets the body from its beginning.
         self.copy.lock().as_mut().into_iter().for_each(Pending::again);

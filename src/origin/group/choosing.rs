@@ -102,7 +102,7 @@ impl Group {
     async fn wait_for_names(&self) {
         let mut unresolved = self.unresolved.subscribe();
         let known = unresolved.wait_for(|count| *count == 0 || !self.roster.load().is_empty());
-        _ = tokio::time::timeout(self.timeouts().connect.get(), known).await;
+        _ = tokio::time::timeout(self.connect_max(), known).await;
     }
 
     /// Of those that are up and below their cap, the lowest tier that has one; when nobody is up, somebody all the same: one
