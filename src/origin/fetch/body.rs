@@ -46,6 +46,10 @@ impl OriginBody for FetchBody {
                     if let Some(remaining) = &mut self.remaining {
                         *remaining = remaining.checked_sub(piece.len() as u64).ok_or(Failure::Malformed)?;
                     }
+                    // Before the client has the last piece, and asks for the next thing.
+                    if self.remaining == Some(0) && matches!(session, HttpSession::H1(_)) && session.response_done() {
+                        self.finish().await?;
+                    }
                     return Ok(Some(piece));
                 }
                 Ok(None) => return self.finish().await,
