@@ -393,6 +393,7 @@ impl Run {
                     self.listen.clone()
                 },
                 https: self.https.clone(),
+                proxies: Vec::new(),
             },
             tls,
             admin: self.admin.unwrap_or_else(default_admin),

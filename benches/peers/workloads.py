@@ -292,20 +292,21 @@ def scale(name, options):
 
 
 def instructions(name, options):
-    """User instructions per hit of 1 KiB: a figure that a busy machine does not move."""
-    tls = name.startswith("tls")
-    tool = "perf" if perf_counts_instructions() else "callgrind" if shutil.which("valgrind") else None
+    """User instructions per hit, or per miss, of 1 KiB: a figure that a busy machine does not move."""
+    tls, missed = name.startswith("tls"), name.startswith("miss")
+    tool = "perf" if perf_counts_instructions() and not missed else "callgrind" if shutil.which("valgrind") else None
+    what = "miss" if missed else "hit"
     over = " over TLS 1.3 with HTTP/2" if tls else ""
-    head(name, f"user instructions per hit of 1 KiB{over}, counted by {tool or 'nothing'}")
+    head(name, f"user instructions per {what} of 1 KiB{over}, counted by {tool or 'nothing'}")
     if tool is None:
         print("Not available: the CPU counts no instructions for us here and valgrind is not installed.\n")
         return True
-    print("| server | instructions per hit | ratio to nginx |\n|---|---|---|")
+    print(f"| server | instructions per {what} | ratio to nginx |\n|---|---|---|")
     found = {}
     with rig.origin([LOAD_CPU]) as origin, rig.certificate() if tls else contextlib.nullcontext() as certificate:
         for each in contenders(options, tls):
             try:
-                found[each] = {"perf": perf_instructions, "callgrind": callgrind_instructions}[tool](each, origin, options, certificate)
+                found[each] = {"perf": perf_instructions, "callgrind": callgrind_instructions}[tool](each, origin, options, certificate, **({"unique": True} if missed else {}))
             except (rig.Failure, RuntimeError) as problem:
                 print(f"| {each} | not available: {str(problem).splitlines()[0]} | - |", flush=True)
     for each, count in found.items():
@@ -334,10 +335,12 @@ def perf_instructions(name, origin, options, certificate, requests=100_000):
         return int(re.search(r"^(\d+),,instructions", counter.communicate()[1], re.MULTILINE)[1]) / requests
 
 
-def callgrind_instructions(name, origin, options, certificate, few=1000, many=21_000):
+def callgrind_instructions(name, origin, options, certificate, few=1000, many=21_000, unique=False):
     """The difference between two runs: start, end, handshakes and the first miss are in both."""
     streams = certificate and TLS_STREAMS["1k"]
     totals = []
+    if unique:
+        few, many = few // 4, many // 4
     for requests in (few, many):
         out = os.path.join(origin.run, f"callgrind-{name}-{requests}")
         os.mkdir(out)
@@ -345,9 +348,14 @@ def callgrind_instructions(name, origin, options, certificate, few=1000, many=21
         with start(name, origin, options, prefix=prefix, certificate=certificate) as server:
             server.get("/1k/hot")
             fetched = rig.origin_requests(origin)
-            result = load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8, streams)
-            if result["bad"] or rig.origin_requests(origin) != fetched:
-                raise rig.Failure("answers were not 2xx, or reached the origin")
+            if unique:
+                good = load.fetch_each(server.port, [f"/1k/{requests}-{number}" for number in range(requests)])
+                if good != requests or rig.origin_requests(origin) != fetched + requests:
+                    raise rig.Failure("answers were not 2xx, or did not come from the origin")
+            else:
+                result = load.h2load(server.url + "/1k/hot", [LOAD_CPU], requests, 8, streams)
+                if result["bad"] or rig.origin_requests(origin) != fetched:
+                    raise rig.Failure("answers were not 2xx, or reached the origin")
         texts = [open(os.path.join(out, file)).read() for file in os.listdir(out)]
         totals.append(sum(int(count) for text in texts for count in re.findall(r"^(?:totals|summary): (\d+)$", text, re.MULTILINE)[:1]))
     return (totals[1] - totals[0]) / (many - few)
@@ -380,5 +388,5 @@ WORKLOADS = {
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "disk256k": disk_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "scale": scale, "instr1k": instructions, "tlsinstr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip

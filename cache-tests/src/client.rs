@@ -88,6 +88,21 @@ impl Client {
         self.exchange("GET", target, &[]).await
     }
 
+    /// GET of another host: the status of the answer, 0 if there is none.
+    pub async fn send_to(&mut self, host: &str, target: &str) -> u16 {
+        self.status_of("GET", format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await
+    }
+
+    /// POST without a body to another host: the status of the answer, 0 if there is none.
+    pub async fn post_to(&mut self, host: &str, target: &str) -> u16 {
+        self.status_of("POST", format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n")).await
+    }
+
+    async fn status_of(&mut self, method: &str, request: String) -> u16 {
+        self.send(request).await.unwrap_or_else(|error| panic!("{method} cannot be sent: {error}"));
+        self.response(method).await.map_or(0, |response| response.status)
+    }
+
     /// Reads one whole response to `method`.
     ///
     /// # Errors

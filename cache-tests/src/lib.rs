@@ -38,4 +38,5 @@ pub mod disk;
 pub mod ranged;
 pub mod scenario;
 pub mod table;
+pub mod talker;
 pub mod upgrade;

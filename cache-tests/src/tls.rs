@@ -7,11 +7,13 @@ use std::sync::{Arc, OnceLock};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
 };
+use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsConnector;
 
 pub use rustls::version::{TLS12, TLS13};
@@ -51,6 +53,15 @@ impl Identity {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
         }
+    }
+
+    /// For a server.
+    ///
+    /// # Panics
+    /// When the key is none.
+    pub fn der(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("a key in PEM");
+        (vec![CertificateDer::from(self.certificate.clone())], key)
     }
 }
 
@@ -131,7 +142,16 @@ impl Tls {
     /// # Errors
     /// See [`Self::connect`].
     pub async fn connect_with(&self, address: SocketAddr, socket: Socket) -> io::Result<Stream> {
-        let stream = connect_socket(address, socket).await?;
+        self.connect_behind(address, socket, b"").await
+    }
+
+    /// With something before the handshake.
+    ///
+    /// # Errors
+    /// See [`Self::connect`].
+    pub async fn connect_behind(&self, address: SocketAddr, socket: Socket, first: &[u8]) -> io::Result<Stream> {
+        let mut stream = connect_socket(address, socket).await?;
+        stream.write_all(first).await?;
         let name = ServerName::try_from(self.name.clone()).expect("a name for SNI");
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
         match tokio::time::timeout(PATIENCE, handshake).await {
@@ -166,7 +186,12 @@ impl Stream {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The certificate of the authority.
+pub fn authority_certificate() -> CertificateDer<'static> {
+    authority().certificate.clone()
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(ring::default_provider())))
 }

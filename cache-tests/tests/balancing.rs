@@ -229,3 +229,42 @@ async fn nobody_waits_longer_than_it_may() {
     gate.open();
     assert_eq!(client.response("GET").await.map(|answer| answer.status), Ok(200));
 }
+
+/// One of a hundred requests needs a connection of its own where nothing else wants the processors. Where much does, a
+/// client has its answer and asks again before its connection is back in the pool.
+#[tokio::test]
+async fn connections_to_origins_are_reused() {
+    const CLIENTS: usize = 20;
+    const EACH: usize = 200;
+    let mut table = Table::new("connections");
+    for way in ["cached", "passed"] {
+        let origins = some(3);
+        let node = Arc::new(before(&[(&origins[0], 3), (&origins[1], 2), (&origins[2], 1)], "").await);
+        let mut tasks = Vec::new();
+        for client in 0..CLIENTS {
+            let address = node.address();
+            tasks.push(tokio::spawn(async move {
+                let mut connection = Client::connect(address).await;
+                for number in 0..EACH {
+                    let target = format!("/p?{client}-{number}");
+                    if way == "cached" {
+                        assert_eq!(connection.get(&target).await.status, 200);
+                    } else {
+                        connection.send(post(&target, &[], "body")).await.expect("the node reads");
+                        assert_eq!(connection.response("POST").await.expect("an answer").status, 200);
+                    }
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        let requests: usize = origins.iter().map(Origin::heads).sum();
+        let connections: usize = origins.iter().map(Origin::connections).sum();
+        table.row(way, same("requests", requests, CLIENTS * EACH));
+        let is_reused = connections <= requests / 10;
+        table.row(way, that(is_reused, || format!("{connections} connections for {requests} requests")));
+        println!("{way}: {connections} connections for {requests} requests");
+    }
+    table.finish();
+}

@@ -83,8 +83,12 @@ async fn a_session_stays_where_it_began() {
             table.row(name, same("the origin", answer.text(), number.to_string()));
             table.row(name, same("set anew", answer.field("set-cookie"), None));
         }
-        let seen: Vec<_> = origins[number].requests_for("/own").iter().filter_map(|seen| seen.field("cookie")).collect();
-        table.row("at the origin", that(!seen.is_empty() && seen.iter().all(|seen| seen == "a=b"), || format!("{seen:?}")));
+        let seen: Vec<_> =
+            origins[number].requests_for("/own").iter().filter_map(|seen| seen.field("cookie")).collect();
+        table.row(
+            "at the origin",
+            that(!seen.is_empty() && seen.iter().all(|seen| seen == "a=b"), || format!("{seen:?}")),
+        );
     }
     let passed = ask_by_post(&node, "/own", &[]).await;
     let set = passed.field("set-cookie").unwrap_or_default();
@@ -158,7 +162,10 @@ async fn cookies_that_are_not_ours_count_for_nothing() {
     let cookie = session_with(&node, 1).await;
     let mut table = Table::new("cookies");
     for _ in 0..4 {
-        table.row("another node with the key", same("the origin", ask(&other, "/own", &[&cookie]).await.text(), "1".into()));
+        table.row(
+            "another node with the key",
+            same("the origin", ask(&other, "/own", &[&cookie]).await.text(), "1".into()),
+        );
     }
     let last = if cookie.ends_with('0') { "1" } else { "0" };
     let forged = format!("{}{last}", &cookie[..cookie.len() - 1]);
@@ -368,7 +375,8 @@ async fn who_may_drain_what() {
         let names = format!("name = \"{name}\"\nhash = \"{hash}\"\nsites = \"{sites}\"");
         format!("[[admin.tokens]]\n{names}\nverbs = \"{verb}\"\n")
     };
-    let tokens = token("main", "main", "operate") + &token("other", "other", "operate") + &token("purger", "*", "purge");
+    let tokens =
+        token("main", "main", "operate") + &token("other", "other", "operate") + &token("purger", "*", "purge");
     let other = format!("[site.other]\nhosts = \"other.test\"\norigins = \"{}\"\n", nobody_listens());
     let text = tokens + &site(&[(&origins[0], "")], "") + &other;
     assert_eq!(node.reload(&text).await.status, 200);
@@ -381,7 +389,8 @@ async fn who_may_drain_what() {
         table.row(name, same("undrain", answer.status, expected));
     }
     let listed = node.admin_json("GET", "/v1/origins", &Value::Null, Some("other")).await.json();
-    let sites: Vec<_> = listed["origins"].as_array().into_iter().flatten().map(|origin| origin["site"].clone()).collect();
+    let sites: Vec<_> =
+        listed["origins"].as_array().into_iter().flatten().map(|origin| origin["site"].clone()).collect();
     table.row("its own site", same("listed", sites, vec![json!("other")]));
     table.finish();
 }
@@ -399,7 +408,11 @@ async fn the_command_line_takes_an_origin_out() {
         table.row(&words.join(" "), that(said.contains(says), || said.clone()));
     };
     run(&["list"], 0, &format!("main {origin}: up, 0 requests under way"));
-    run(&["drain", "main", &origin, "--for", "1s", "--wait"], 0, "drained, 0 requests under way; drained by the operator");
+    run(
+        &["drain", "main", &origin, "--for", "1s", "--wait"],
+        0,
+        "drained, 0 requests under way; drained by the operator",
+    );
     run(&["drain", "main", "nobody:1"], 1, "main has no origin nobody:1");
     run(&["list", "--site", "main"], 0, "drained");
     table.row("drained", same("a session", ask(&node, "/own", &[&cookie]).await.text(), "1".to_owned()));

@@ -62,6 +62,12 @@ async fn the_addresses_of_a_name_share_its_weight_and_are_followed() {
     let list = format!("{{ url = \"http://origin.test:{port}\", weight = 3 }}, \"{}\"", alone.url());
     let node = before(&names, &list, "").await;
     let mut table = Table::new("a name");
+    // Until it is resolved the other one has everything.
+    until(PATIENCE, "the name is resolved", || async {
+        let up = node.metrics().await.sum("littoral_origin_up", &[]);
+        if up == 3.0 { Ok(()) } else { Err(format!("{up} are up")) }
+    })
+    .await;
     ask(&node, "first", 80).await;
     let asked = [&origins[0], &origins[1], &origins[2], &alone].map(Origin::heads);
     table.row("two addresses", same("asked", asked, [30, 30, 0, 20]));

@@ -94,7 +94,11 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            listen: Listen { http: vec!["127.0.0.1:8080".parse().expect("address")], https: vec![] },
+            listen: Listen {
+                http: vec!["127.0.0.1:8080".parse().expect("address")],
+                https: vec![],
+                ..Listen::default()
+            },
             tls: Tls::default(),
             admin: "127.0.0.1:9900".parse().expect("address"),
             tokens: Vec::new(),
@@ -121,6 +125,7 @@ mod tests {
             listen: Listen {
                 http: vec!["127.0.0.1:9900".parse().expect("address"), "0.0.0.0:80".parse().expect("address")],
                 https: vec![],
+                ..Listen::default()
             },
             workers: 0,
             cache: Cache {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 #[path = "../../cache-tests/src/countries.rs"]
+#[expect(unreachable_pub, reason = "it is public where it lives")]
 mod countries;
 
 use edge_config::load;
@@ -16,13 +17,18 @@ fn the_example_is_complete_and_loads() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let example = fs::read_to_string(deploy.join("edge.toml")).expect("deploy/edge.toml is there");
     let scratch = std::env::temp_dir().join(format!("edge-config-example-{}", std::process::id()));
-    for directory in ["tls", "errors", "geo"] {
+    for directory in ["tls", "errors", "geo", "secrets"] {
         fs::create_dir_all(scratch.join(directory)).expect("a directory can be made");
     }
     for (file, text) in [
         ("tls/example.com.pem", "-----BEGIN CERTIFICATE-----\n"),
         ("tls/example.com.key", "-----BEGIN PRIVATE KEY-----\n"),
         ("tls/internal-ca.pem", "-----BEGIN CERTIFICATE-----\n"),
+        ("tls/node.pem", "-----BEGIN CERTIFICATE-----\n"),
+        ("tls/node.key", "-----BEGIN PRIVATE KEY-----\n"),
+        ("secrets/origin", "hush"),
+        ("secrets/s3", "hush"),
+        ("secrets/s3-token", "hush"),
         ("tls/tickets.key", "0123456789abcdef0123456789abcdef"),
         ("tls/sticky.key", "0123456789abcdef0123456789abcdef"),
         ("errors/unavailable.html", "<p>Back soon.\n"),
@@ -41,17 +47,18 @@ fn the_example_is_complete_and_loads() {
     let schema = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.json")).expect("schema.json");
     fs::remove_dir_all(&scratch).expect("it can be removed");
     let [as_it_is, everything] = loaded.map(|config| config.unwrap_or_else(|problems| panic!("{problems}")));
-    assert_eq!(as_it_is.sites.len(), 3);
+    assert_eq!(as_it_is.sites.len(), 4);
     // What is commented out shows the defaults; the two that are examples of something else differ.
     assert_eq!(everything.limits, as_it_is.limits);
     assert_eq!(everything.tls, as_it_is.tls);
     let [shop, other] = [&everything, &as_it_is]
         .map(|config| config.sites.iter().find(|site| site.name == "shop").expect("the shop is there"));
     // How the origins share the work is an example too.
-    let Group { members, balance, slow_start, crowd, sticky, .. } = other.origins.clone();
+    let Group { members, balance, slow_start, crowd, retry, sticky, .. } = other.origins.clone();
     assert!(sticky.is_none() && shop.origins.sticky.is_some() && members.len() + 1 == shop.origins.members.len());
     let crowd = Crowd { max_requests: crowd.max_requests, ..shop.origins.crowd };
-    assert_eq!(Group { members, balance, slow_start, crowd, sticky, ..shop.origins.clone() }, other.origins);
+    let alike = Group { members, balance, slow_start, crowd, retry, sticky, ..shop.origins.clone() };
+    assert_eq!(alike, other.origins);
     assert_eq!((&shop.origins.balance, shop.origins.crowd.queue), (&Balance::Consistent(HashBy::Url), 0));
     assert_eq!((shop.rules.len(), shop.trusted_clients.len(), other.trusted_clients.len()), (14, 1, 0));
     let geo = everything.geo.as_ref().expect("a database");
@@ -70,7 +77,8 @@ fn the_example_is_complete_and_loads() {
     let rule = format!("{site}/rule/anyOf/0/properties");
     let all =
         [keys("/properties"), keys("/properties/limits/properties"), keys("/properties/tls/properties"), keys(site)];
-    for key in all.concat().iter().chain(&keys(&format!("{rule}/then/properties"))) {
+    let origin = keys(&format!("{site}/origins/anyOf/0/anyOf/1/properties"));
+    for key in all.concat().iter().chain(&origin).chain(&keys(&format!("{rule}/then/properties"))) {
         assert!(example.contains(key.as_str()), "deploy/edge.toml does not show `{key}`");
     }
 }

@@ -151,7 +151,12 @@ impl Admin {
             if !ended {
                 return Err(Reply::error(StatusCode::CONFLICT, format!("{} is not drained", request.origin)));
             }
-            tracing::info!(site = site.name, origin = request.origin, by = caller.name, "origin does not drain any more");
+            tracing::info!(
+                site = site.name,
+                origin = request.origin,
+                by = caller.name,
+                "origin does not drain any more"
+            );
             Ok(())
         })
     }

@@ -133,6 +133,7 @@ impl Control {
         if let (Some(tls), Some(settings)) = (&self.tls, settings) {
             tls.replace(settings);
         }
+        self.front.proxies.store(Arc::new(config.listen.proxies.clone()));
         self.registry.allow(config.limits.connections_per_client);
         self.purge_rate.store(config.purge.rate, Ordering::Relaxed);
         *self.access.lock() = Arc::new(Access::new(config.tokens.clone()));

@@ -36,8 +36,8 @@ use self::source::Source;
 use crate::cli::Run;
 use crate::front::Doors;
 use crate::front::tls::certificates::CertificateError;
+use crate::origin::credentials::CredentialError;
 use crate::origin::demo::DemoOrigin;
-use crate::origin::peer::AuthorityError;
 use crate::purge::local::OpenError;
 
 /// Why a node does not start.
@@ -58,8 +58,10 @@ pub enum StartError {
     #[diagnostic(help("the node reads its certificates when it starts and whenever it reloads"))]
     Certificate(#[from] CertificateError),
     #[error(transparent)]
-    #[diagnostic(help("`ca` names a PEM file of the authorities that may vouch for an origin"))]
-    Authority(#[from] AuthorityError),
+    #[diagnostic(help(
+        "`ca` names a PEM file of the authorities that may vouch for an origin, `certificate` and `key` what the node shows it"
+    ))]
+    Credential(#[from] CredentialError),
     #[error("the purge log cannot be opened: {0}")]
     #[diagnostic(help("give each node a directory of its own that it may write: --data DIR, or data in [purge]"))]
     PurgeLog(#[from] OpenError),
@@ -77,7 +79,7 @@ pub enum StartError {
 impl StartError {
     /// 78 for configuration (as `sysexits` has it), 1 for the rest.
     pub fn exit_code(&self) -> i32 {
-        if matches!(self, Self::Options(_) | Self::File(_) | Self::Certificate(_) | Self::Authority(_)) {
+        if matches!(self, Self::Options(_) | Self::File(_) | Self::Certificate(_) | Self::Credential(_)) {
             78
         } else {
             1
@@ -185,6 +187,7 @@ fn free_loopback_address() -> Result<SocketAddr, StartError> {
 
 fn demo_origin(address: SocketAddr) -> Origin {
     use edge_config::section::origin::{HostHeader, OriginTimeouts, Resolve};
+    use edge_config::section::talking::Talking;
     Origin {
         scheme: OriginScheme::Http,
         host: address.ip().to_string(),
@@ -195,6 +198,7 @@ fn demo_origin(address: SocketAddr) -> Origin {
         ca: None,
         verify: true,
         http2: false,
+        talking: Talking::default(),
         timeouts: OriginTimeouts::default(),
     }
 }

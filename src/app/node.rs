@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use edge_config::Config;
 use pingora::server::configuration::ServerConf;
 use rustls::server::ProducesTickets;
@@ -21,9 +22,11 @@ use crate::front::registry::Registry;
 use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
 use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
+use crate::origin::credentials::CredentialError;
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
-use crate::origin::peer::{AuthorityError, OriginPeer};
+use crate::origin::mirror::Mirror;
+use crate::origin::peer::OriginPeer;
 use crate::pipeline::Pipeline;
 use crate::purge::local::LocalLog;
 use crate::routing::{Backing, Backings, Site, Snapshot, Snapshots};
@@ -76,6 +79,7 @@ impl Node {
             registry,
             pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics, node),
+            proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
         });
         let tickets = TicketKeys::new()?;
         let tls = match config.listen.https.is_empty() {
@@ -108,23 +112,27 @@ pub const FIRST_VERSION: u64 = 1;
 /// What requests need of a configuration. What is known of the origins of `previous` is kept.
 ///
 /// # Errors
-/// The file of an origin's authorities cannot be used.
+/// A file of an origin cannot be used.
 pub fn snapshot(
     config: &Config,
     version: u64,
     previous: Option<&Snapshot>,
     origins: &Arc<Origins>,
-) -> Result<Snapshot, AuthorityError> {
+) -> Result<Snapshot, CredentialError> {
     let mut sites = Vec::with_capacity(config.sites.len());
     for site in &config.sites {
         let index = origins.metrics.site(&site.name);
         let known = previous.and_then(|previous| previous.sites().iter().find(|known| known.name == site.name));
         let backing = |name: &str, config| {
             let mut before = known.into_iter().flat_map(|known| known.backings.all());
-            let before = before.find(|before| before.name == name).map(|before| before.group.as_ref());
-            let group = Group::named(site, name, config, index, before, origins)?;
+            let before = before.find(|before| before.name == name);
+            let known = before.map(|before| before.group.as_ref());
+            let group = Group::named(site, name, config, index, known, origins)?;
+            let is_mirror = site.rules.iter().any(|rule| rule.mirrors_to(name));
+            let mirror =
+                is_mirror.then(|| Mirror::new(group.clone(), before.and_then(|before| before.mirror.as_deref())));
             let upstream = Arc::new(Fetch::new(group.clone(), index));
-            Ok::<_, AuthorityError>(Backing { name: name.to_owned(), group, upstream })
+            Ok::<_, CredentialError>(Backing { name: name.to_owned(), group, upstream, mirror })
         };
         let own = backing("", &site.origins)?;
         let others = site.groups.iter().map(|named| backing(&named.name, &named.group)).collect::<Result<_, _>>()?;
@@ -132,7 +140,10 @@ pub fn snapshot(
         let sticky = std::iter::once(&site.origins).chain(named).filter_map(|group| group.sticky.as_ref());
         if sticky.into_iter().any(|sticky| sticky.cookie().is_some() && sticky.key.is_none()) {
             let site = &site.name;
-            tracing::info!(site, "cookies of sticky sessions are signed with a key of this process: a restart ends them, and other nodes do not know them; see key_file");
+            tracing::info!(
+                site,
+                "cookies of sticky sessions are signed with a key of this process: a restart ends them, and other nodes do not know them; see key_file"
+            );
         }
         let made = Site::new(site, index, Backings::new(own, others), config.geo.clone());
         sites.push((Arc::new(made), site.hosts.clone()));

@@ -307,9 +307,11 @@ impl Answer {
             said.push(format!("The last answer was not stored.{}", reason(Some(token))));
         }
         if !matches!(self.outcome, "hit" | "refused" | "nothing-stored") {
-            said.extend(self.session.as_ref().map(|origin| {
-                format!("The client's session is with {origin}, which is asked if it can be.")
-            }));
+            said.extend(
+                self.session
+                    .as_ref()
+                    .map(|origin| format!("The client's session is with {origin}, which is asked if it can be.")),
+            );
             for origin in self.origins.iter().filter(|origin| origin.state.starts_with("drain")) {
                 said.push(format!("{} is {}: it gets no new sessions.", origin.origin, origin.state));
             }

@@ -198,6 +198,7 @@ impl Front {
     ) -> After {
         let key = self.key(seen, site, routed, &mut connection.scratch);
         let id = LazyId::default();
+        self.mirror(seen, site, routed, &id);
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, routed, &id, forwarded, out);
         let request = pipeline_request(seen, site, routed, key, clock::wall(), &forward);
         let decision = self.pipeline.decide(&request);

@@ -2,12 +2,14 @@
 //!
 //! - [`gate`]: the head of a request, accepted with exactly one framing or refused. Pure.
 //! - [`registry`]: who is connected, how many from one address, and how to wake them when the node drains.
+//! - [`proxied`]: the header by which a load balancer says whose connection it passes on.
 //! - [`connection`]: reading and writing with deadlines.
 //! - [`tls`]: handshakes, certificates and records.
 //! - [`request`]: what both protocols do with a request once its head is accepted.
 //! - [`answer`], [`h1`]: HTTP/1, its answers and its connections.
 //! - [`mod@h2`] is HTTP/2.
 //! - [`pass`]: the pass path, Pingora's `HttpProxy`.
+//! - [`mirroring`]: copies of requests.
 //! - [`explain`]: what would become of a request.
 //! - [`log`]: a request's log record and metrics.
 
@@ -18,7 +20,9 @@ pub mod gate;
 pub mod h1;
 pub mod h2;
 pub mod log;
+pub mod mirroring;
 pub mod pass;
+pub mod proxied;
 pub mod registry;
 pub mod request;
 pub mod tls;
@@ -26,8 +30,10 @@ pub mod tls;
 use std::net::{self, IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use edge_config::section::listener::Listen;
+use edge_config::section::site::Network;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -50,6 +56,8 @@ pub struct Front {
     pub registry: Arc<Registry>,
     pub pass: Pass,
     pub log: Log,
+    /// From where connections begin with a header of the PROXY protocol; a new configuration swaps it.
+    pub proxies: ArcSwap<Vec<Network>>,
 }
 
 /// Who is at the other end of a connection, and how it is connected.
@@ -81,6 +89,10 @@ impl ServerApp for Doors {
         let address = |socket: Option<&SocketAddr>| socket.and_then(|address| address.as_inet()).copied();
         let client = address(digest.as_ref().and_then(|digest| digest.peer_addr()));
         let client = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |inet| inet.ip());
+        let (stream, client) = match self.front.is_proxy(client) {
+            true => Box::pin(self.front.proxied(stream, client)).await?,
+            false => (stream, client),
+        };
         let lease = self.front.registry.admit(client)?;
         let local = address(digest.as_ref().and_then(|digest| digest.local_addr()));
         match &self.tls {
@@ -95,6 +107,23 @@ impl ServerApp for Doors {
 }
 
 impl Front {
+    /// Whether connections from an address are passed on for somebody else, who is told first.
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.load().iter().any(|network| network.contains(address))
+    }
+
+    /// A connection of a load balancer, and whose it is.
+    async fn proxied(&self, stream: Stream, address: IpAddr) -> Option<(Stream, IpAddr)> {
+        let deadline = clock::monotonic() + self.snapshots.load().limits.head_timeout.get();
+        match proxied::accept(stream, deadline).await {
+            Ok((stream, told)) => Some((stream, told.unwrap_or(address))),
+            Err(end) => {
+                end.reason().into_iter().for_each(|reason| self.log.dropped(reason));
+                None
+            }
+        }
+    }
+
     async fn serve_tls(
         self: &Arc<Self>,
         tls: &Tls,
@@ -137,6 +166,7 @@ mod listener_tests {
         let listen = Listen {
             http: addresses(&["0.0.0.0:80", "127.0.0.1:443"]),
             https: addresses(&["[::]:443", "10.0.0.1:8443"]),
+            proxies: Vec::new(),
         };
         for (local, https) in [
             ("10.0.0.1:80", false),

@@ -3,8 +3,10 @@
 //! The proxy reads the gate's own serialisation of the head, never the client's bytes, so that both see one request.
 //! What this request is, and what became of it, travels beside it in the task.
 
+mod failing;
 mod kept;
 mod passed;
+mod patience;
 mod response;
 
 use std::sync::Arc;
@@ -17,25 +19,28 @@ use bytes::{Bytes, BytesMut};
 use edge_config::section::limits::{Limits, SEND_RATE_MIN};
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::{Digest, Stream};
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy};
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType};
 
+use self::failing::{BETTERED, BUSY, REFUSED, failure_of, is_client_fault, is_repeatable, respond};
 use self::kept::Kept;
 use self::passed::{Passed, request_header};
 use self::response::{append_cache_status, apply_rules, strip_hop_by_hop};
-use crate::front::gate::{Forwarding, serialise};
+use crate::clock;
+use crate::front::gate::{Forwarding, Keep, serialise, write_forward_fields};
 use crate::front::h2;
 use crate::front::log::Seen;
+use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
-use crate::origin::fetch::says_nobody_is_there;
+use crate::origin::prepare::prepare;
+use crate::origin::retry::{is_failure, is_tried_again};
 use crate::pipeline::Pipeline;
-use crate::pipeline::failure::{RETRY_AFTER_SECONDS, page, passes};
 use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
@@ -47,11 +52,6 @@ use crate::semantics::fields::Fields;
 use crate::semantics::invalidation::targets;
 use crate::semantics::surrogate::{self, invalidated_groups};
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
-
-/// The error when every origin has as many requests as it may.
-const BUSY: &str = "OriginBusy";
-/// The error when the origin of a session cannot be asked, and no other may be.
-const REFUSED: &str = "SessionRefused";
 
 tokio::task_local! {
     static PASSED: Arc<Passed>;
@@ -91,7 +91,9 @@ impl Pass {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(if head.keep_alive { Some(60) } else { None });
         session.set_pipelined_prefix(BytesMut::from(prefix.as_slice()));
-        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied());
+        let began = self.pipeline.store.ledger.applied();
+        let passed = Passed::new(seen, site, routed, limits, began, body.len());
+        passed.copy(Self::copy_of(seen, site, routed, forwarding));
         let reused = self.process(&passed, session, shutdown).await;
         (reused.map(|stream| stream.consume().0), self.outcome(&passed))
     }
@@ -109,14 +111,21 @@ impl Pass {
         forwarding: &Forwarding<'_>,
         shutdown: &ShutdownWatch,
     ) -> Outcome {
-        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied());
+        let passed = Passed::new(seen, site, routed, limits, self.pipeline.store.ledger.applied(), 0);
         let Some(request) = request_header(&routed.head(seen.head), forwarding) else {
             passed.result.lock().status = 400;
             return self.outcome(&passed);
         };
+        passed.copy(Self::copy_of(seen, site, routed, forwarding));
         let session = ServerSession::new_custom(Box::new(h2::session::Session::new(request, body, respond)));
         self.process(&passed, session, shutdown).await;
         self.outcome(&passed)
+    }
+
+    fn copy_of(seen: &Seen<'_>, site: &Site, routed: &Routed, forwarding: &Forwarding<'_>) -> Option<Pending> {
+        Pending::of(seen, site, routed, |out| {
+            write_forward_fields(&routed.head(seen.head), forwarding, Keep::RangeAndConditionals, out);
+        })
     }
 
     /// Runs the proxy. An answer that takes longer than the site allows is broken off; a protocol that a client has
@@ -128,12 +137,15 @@ impl Pass {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let proxied = PASSED.scope(passed.clone(), self.proxy.process_new_http(session, shutdown));
-        // Members differ in many things, but not in their timeouts.
-        let total = passed.group().timeouts().total.filter(|_| passed.reason != Reason::PassUpgrade);
-        let Some(total) = total else { return proxied.await };
-        match tokio::time::timeout(total.get(), proxied).await {
-            Ok(reused) => reused,
-            Err(_) => {
+        let late = async {
+            match passed.reason {
+                Reason::PassUpgrade => std::future::pending().await,
+                _ => passed.patience.exhausted().await,
+            }
+        };
+        tokio::select! {
+            reused = proxied => reused,
+            () = late => {
                 passed.failed(&self.metrics);
                 let mut result = passed.result.lock();
                 (result.failure, result.complete) = (Some(Failure::BetweenBytesTimeout), false);
@@ -144,6 +156,7 @@ impl Pass {
     }
 
     fn outcome(&self, passed: &Passed) -> Outcome {
+        passed.no_more_of_the_body();
         let result = *passed.result.lock();
         let outcome = match result.failure {
             Some(failure) => failure.outcome(),
@@ -212,7 +225,23 @@ impl ProxyHttp for App {
                 _ => ErrorType::ConnectError,
             })
         })?;
-        Ok(Box::new(member.to_connect(connect)))
+        let mut peer = member.to_connect(connect, Some(passed.client));
+        passed.patience.apply(member.peer.origin(), &mut peer);
+        Ok(Box::new(peer))
+    }
+
+    /// Before anything is sent. Pingora has no other place to ask for a version of TLS.
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        connection: Option<&Digest>,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let is_accepted = context.passed()?.member().is_none_or(|member| member.peer.accepts(connection));
+        if is_accepted { Ok(()) } else { Err(Error::new_up(ErrorType::TLSHandshakeFailure)) }
     }
 
     async fn upstream_request_filter(
@@ -224,8 +253,8 @@ impl ProxyHttp for App {
         let passed = context.passed()?;
         let Some(member) = passed.member() else { return Err(Error::new(ErrorType::InternalError)) };
         let host = member.host_header(&passed.host);
-        let value = http::HeaderValue::from_bytes(&host).map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?;
-        request.insert_header(http::header::HOST, value)?;
+        prepare(&member, &host, passed.payload, clock::wall(), request)
+            .ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?;
         // Pingora takes it out; servers of gRPC insist on it.
         if passed.wants_trailers && member.peer.origin().http2 {
             request.insert_header(http::header::TE, "trailers")?;
@@ -233,17 +262,39 @@ impl ProxyHttp for App {
         Ok(())
     }
 
-    async fn upstream_response_filter(
+    async fn request_body_filter(
         &self,
         _: &mut Session,
+        body: &mut Option<Bytes>,
+        ends: bool,
+        context: &mut Context,
+    ) -> Result<(), BError> {
+        let passed = context.passed()?;
+        passed.copy_body(body.as_deref().unwrap_or_default(), ends);
+        if ends {
+            passed.patience.request_ended();
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
-        match says_nobody_is_there(response.status.as_u16()) {
+        match is_failure(passed.group().retry(), response.status.as_u16()) {
             true => passed.failed(&self.pipeline.metrics),
             false => passed.succeeded(&self.pipeline.metrics),
         }
+        if is_repeatable(session)
+            && is_tried_again(passed.group().retry(), Ok(response.status.as_u16()))
+            && passed.may_try_again()
+        {
+            return Err(Error::new_up(ErrorType::Custom(BETTERED)));
+        }
+        passed.patience.answered(false);
         let invalidated = self.invalidate(passed, response);
         if response.status.as_u16() != 101 {
             strip_hop_by_hop(response);
@@ -266,6 +317,7 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<Option<Duration>, BError> {
         let passed = context.passed()?;
+        passed.patience.answered(ends);
         let mut kept = passed.kept.lock();
         let fits = kept.as_mut().zip(body.as_ref()).is_none_or(|(kept, piece)| kept.push(&self.pipeline, piece));
         let kept = if fits && !ends { None } else { kept.take() };
@@ -318,7 +370,7 @@ impl ProxyHttp for App {
     /// Something may have been sent: only what can be repeated goes to another origin, and only as long as nothing came.
     fn error_while_proxy(
         &self,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
         context: &mut Context,
@@ -328,9 +380,15 @@ impl ProxyHttp for App {
             error.set_retry(false);
             return error;
         }
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
+        if *error.etype() == ErrorType::TLSHandshakeFailure {
+            // The connection was none; nothing has been sent.
+            return self.fail_to_connect(session, peer, context, error);
+        }
+        if *error.etype() == ErrorType::Custom(BETTERED) {
+            error.set_retry(true);
+            return error;
+        }
+        let repeatable = is_repeatable(session);
         let closed = matches!(
             error.etype(),
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
@@ -341,7 +399,8 @@ impl ProxyHttp for App {
                 return repeatable && passed.ask_the_same_again();
             }
             passed.failed(&self.pipeline.metrics);
-            repeatable && closed && passed.may_try_again()
+            let is_reason = closed || is_tried_again(passed.group().retry(), Err(failure_of(&error)));
+            repeatable && is_reason && passed.may_try_again()
         });
         error.set_retry(again);
         error
@@ -432,56 +491,5 @@ impl App {
         let length = response.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
         Kept::new(&self.pipeline, passed, invalidated, response.status.as_u16(), fields, length)
-    }
-}
-
-async fn respond(
-    session: &mut Session,
-    passed: Option<&Passed>,
-    status: u16,
-    cache_status: &CacheStatus,
-) -> Result<(), BError> {
-    let site = passed.map(|passed| passed.site.as_ref());
-    let (content_type, body) = page(site, status, cache_status);
-    let mut response = ResponseHeader::build(status, Some(4))?;
-    response.insert_header(http::header::CONTENT_LENGTH, body.len())?;
-    response.insert_header(http::header::CONTENT_TYPE, content_type)?;
-    response.insert_header(http::header::CACHE_CONTROL, "no-store")?;
-    if cache_status.detail.is_some_and(passes) {
-        response.insert_header(http::header::RETRY_AFTER, RETRY_AFTER_SECONDS)?;
-    }
-    if cache_status.detail == Some(Reason::SessionRefused)
-        && let Some(cookie) = passed.and_then(Passed::last_cookie)
-    {
-        response.insert_header(http::header::SET_COOKIE, cookie)?;
-    }
-    if site.is_none_or(|site| site.cache_status) {
-        append_cache_status(&mut response, cache_status, "")?;
-    }
-    session.set_keepalive(None);
-    session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(body.into_owned().into()), true).await
-}
-
-/// A body that breaks its own framing is the client's fault, and it is still there to be told.
-fn is_client_fault(error: &Error) -> bool {
-    !matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed)
-}
-
-fn failure_of(error: &Error) -> Failure {
-    match error.etype() {
-        ErrorType::Custom(BUSY) => Failure::Busy,
-        ErrorType::Custom(REFUSED) => Failure::SessionRefused,
-        ErrorType::ConnectTimedout
-        | ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::ConnectProxyFailure
-        | ErrorType::TLSHandshakeFailure
-        | ErrorType::TLSHandshakeTimedout
-        | ErrorType::InvalidCert => Failure::Unreachable,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Failure::Closed,
-        _ => Failure::Malformed,
     }
 }

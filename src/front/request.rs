@@ -10,6 +10,7 @@ use crate::exchange::{BodyLength, Exchange};
 use crate::front::Front;
 use crate::front::gate::{Forwarding, Head, Interest, Keep, Method as GateMethod, Refusal, write_forward_fields};
 use crate::front::log::{RequestId, Seen};
+use crate::front::mirroring::Pending;
 use crate::origin::session::{Session, without_cookies};
 use crate::pipeline::deliver::write_dynamic;
 use crate::pipeline::failure;
@@ -221,6 +222,12 @@ impl Front {
     pub fn key(&self, seen: &Seen<'_>, site: &Site, routed: &Routed, scratch: &mut Vec<u8>) -> CacheKey {
         let host = canonical_host(seen.head.host, seen.peer.scheme());
         self.pipeline.store.keyer.primary(&routed.key_parts(seen, site, &host), scratch)
+    }
+
+    /// Sends a copy of a request without a body, if a rule wants one.
+    pub fn mirror(&self, seen: &Seen<'_>, site: &Site, routed: &Routed, id: &LazyId) {
+        let pending = Pending::of(seen, site, routed, |out| self.forward(seen, routed, id, Forwarded::Own, out));
+        pending.and_then(Pending::send_if_complete).into_iter().for_each(Pending::give_up);
     }
 
     /// Writes the field lines an origin gets for a request.

@@ -96,13 +96,12 @@ impl Drains {
 
     /// Ends those of origins that are in no configuration any more. `is_known`: the site, and what is called so in it.
     pub fn keep(&self, is_known: impl Fn(&str, &dyn Fn(&str, SocketAddr) -> bool) -> bool) {
-        self.forget(|drained| {
-            !is_known(&drained.site, &|label, address| drained.is(&drained.site, label, address))
-        });
+        self.forget(|drained| !is_known(&drained.site, &|label, address| drained.is(&drained.site, label, address)));
     }
 
     fn forget(&self, is_over: impl Fn(&Drained) -> bool) -> bool {
-        let before = self.0.rcu(|drains| drains.iter().filter(|drained| !is_over(drained)).cloned().collect::<Vec<_>>());
+        let before =
+            self.0.rcu(|drains| drains.iter().filter(|drained| !is_over(drained)).cloned().collect::<Vec<_>>());
         before.iter().any(is_over)
     }
 

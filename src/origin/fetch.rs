@@ -1,24 +1,33 @@
 //! Asking an origin over Pingora's connector, with deadlines and limits of our own.
 
+mod body;
+
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use edge_config::section::limits::{FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, ErrorType};
 
-use super::group::{Choice, Group, Lease, Member, Origins, Wanted};
-use super::{Failure, Interims, OriginBody, OriginRequest, OriginResponse, Upstream};
+use self::body::FetchBody;
+use super::group::{Choice, Group, Wanted};
+use super::prepare::{Payload, prepare};
+use super::retry::{is_failure, is_tried_again};
+use super::session::{Place, Session};
+use super::{Failure, Interims, OriginRequest, OriginResponse, Upstream};
 use crate::semantics::fields::Fields;
 use crate::semantics::hop_by_hop::end_to_end;
 
 /// A connection from the pool may be dying; a request on it is tried again with the same origin this often.
 const STALE_CONNECTIONS_MAX: u32 = 2;
+
+/// How long a request waits for the budget of retries to have one for it.
+const BUDGET_PAUSE: Duration = Duration::from_millis(100);
 
 /// The real upstream: the origins of a site.
 pub struct Fetch {
@@ -39,7 +48,7 @@ impl Fetch {
         request: &OriginRequest,
         interim: Interims<'_>,
     ) -> Result<(HttpSession, HttpPeer), Failure> {
-        let peer = choice.member.to_connect(choice.connect);
+        let peer = choice.member.to_connect(choice.connect, request.client);
         let mut stale = 0;
         loop {
             match self.attempt(choice, &peer, request, interim).await {
@@ -59,13 +68,17 @@ impl Fetch {
         interim: Interims<'_>,
     ) -> Result<HttpSession, Attempt> {
         let timeouts = &choice.member.peer.origin().timeouts;
-        let connecting = self.group.origins.connector.get_http_session(peer);
+        // Most of what this needs is for handshakes; in a box it does not make everything around it larger.
+        let connecting = Box::pin(self.group.origins.connector.get_http_session(peer));
         let (mut session, reused) = match tokio::time::timeout(choice.connect, connecting).await {
             Ok(Ok(connected)) => connected,
             // A stream on a kept connection of HTTP/2 that is just being closed.
             Ok(Err(error)) if *error.etype() == ErrorType::H2Error => return Err(Attempt::Again),
             Ok(Err(_)) | Err(_) => return Err(Attempt::Final(Failure::Unreachable)),
         };
+        if !choice.member.peer.accepts(session.digest()) {
+            return Err(Attempt::Final(Failure::Unreachable));
+        }
         let header = self.request_header(choice, request).and_then(|header| target_for(&session, peer, header));
         let header = header.ok_or(Attempt::Final(Failure::Malformed))?;
         // The connector looks at the peer's only for connecting.
@@ -101,12 +114,12 @@ impl Fetch {
         let fields = Fields::new(&request.fields);
         let count = fields.lines().count() + 1;
         let mut header = RequestHeader::build_no_case(request.method, &request.target, Some(count)).ok()?;
-        let host = choice.member.host_header(&request.host);
-        header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(&host).ok()?).ok()?;
         for line in fields.lines() {
             let name = http::HeaderName::from_bytes(line.name).ok()?;
             header.append_header(name, http::HeaderValue::from_bytes(line.value).ok()?).ok()?;
         }
+        let host = choice.member.host_header(&request.host);
+        prepare(&choice.member, &host, Payload::Empty, crate::clock::wall(), &mut header)?;
         Some(header)
     }
 }
@@ -175,37 +188,127 @@ impl Upstream for Fetch {
             self.group.begin();
         }
         let key = self.group.key(&request.host, &request.target, Fields::new(&request.fields), request.client);
-        let mut tried = Vec::new();
-        let mut choice = self.group.choose(Wanted { tried: &[], avoid: request.avoid, key, session: request.session }).await?;
+        let mut wanted = Ask { tried: Vec::new(), avoid: request.avoid, key, session: request.session };
+        let mut choice = self.group.choose(wanted.wanted()).await?;
         // One more request for what was asked for already: it must not make a storm worse either.
         if request.avoid.is_some() && !self.group.may_repeat() {
             return Err(Failure::Unreachable);
         }
-        let total = choice.member.peer.origin().timeouts.total;
-        let deadline = total.map(|total| crate::clock::monotonic() + total.get());
+        let began = crate::clock::monotonic();
+        // An answer that another origin might better.
+        let mut kept: Option<OriginResponse> = None;
         loop {
-            let opened = self.open_at(&choice, request, interim, deadline, tried.len()).await;
-            let Err(failure) = &opened else { return opened };
-            // GET and HEAD may be asked again, as long as nothing has come. An origin that took its time has used up the
-            // client's, too.
-            if !matches!(failure, Failure::Unreachable | Failure::Closed) {
-                return opened;
-            }
-            tried.push(choice.index);
-            choice = match self.group.choose_again(Wanted {
-                tried: &tried,
-                avoid: request.avoid,
-                key,
-                session: request.session,
-            }) {
-                Some(choice) => choice,
-                None => return opened,
+            let deadline = choice.member.peer.origin().timeouts.total.map(|total| began + total.get());
+            let opened = self.open_soon(&choice, &mut wanted, request, interim, deadline).await;
+            let again = match self.is_tried_again(&opened) {
+                true => self.group.choose_again(wanted.wanted()),
+                false => None,
             };
+            match again {
+                Some(next) => (kept, choice) = (opened.ok().or(kept), next),
+                None => return opened.or_else(|failure| kept.ok_or(failure)),
+            }
         }
     }
 }
 
+/// Who is wanted for a request, as it goes from one to the other.
+struct Ask {
+    tried: Vec<usize>,
+    avoid: Option<usize>,
+    key: u64,
+    session: Session,
+}
+
+impl Ask {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { tried: &self.tried, avoid: self.avoid, key: self.key, session: self.session }
+    }
+}
+
 impl Fetch {
+    /// GET and HEAD may be asked again, as long as nothing has come.
+    fn is_tried_again(&self, opened: &Result<OriginResponse, Failure>) -> bool {
+        is_tried_again(self.group.retry(), opened.as_ref().map(|response| response.status).map_err(|failure| *failure))
+    }
+
+    /// Asks one origin, and while it has not answered perhaps a second one: whoever answers first, and well, counts. Who was
+    /// asked is added to those tried.
+    async fn open_soon(
+        &self,
+        choice: &Choice,
+        ask: &mut Ask,
+        request: &OriginRequest,
+        interim: Interims<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<OriginResponse, Failure> {
+        let retries = ask.tried.len();
+        ask.tried.push(choice.index);
+        let began = crate::clock::monotonic();
+        let mut first = pin!(self.open_at(choice, request, interim, deadline, retries));
+        if !self.group.is_checked() && self.group.hedging().is_none() {
+            return first.await;
+        }
+        let second = tokio::select! {
+            biased;
+            opened = &mut first => return opened,
+            second = self.second(choice, ask) => second,
+        };
+        ask.tried.push(second.index);
+        let mut other = Box::pin(self.open_at(&second, request, interim, deadline, retries + 1));
+        let (opened, is_first) = tokio::select! {
+            opened = &mut first => (opened, true),
+            opened = &mut other => (opened, false),
+        };
+        self.group.origins.metrics.origin_hedged(self.site, !is_first);
+        if self.is_tried_again(&opened) {
+            let rest = if is_first { other.await } else { first.await };
+            return if rest.is_ok() { rest } else { opened };
+        }
+        let late = if is_first { &second } else { choice };
+        self.group.origins.metrics.origin_request(self.site, late.member.peer.label(), Failure::Abandoned.outcome());
+        if !is_first {
+            self.was_too_slow(choice, began);
+        }
+        opened
+    }
+
+    /// Who is asked beside one that has not answered, once there is reason to ask somebody, and the budget has a retry left.
+    async fn second(&self, choice: &Choice, ask: &Ask) -> Choice {
+        // A session is where it is: only when nobody will answer there, another is asked.
+        let is_free = ask.session.place == Place::Anywhere;
+        let delay = self.group.hedging().filter(|_| is_free).and_then(|hedging| hedging.lock().delay());
+        let late = async {
+            match delay {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = late => {}
+            () = choice.member.fallen() => {}
+        }
+        loop {
+            if let Some(second) = self.group.choose_again(ask.wanted()) {
+                return second;
+            }
+            tokio::time::sleep(BUDGET_PAUSE).await;
+        }
+    }
+
+    /// Somebody else was faster.
+    fn was_too_slow(&self, choice: &Choice, began: Instant) {
+        let Some(hedging) = self.group.hedging() else { return };
+        let now = crate::clock::monotonic();
+        let mut hedging = hedging.lock();
+        hedging.took(now.saturating_duration_since(began), now);
+        let is_limit = hedging.is_limit();
+        drop(hedging);
+        if is_limit {
+            choice.member.failed(choice.began, &self.group.origins.metrics);
+        }
+    }
+
     async fn open_at(
         &self,
         choice: &Choice,
@@ -217,15 +320,19 @@ impl Fetch {
         let metrics = &self.group.origins.metrics;
         let member = &choice.member;
         let started = crate::clock::monotonic();
-        let asked = within(deadline, self.ask(choice, request, interim)).await;
+        let asking = pin!(self.ask(choice, request, interim));
+        let asked = within(deadline, asking).await;
         let opened = asked
             .unwrap_or(Err(Failure::FirstByteTimeout))
             .and_then(|(session, peer)| self.response(session, peer, choice, request, deadline, retries));
         let took = crate::clock::monotonic().duration_since(started);
         metrics.origin_seconds(took.as_secs_f64());
-        let answered = opened.as_ref().is_ok_and(|response| !says_nobody_is_there(response.status));
+        let answered = opened.as_ref().is_ok_and(|response| !is_failure(self.group.retry(), response.status));
         if self.group.learns_latency() {
             member.timed(took, answered);
+        }
+        if let Some(hedging) = self.group.hedging().filter(|_| answered) {
+            hedging.lock().took(took, crate::clock::monotonic());
         }
         let outcome = match &opened {
             Ok(response) if response.status >= 500 => "status-5xx",
@@ -281,11 +388,6 @@ impl Fetch {
     }
 }
 
-/// Statuses a gateway or a server that is going down answers with: somebody else may do better.
-pub fn says_nobody_is_there(status: u16) -> bool {
-    matches!(status, 502..=504)
-}
-
 /// Waits no longer than until a deadline.
 pub(super) async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match deadline {
@@ -339,87 +441,6 @@ fn field_lines(header: &ResponseHeader) -> Option<Vec<u8>> {
         }
     }
     Some(block)
-}
-
-struct FetchBody {
-    session: Option<HttpSession>,
-    peer: HttpPeer,
-    member: Arc<Member>,
-    /// Until the end of the body.
-    lease: Option<Arc<Lease>>,
-    /// When the member was chosen.
-    began: Instant,
-    origins: Arc<Origins>,
-    remaining: Option<u64>,
-    idle: Duration,
-    /// When the whole response is due.
-    deadline: Option<Instant>,
-}
-
-#[async_trait]
-impl OriginBody for FetchBody {
-    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        loop {
-            let Some(session) = self.session.as_mut() else { return Ok(None) };
-            // A stream of HTTP/2 has an end of its own; a length that is reached is not that yet.
-            let all_there = self.remaining == Some(0) && !matches!(session, HttpSession::H2(_));
-            if all_there || (session.response_done() && ended_well(session)) {
-                return self.finish().await;
-            }
-            let read = within(self.deadline, session.read_response_body()).await;
-            match read.unwrap_or_else(|| Err(BError::from(pingora::Error::new_up(ErrorType::ReadTimedout)))) {
-                Ok(Some(piece)) if piece.is_empty() => {}
-                Ok(Some(piece)) => {
-                    if let Some(remaining) = &mut self.remaining {
-                        *remaining = remaining.checked_sub(piece.len() as u64).ok_or(Failure::Malformed)?;
-                    }
-                    return Ok(Some(piece));
-                }
-                Ok(None) => return self.finish().await,
-                Err(error) => {
-                    self.session = None;
-                    self.lease = None;
-                    self.member.failed(self.began, &self.origins.metrics);
-                    return Err(failure_of(&error));
-                }
-            }
-        }
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.deadline
-    }
-}
-
-/// A stream of HTTP/2 that was reset has ended too, but not well; reading on says so.
-fn ended_well(session: &mut HttpSession) -> bool {
-    match session {
-        HttpSession::H2(stream) => stream.check_response_end_or_error().unwrap_or(false),
-        _ => true,
-    }
-}
-
-impl FetchBody {
-    async fn finish(&mut self) -> Result<Option<Bytes>, Failure> {
-        let Some(mut session) = self.session.take() else { return Ok(None) };
-        let _until_here = self.lease.take();
-        // Trailers have no place in a stored response, but the stream has not ended before them.
-        let trailers = match &mut session {
-            HttpSession::H2(stream) => {
-                within(self.deadline, stream.read_trailers()).await.is_some_and(|read| read.is_ok())
-            }
-            _ => true,
-        };
-        if self.remaining.is_some_and(|remaining| remaining > 0) || !trailers || !ended_well(&mut session) {
-            self.member.failed(self.began, &self.origins.metrics);
-            return Err(Failure::Closed);
-        }
-        // Only a connection at the end of its response goes back to the pool.
-        if session.response_done() {
-            self.origins.connector.release_http_session(session, &self.peer, Some(self.idle)).await;
-        }
-        Ok(None)
-    }
 }
 
 #[cfg(test)]

@@ -13,19 +13,22 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use edge_config::section::balance::Balance;
 use edge_config::section::group as config;
-use edge_config::section::origin::OriginTimeouts;
+use edge_config::section::retry::Retry;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 use tokio::sync::watch;
 
 use super::balance::smooth_weighted::SmoothWeighted;
 use super::company::Companions;
+use super::credentials::CredentialError;
 use super::dns::resolver::Resolver;
 use super::dns::{self, Target};
 use super::drains::{Drain, Drains, Phase};
+use super::hedge::Hedging;
 use super::member::Settings;
 pub use super::member::{Lease, Member};
-use super::peer::{AuthorityError, OriginPeer};
+use super::mirror::Copying;
+use super::peer::OriginPeer;
 use super::probe;
 use super::queue::Queue;
 use super::retry::Budget;
@@ -41,6 +44,8 @@ pub struct Origins {
     pub resolver: ArcSwap<Resolver>,
     /// Where active checks run.
     pub checks: tokio::runtime::Handle,
+    /// Where copies of requests are sent from.
+    pub copying: Copying,
     pub metrics: Arc<Metrics>,
     /// What cookies of sessions are signed with where the configuration has no key for that.
     pub session_secret: [u8; 32],
@@ -58,7 +63,8 @@ impl Origins {
     ) -> Self {
         let resolver = ArcSwap::from_pointee(Resolver::new(resolver));
         let connector = Arc::new(Connector::new(None));
-        Self { connector, resolver, checks, metrics, session_secret, drains: Drains::default() }
+        let (copying, drains) = (Copying::default(), Drains::default());
+        Self { connector, resolver, checks, copying, metrics, session_secret, drains }
     }
 }
 
@@ -94,7 +100,8 @@ pub struct Group {
     queue_max: usize,
     queue_wait: Duration,
     budget: Mutex<Budget>,
-    retries_max: u32,
+    retry: Retry,
+    hedging: Option<Mutex<Hedging>>,
     settings: Settings,
     pub origins: Arc<Origins>,
 }
@@ -114,13 +121,13 @@ impl Group {
     /// A site's own origins: see [`Self::named`].
     ///
     /// # Errors
-    /// The file of an origin's authorities cannot be used.
+    /// A file of an origin cannot be used.
     pub fn new(
         site: &edge_config::section::site::Site,
         index: usize,
         previous: Option<&Self>,
         origins: &Arc<Origins>,
-    ) -> Result<Arc<Self>, AuthorityError> {
+    ) -> Result<Arc<Self>, CredentialError> {
         Self::named(site, "", &site.origins, index, previous, origins)
     }
 
@@ -128,7 +135,7 @@ impl Group {
     /// that `previous` has too is kept.
     ///
     /// # Errors
-    /// The file of an origin's authorities cannot be used.
+    /// A file of an origin cannot be used.
     pub fn named(
         site: &edge_config::section::site::Site,
         name: &str,
@@ -136,7 +143,7 @@ impl Group {
         index: usize,
         previous: Option<&Self>,
         origins: &Arc<Origins>,
-    ) -> Result<Arc<Self>, AuthorityError> {
+    ) -> Result<Arc<Self>, CredentialError> {
         let settings = Settings {
             site: site.name.clone(),
             group: name.to_owned(),
@@ -167,13 +174,17 @@ impl Group {
             turns: Mutex::default(),
             draws: AtomicU64::new(ahash::RandomState::new().hash_one(index)),
             slow_start: config.slow_start.map(edge_config::Duration::get),
-            sticky: config.sticky.as_ref().map(|sticky| Sticky::new(sticky, &origins.session_secret, [&site.name, name])),
+            sticky: config
+                .sticky
+                .as_ref()
+                .map(|sticky| Sticky::new(sticky, &origins.session_secret, [&site.name, name])),
             most: config.crowd.max_requests,
             queue: previous.map(|group| group.queue.clone()).unwrap_or_default(),
             queue_max: config.crowd.queue as usize,
             queue_wait: config.crowd.queue_wait.get(),
-            budget: Mutex::new(Budget::new(config.retry, clock::monotonic())),
-            retries_max: config.retry.attempts,
+            budget: Mutex::new(Budget::new(&config.retry, clock::monotonic())),
+            hedging: config.retry.hedge.map(|hedge| Mutex::new(Hedging::new(hedge))),
+            retry: config.retry.clone(),
             settings,
             origins: origins.clone(),
         });
@@ -294,18 +305,38 @@ impl Group {
         entry.config.max_requests.or(self.most)
     }
 
+    /// For whom it is counted.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     pub fn site_name(&self) -> &str {
         &self.settings.site
     }
 
-    /// The deadlines of requests to it.
-    pub fn timeouts(&self) -> OriginTimeouts {
-        self.entries.first().map(|entry| entry.config.origin.timeouts).unwrap_or_default()
+    /// How long the most patient of them may take to accept a connection.
+    fn connect_max(&self) -> Duration {
+        self.entries.iter().map(|entry| entry.config.origin.timeouts.connect.get()).max().unwrap_or_default()
     }
 
     /// A request begins.
     pub fn begin(&self) {
         self.budget.lock().request();
+    }
+
+    /// When another member is asked for the same.
+    pub fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// How long one has until a second one is asked, if one is.
+    pub(super) fn hedging(&self) -> Option<&Mutex<Hedging>> {
+        self.hedging.as_ref()
+    }
+
+    /// Whether somebody who waits may hear that the one it waits for is dead.
+    pub(super) fn is_checked(&self) -> bool {
+        self.settings.health.is_some()
     }
 
     /// How a member is chosen.

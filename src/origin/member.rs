@@ -1,5 +1,6 @@
 //! One origin of a group: what is known of it, and the requests to it that are under way.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use edge_config::section::{group as config, health as checks};
 use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
+use tokio::sync::Notify;
 
 use super::balance::Candidate;
 use super::balance::ewma::Latency;
@@ -32,6 +34,8 @@ pub struct Member {
     id: u64,
     /// Requests that are under way. A new configuration goes on counting.
     pub(super) in_flight: Arc<AtomicU32>,
+    /// Told when its checks have found it dead.
+    fell: Notify,
     /// The group it is a member of; of those of several configurations, the newest.
     pub(super) companions: Mutex<Arc<Companions>>,
 }
@@ -61,7 +65,7 @@ struct State {
 /// Whether a member is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// That, or it was left alone long enough and whoever is [admitted](Member::admit) decides.
+    /// That, or it was left alone long enough and whoever is admitted decides.
     Up,
     /// Left alone for a while, because requests to it failed.
     Ejected,
@@ -114,16 +118,26 @@ impl Member {
         };
         let address = peer.name().map(|_| target.address.to_string()).unwrap_or_default();
         let id = super::balance::consistent::hash([peer.label().as_bytes(), address.as_bytes()]);
-        Self { peer, target, config, settings, state: Mutex::new(state), id, in_flight, companions: Mutex::default() }
+        Self {
+            peer,
+            target,
+            config,
+            settings,
+            state: Mutex::new(state),
+            id,
+            in_flight,
+            fell: Notify::new(),
+            companions: Mutex::default(),
+        }
     }
 
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// How to connect to it, in so much time.
-    pub fn to_connect(&self, limit: Duration) -> HttpPeer {
-        self.peer.at(&self.target, limit)
+    /// How to connect to it, in so much time, in the name of a client or the node's own.
+    pub fn to_connect(&self, limit: Duration, client: Option<IpAddr>) -> HttpPeer {
+        self.peer.at(&self.target, limit, client)
     }
 
     /// The `Host` of a request to it.
@@ -160,6 +174,13 @@ impl Member {
             latency: state.latency.remembered(now),
         };
         (standing, candidate)
+    }
+
+    /// Returns when its checks find it dead; never where there are none.
+    pub(super) async fn fallen(&self) {
+        let fell = self.fell.notified();
+        // One that is asked while it is down is asked because there is nobody else.
+        fell.await;
     }
 
     /// Requests that are under way.
@@ -250,7 +271,10 @@ impl Member {
             let (site, origin) = (&self.settings.site, self.peer.label());
             match result {
                 Ok(()) => tracing::info!(site, origin, "origin is up"),
-                Err(why) => tracing::warn!(site, origin, why, "origin is down"),
+                Err(why) => {
+                    tracing::warn!(site, origin, why, "origin is down");
+                    self.fell.notify_waiters();
+                }
             }
         }
         if !state.health.is_none_or(|health| health.is_up()) {

@@ -4,7 +4,9 @@
 //! the way is a [`Failure`].
 //!
 //! - [`balance`], [`health`], [`ejection`], [`retry`]: who is asked, who is up, and how often one tries again. Pure.
-//! - [`peer`]: one origin as Pingora connects to it.
+//! - [`peer`]: one origin as Pingora connects to it; [`credentials`]: the files it takes, [`announce`]: connections that begin
+//!   with the PROXY protocol.
+//! - [`prepare`]: what a request gets on its way to one origin; [`sigv4`]: signatures. The latter is pure.
 //! - [`member`], [`roster`], [`group`]: one address of an origin, all there are at one moment, and the origins of a site
 //!   together; [`company`]: how members see one another.
 //! - [`session`]: sessions that stay with one of them, and their cookies. Pure. [`drains`]: those that are being taken out.
@@ -12,19 +14,26 @@
 //! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
 //! - [`probe`]: active checks; [`serving`]: the question and the answer of those of gRPC. The latter is pure.
+//! - [`mirror`], [`fuse`]: copies of requests that nobody waits for, and when none are sent.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
+pub mod announce;
 pub mod balance;
 pub mod company;
+pub mod credentials;
 pub mod demo;
 pub mod dns;
 pub mod drains;
 pub mod ejection;
 pub mod fetch;
+pub mod fuse;
 pub mod group;
 pub mod health;
+pub mod hedge;
 pub mod member;
+pub mod mirror;
 pub mod peer;
+pub mod prepare;
 pub mod probe;
 pub mod queue;
 pub mod resume;
@@ -32,6 +41,7 @@ pub mod retry;
 pub mod roster;
 pub mod serving;
 pub mod session;
+pub mod sigv4;
 
 use std::net::IpAddr;
 use std::time::Instant;

@@ -1,37 +1,32 @@
 //! An origin as Pingora connects to it: names, authorities, deadlines.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use edge_config::section::origin::{HostHeader, Origin, OriginScheme};
-use pingora::protocols::ALPN;
+use edge_config::section::tls::TlsVersion;
 use pingora::protocols::tls::CaType;
+use pingora::protocols::{ALPN, Digest};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::utils::tls::{WrappedX509, parse_x509};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use pingora::utils::tls::CertKey;
 
+use super::announce::Announced;
+use super::credentials::{self, CredentialError};
 use super::dns::{Name, Target};
 
 /// Requests at a time on one HTTP/2 connection; Pingora's default is one.
 const STREAMS_MAX: usize = 100;
-
-/// Why the authorities of an origin cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: {error}")]
-pub struct AuthorityError {
-    file: String,
-    error: String,
-}
 
 /// One origin as it is configured.
 pub struct OriginPeer {
     origin: Origin,
     label: String,
     authorities: Option<Arc<CaType>>,
-    /// Keeps connections apart that differ in what Pingora does not look at: the site and its authorities.
+    /// What the node shows of itself.
+    certificate: Option<Arc<CertKey>>,
+    /// Keeps connections apart that differ in what Pingora does not look at: the site and all that they begin with.
     group_key: u64,
 }
 
@@ -39,18 +34,26 @@ impl OriginPeer {
     /// An origin of a site.
     ///
     /// # Errors
-    /// The file of its authorities cannot be used.
-    pub fn new(origin: Origin, site: &str) -> Result<Self, AuthorityError> {
-        let authorities = read_authorities(&origin)?;
+    /// A file it needs cannot be used.
+    pub fn new(origin: Origin, site: &str) -> Result<Self, CredentialError> {
+        let authorities = origin.ca.as_deref().map(credentials::authorities).transpose()?;
+        let certificate = origin.talking.certificate.as_ref().map(credentials::certificate).transpose()?;
         let mut hasher = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
         hasher.write(site.as_bytes());
         hasher.write_u8(0);
         for authority in authorities.iter().flat_map(|all| all.iter()) {
             hasher.write(authority.borrow_raw_cert());
         }
+        if let Some(certificate) = &certificate {
+            hasher.write(certificate.leaf().borrow_raw_cert());
+            certificate.intermediates().iter().for_each(|certificate| hasher.write(certificate.borrow_raw_cert()));
+            hasher.write(certificate.key());
+        }
         hasher.write_u8(u8::from(origin.http2));
+        (origin.talking.tls_minimum as u8).hash(&mut hasher);
+        origin.talking.proxy_protocol.map(|version| version as u8).hash(&mut hasher);
         let label = format!("{}:{}", origin.host, origin.port);
-        Ok(Self { group_key: hasher.finish(), origin, label, authorities })
+        Ok(Self { group_key: hasher.finish(), origin, label, authorities, certificate })
     }
 
     /// The same in a group of its site.
@@ -61,9 +64,21 @@ impl OriginPeer {
         self
     }
 
-    /// Whether another has the same authorities, and so may have its connections.
+    /// Whether what another has read from files is the same, and so it may have its connections.
     pub fn is_like(&self, other: &Self) -> bool {
         self.group_key == other.group_key
+    }
+
+    /// Whether a connection speaks a version of TLS that is not too old.
+    ///
+    /// Pingora offers TLS 1.2 and 1.3 whatever is wanted, so this is asked when there is a connection and before anything is
+    /// sent on it.
+    pub fn accepts(&self, connection: Option<&Digest>) -> bool {
+        if self.origin.talking.tls_minimum == TlsVersion::Tls12 || self.origin.scheme == OriginScheme::Http {
+            return true;
+        }
+        let tls = connection.and_then(|digest| digest.ssl_digest.as_ref());
+        tls.is_some_and(|tls| tls.version == "TLSv1_3")
     }
 
     pub fn origin(&self) -> &Origin {
@@ -96,13 +111,19 @@ impl OriginPeer {
         }
     }
 
-    /// How Pingora connects to a target of it. `connect`: how long that may take.
-    pub fn at(&self, target: &Target, connect: Duration) -> HttpPeer {
+    /// How Pingora connects to a target of it. `connect`: how long that may take; `client`: in whose name, where that matters.
+    /// None: in the node's own.
+    pub fn at(&self, target: &Target, connect: Duration, client: Option<IpAddr>) -> HttpPeer {
         let tls = self.origin.scheme == OriginScheme::Https;
         let name = target.name.as_deref().unwrap_or(&self.origin.host);
         let sni = self.origin.sni.as_deref().unwrap_or(name).to_owned();
         let mut peer = HttpPeer::new(target.address, tls, sni);
         peer.group_key = self.group_key;
+        peer.client_cert_key.clone_from(&self.certificate);
+        if let Some(version) = self.origin.talking.proxy_protocol {
+            peer.group_key ^= key_of(client);
+            peer.options.custom_l4 = Some(Arc::new(Announced::new(version, client, target.address)));
+        }
         let timeouts = &self.origin.timeouts;
         let options = &mut peer.options;
         options.connection_timeout = Some(connect);
@@ -124,19 +145,7 @@ impl OriginPeer {
     }
 }
 
-fn read_authorities(origin: &Origin) -> Result<Option<Arc<CaType>>, AuthorityError> {
-    let Some(path) = &origin.ca else { return Ok(None) };
-    let wrong = |error: String| AuthorityError { file: path.display().to_string(), error };
-    let read = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    let mut authorities = Vec::new();
-    for certificate in read {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        // Pingora parses it again, and panics where it cannot.
-        X509Certificate::from_der(&certificate).map_err(|error| wrong(error.to_string()))?;
-        authorities.push(WrappedX509::new(certificate.to_vec(), parse_x509));
-    }
-    if authorities.is_empty() {
-        return Err(wrong("there is no certificate in the file".into()));
-    }
-    Ok(Some(authorities.into()))
+/// What keeps the connections of one client apart from those of others.
+fn key_of(client: Option<IpAddr>) -> u64 {
+    ahash::RandomState::with_seeds(5, 6, 7, 8).hash_one(client.map(|client| client.to_canonical()))
 }

@@ -13,7 +13,9 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::fetch::{send_head, target_for};
 use super::group::{Member, Origins};
+use super::prepare::{Payload, prepare};
 use super::serving;
+use crate::clock;
 
 /// Kept apart from the connections of requests: a check that found one in the pool would say nothing about new ones.
 const GROUP: u64 = 0x6865_616c_7468;
@@ -38,7 +40,7 @@ pub async fn watch(member: Weak<Member>, origins: Arc<Origins>) {
 
 async fn check(member: &Member, limit: Duration, origins: &Origins) -> Result<(), String> {
     let Some((health, host)) = member.check_settings() else { return Ok(()) };
-    let mut peer = member.to_connect(limit);
+    let mut peer = member.to_connect(limit, None);
     peer.group_key ^= GROUP;
     // One stream to a connection, so that there is no connection the next check could find.
     peer.options.max_h2_streams = 1;
@@ -50,14 +52,24 @@ async fn check(member: &Member, limit: Duration, origins: &Origins) -> Result<()
     }
     let connected = origins.connector.get_http_session(&peer).await;
     let (mut session, _) = connected.map_err(|error| format!("no connection: {}", error.etype().as_str()))?;
+    if !member.peer.accepts(session.digest()) {
+        return Err("no connection: an older version of TLS than may be spoken".into());
+    }
     let host = match health.host() {
         Some(host) => host.as_bytes().to_vec(),
         None => member.host_header(host.unwrap_or_default().as_bytes()),
     };
     let result = match &health.check {
         Check::Tcp | Check::Tls => Ok(()),
-        Check::Http(asked) => http(&mut session, &peer, &host, asked).await,
-        Check::Grpc { service, .. } => grpc(&mut session, &peer, &host, service).await,
+        Check::Http(asked) => {
+            let header = head(member, "GET", &asked.path, &host, Payload::Empty, &[]);
+            http(&mut session, &peer, header, asked).await
+        }
+        Check::Grpc { service, .. } => {
+            let fields = [("content-type", "application/grpc"), ("te", "trailers")];
+            let header = head(member, "POST", serving::PATH, &host, Payload::Streamed, &fields);
+            grpc(&mut session, &peer, header, service).await
+        }
     };
     // The connection ends with the check: the rest of a body is not read.
     session.shutdown().await;
@@ -65,9 +77,13 @@ async fn check(member: &Member, limit: Duration, origins: &Origins) -> Result<()
 }
 
 /// Asks for a path. The status has to be one of those that pass, and the body to contain what it should.
-async fn http(session: &mut HttpSession, peer: &HttpPeer, host: &[u8], asked: &HttpCheck) -> Result<(), String> {
-    let header = head("GET", &asked.path, host).ok_or("the check cannot be written")?;
-    let header = target_for(session, peer, header).ok_or("no such host")?;
+async fn http(
+    session: &mut HttpSession,
+    peer: &HttpPeer,
+    header: Option<RequestHeader>,
+    asked: &HttpCheck,
+) -> Result<(), String> {
+    let header = target_for(session, peer, header.ok_or("the check cannot be written")?).ok_or("no such host")?;
     send_head(session, header).await.map_err(|error| unanswered(&error))?;
     let status = status(session).await?;
     if !asked.status.iter().any(|range| range.contains(status)) {
@@ -91,14 +107,13 @@ async fn http(session: &mut HttpSession, peer: &HttpPeer, host: &[u8], asked: &H
 }
 
 /// Asks whether a service serves.
-async fn grpc(session: &mut HttpSession, peer: &HttpPeer, host: &[u8], service: &str) -> Result<(), String> {
-    let header = || {
-        let mut header = head("POST", serving::PATH, host)?;
-        header.insert_header(http::header::CONTENT_TYPE, "application/grpc").ok()?;
-        header.insert_header(http::header::TE, "trailers").ok()?;
-        Some(header)
-    };
-    let header = target_for(session, peer, header().ok_or("the check cannot be written")?).ok_or("no such host")?;
+async fn grpc(
+    session: &mut HttpSession,
+    peer: &HttpPeer,
+    header: Option<RequestHeader>,
+    service: &str,
+) -> Result<(), String> {
+    let header = target_for(session, peer, header.ok_or("the check cannot be written")?).ok_or("no such host")?;
     let HttpSession::H2(stream) = session else { return Err("no HTTP/2".into()) };
     stream.write_request_header(Box::new(header), false).map_err(|error| unanswered(&error))?;
     let question = serving::question(service).into();
@@ -128,10 +143,21 @@ async fn grpc(session: &mut HttpSession, peer: &HttpPeer, host: &[u8], service: 
     }
 }
 
-fn head(method: &str, path: &str, host: &[u8]) -> Option<RequestHeader> {
+/// The head of a check, with all that requests to this origin get.
+fn head(
+    member: &Member,
+    method: &str,
+    path: &str,
+    host: &[u8],
+    payload: Payload,
+    fields: &[(&'static str, &'static str)],
+) -> Option<RequestHeader> {
     let mut header = RequestHeader::build(method, path.as_bytes(), Some(4)).ok()?;
-    header.insert_header(http::header::HOST, http::HeaderValue::from_bytes(host).ok()?).ok()?;
     header.insert_header(http::header::USER_AGENT, concat!("littoral/", env!("CARGO_PKG_VERSION"))).ok()?;
+    for (name, value) in fields {
+        header.insert_header(*name, *value).ok()?;
+    }
+    prepare(member, host, payload, clock::wall(), &mut header)?;
     Some(header)
 }
 

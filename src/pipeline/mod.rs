@@ -25,9 +25,9 @@ pub mod fetch;
 pub mod fill;
 pub mod request;
 pub mod ruled;
-pub mod session;
 #[cfg(test)]
 mod scripted;
+pub mod session;
 #[cfg(test)]
 mod simulation;
 pub mod sparse;

@@ -1,7 +1,7 @@
 //! What a client is told of its session with one origin: on answers that are its own, and on those that refuse it.
 
 use crate::origin::Failure;
-use crate::origin::fetch::says_nobody_is_there;
+use crate::origin::retry::is_failure;
 use crate::pipeline::request::Request;
 use crate::semantics::cache_status::Reason;
 use crate::store::fill::{FillHead, Sharing};
@@ -19,10 +19,10 @@ fn is_own(reason: Reason) -> bool {
 /// Writes the `Set-Cookie` that keeps a session with the origin that answered; never into what others get or will get.
 pub fn write_cookie(request: &Request<'_>, head: &FillHead, out: &mut Vec<u8>) {
     let Sharing::NotStored(reason) = &head.sharing else { return };
-    if !is_own(*reason) || says_nobody_is_there(head.status) {
+    let group = &request.site.backing(request.group).group;
+    if !is_own(*reason) || is_failure(group.retry(), head.status) {
         return;
     }
-    let group = &request.site.backing(request.group).group;
     write(group.cookie(request.session, head.origin, request.scheme == "https"), out);
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::origin::Upstream;
 use crate::origin::group::Group;
+use crate::origin::mirror::Mirror;
 
 /// Some origins, and what rules call them.
 pub struct Backing {
@@ -12,6 +13,8 @@ pub struct Backing {
     pub group: Arc<Group>,
     /// The same, as a fill asks.
     pub upstream: Arc<dyn Upstream>,
+    /// The same, as a target of copies; none where no rule of the site sends any.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 /// Which of a site's: it means nothing to another site, nor to the same one after a reload.
@@ -36,7 +39,7 @@ impl Backings {
 
     /// The site's own alone.
     pub fn of_one(group: Arc<Group>, upstream: Arc<dyn Upstream>) -> Self {
-        Self::new(Backing { name: String::new(), group, upstream }, Vec::new())
+        Self::new(Backing { name: String::new(), group, upstream, mirror: None }, Vec::new())
     }
 
     pub fn at(&self, index: GroupIndex) -> &Backing {

@@ -62,7 +62,10 @@ impl Site {
             cache_status: config.cache_status,
             https_only: config.https_only,
             error_pages: config.error_pages.clone(),
-            session_cookies: backings.all().filter_map(|backing| backing.group.cookie_name().map(str::to_owned)).collect(),
+            session_cookies: backings
+                .all()
+                .filter_map(|backing| backing.group.cookie_name().map(str::to_owned))
+                .collect(),
             backings,
             geo,
         }

@@ -75,6 +75,14 @@ pub fn write(at: UnixMs, out: &mut Vec<u8>) {
     out.extend_from_slice(b" GMT");
 }
 
+/// Year, month, day, hour, minute and second of an instant; later than the year 9999 reads as its last second.
+pub fn civil_time(at: UnixMs) -> (u64, u64, u64, u64, u64, u64) {
+    let seconds = at.seconds().min(LAST_SECOND);
+    let (days, time) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY);
+    let (year, month, day) = civil(days);
+    (year, month, day, time / 3600, time / 60 % 60, time % 60)
+}
+
 fn two_digits(number: u64, out: &mut Vec<u8>) {
     out.extend([b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]);
 }

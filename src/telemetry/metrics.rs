@@ -68,8 +68,14 @@ families! {
     origin_rejected: IntCounterVec = "littoral_origin_rejected_total" ["site", "group"];
     /// Times an origin was to be left alone because requests failed: ejected, or withheld as too many are out already.
     origin_ejections: IntCounterVec = "littoral_origin_ejections_total" ["site", "origin", "outcome"];
+    /// Second requests for what an origin had not begun to answer: won, when the second origin was faster, or lost.
+    origin_hedges: IntCounterVec = "littoral_origin_hedges_total" ["site", "outcome"];
     /// Seconds from asking an origin to the head of its answer.
     origin_seconds: Histogram = "littoral_origin_seconds" [];
+    /// Copies of requests sent to groups that nobody waits for, by what became of them.
+    mirrored: IntCounterVec = "littoral_mirror_requests_total" ["site", "group", "outcome"];
+    /// Requests that were to be copied and were not.
+    mirror_dropped: IntCounterVec = "littoral_mirror_dropped_total" ["site", "group", "reason"];
     /// Requests that wait now for a response another request is fetching.
     fill_waiters: IntGauge = "littoral_fill_waiters" [];
     /// Bytes of memory taken now by responses that are arriving.

@@ -39,6 +39,12 @@ pub struct Sent {
     body: ::h2::SendStream<Bytes>,
 }
 
+/// The body of a request whose answer may have begun.
+#[derive(Debug)]
+pub struct Sending {
+    body: ::h2::SendStream<Bytes>,
+}
+
 impl Polite {
     /// # Errors
     /// When the node does not speak HTTP/2.
@@ -118,6 +124,27 @@ impl Sent {
         self.body.send_data(bytes, end).map_err(end_of)
     }
 
+    /// Sends as the node takes it: a body that does not fit into memory twice.
+    ///
+    /// # Errors
+    /// How the stream ended.
+    pub async fn send_all(&mut self, mut bytes: Bytes, end: bool) -> Result<(), End> {
+        while !bytes.is_empty() {
+            self.body.reserve_capacity(bytes.len());
+            let room = poll_fn(|context| self.body.poll_capacity(context));
+            let room = within(PATIENCE, "the node takes more of a body", room).await;
+            let room = room.ok_or(End::Cut)?.map_err(end_of)?;
+            let now = bytes.split_to(room.min(bytes.len()));
+            self.body.send_data(now, end && bytes.is_empty()).map_err(end_of)?;
+        }
+        Ok(())
+    }
+
+    /// What is still sent, and what comes meanwhile.
+    pub fn split(self) -> (Sending, impl Future<Output = Result<Begun, End>>) {
+        (Sending { body: self.body }, begun(self.future))
+    }
+
     /// # Errors
     /// How the stream ended.
     pub fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), End> {
@@ -133,22 +160,36 @@ impl Sent {
     ///
     /// # Errors
     /// How the stream or the connection ended instead.
-    pub async fn begun(mut self) -> Result<Begun, End> {
-        let mut interim = Vec::new();
-        let head = async {
-            while let Some(informational) = poll_fn(|context| self.future.poll_informational(context)).await {
-                interim.push(informational.map(|response| head_of(response.status(), response.headers()))?);
-            }
-            self.future.await
-        };
-        match tokio::time::timeout(PATIENCE, head).await {
-            Ok(Ok(response)) => {
-                let head = head_of(response.status(), response.headers());
-                Ok(Begun { interim, head, body: response.into_body() })
-            }
-            Ok(Err(error)) => Err(end_of(error)),
-            Err(_) => Err(End::Stalled),
+    pub async fn begun(self) -> Result<Begun, End> {
+        begun(self.future).await
+    }
+}
+
+impl Sending {
+    /// Flow control is kept to in the background.
+    ///
+    /// # Errors
+    /// How the stream ended.
+    pub fn send_body(&mut self, bytes: Bytes, end: bool) -> Result<(), End> {
+        self.body.send_data(bytes, end).map_err(end_of)
+    }
+}
+
+async fn begun(mut future: ResponseFuture) -> Result<Begun, End> {
+    let mut interim = Vec::new();
+    let head = async {
+        while let Some(informational) = poll_fn(|context| future.poll_informational(context)).await {
+            interim.push(informational.map(|response| head_of(response.status(), response.headers()))?);
         }
+        future.await
+    };
+    match tokio::time::timeout(PATIENCE, head).await {
+        Ok(Ok(response)) => {
+            let head = head_of(response.status(), response.headers());
+            Ok(Begun { interim, head, body: response.into_body() })
+        }
+        Ok(Err(error)) => Err(end_of(error)),
+        Err(_) => Err(End::Stalled),
     }
 }
 

@@ -1,12 +1,15 @@
-//! `origins` and `retry`: the origins of a site together.
+//! `origins`: the origins of a site together.
 
 use super::balance::{Balance, Crowd};
 use super::origin::Origin;
-use crate::units::{Duration, Percent};
+use crate::units::Duration;
 
 use super::health::{Eject, Health};
+use super::origin::{HostHeader, OriginTimeouts, Resolve, TIMEOUTS};
+use super::retry::Retry;
+use super::secret::SECRET_FILE;
 use super::sticky::Sticky;
-use super::origin::{HostHeader, OriginScheme, OriginTimeouts, Resolve};
+use super::talking::{Keys, SIGV4, Talking};
 use crate::read::key::{Kind, section};
 use crate::read::{Reader, Table, Value};
 
@@ -57,23 +60,6 @@ impl Drain {
             Self::WithoutEnd => None,
             Self::For(time) => Some(time.get()),
         }
-    }
-}
-
-/// When a request that failed is sent to another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Further attempts of one request, 0 to 2. Default 2.
-    pub attempts: u32,
-    /// Retries as a part of all requests, in percent. Default 20.
-    pub budget_percent: u32,
-    /// Retries a second that are always allowed. Default 10.
-    pub reserve: u32,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 2, budget_percent: 20, reserve: 10 }
     }
 }
 
@@ -129,18 +115,25 @@ section! {
         /// start or the reload that brought it; "0s" has them go elsewhere at once. It is asked all the same while no other is
         /// up; after its time only when every origin of the group is so far.
         DRAIN = "drain": Kind::Any(&[Kind::Boolean, Kind::Duration]), "false";
-    }
-}
-
-section! {
-    /// When a request that failed before its first byte is sent to another origin. Only idempotent requests are.
-    RETRY = "retry" {
-        /// Further attempts of one request.
-        ATTEMPTS = "attempts": Kind::Integer(0, 2), "2";
-        /// Retries as a part of all requests.
-        BUDGET = "budget": Kind::Percent, "20%";
-        /// Retries a second that are always allowed.
-        RESERVE = "reserve": Kind::Integer(0, 100_000), "10";
+        /// The certificate chain in PEM the node shows when it is asked for one. It is read again with every reload. Needs
+        /// `key`.
+        CERTIFICATE = "certificate": Kind::Text("a file");
+        /// The private key of `certificate` in PEM.
+        KEY = "key": Kind::Text("a file");
+        /// The oldest version of TLS that is spoken: with an origin that offers less, nothing of a request is exchanged.
+        TLS_MINIMUM = "tls_minimum": Kind::Choice(&["1.2", "1.3"]), "1.2";
+        /// Fields set on every request to it, checks included, in place of the client's: a value, or { file = "..." } with
+        /// one, which is read again with every reload. They are not shown anywhere.
+        HEADERS = "headers": Kind::Map(&Kind::Any(&[Kind::Text("a field value"), Kind::Table(&SECRET_FILE)]));
+        /// Signs every request to it by AWS Signature Version 4, for buckets that are not public; bodies are not part of
+        /// what is signed. `Authorization` and X-Amz-* of clients do not get there.
+        ORIGIN_SIGV4 = "sigv4": Kind::Table(&SIGV4);
+        /// Every connection to it begins with the address of a client, in this version of the PROXY protocol. Connections
+        /// are shared by requests of one address alone; a response that many wait for is asked for in the name of the
+        /// first.
+        PROXY_PROTOCOL = "proxy_protocol": Kind::Choice(&["v1", "v2"]);
+        /// How long it may take, where that is not what the site says.
+        ORIGIN_TIMEOUTS = "timeouts": Kind::Table(&TIMEOUTS);
     }
 }
 
@@ -155,18 +148,24 @@ impl Member {
         (&self.origin, self.weight, self.tier) == (&other.origin, other.weight, other.tier)
     }
 
-    pub(crate) fn read(reader: &mut Reader, key: &crate::read::key::Key, value: Value<'_>) -> Option<Self> {
+    /// `timeouts`: those of the site.
+    pub(crate) fn read(
+        reader: &mut Reader,
+        key: &crate::read::key::Key,
+        value: Value<'_>,
+        timeouts: OriginTimeouts,
+    ) -> Option<Self> {
         if value.as_str().is_some() {
-            let origin = reader.parse::<Origin>(&URL, value)?.value;
+            let origin = Origin { timeouts, ..reader.parse::<Origin>(&URL, value)?.value };
             return Some(Self::of(origin));
         }
         let table = reader.as_table(key, &MEMBER, "an origin".into(), value)?;
-        let member = Self::read_table(&table, reader);
+        let member = Self::read_table(&table, reader, timeouts);
         table.finish(reader);
         member
     }
 
-    fn read_table(table: &Table<'_>, reader: &mut Reader) -> Option<Self> {
+    fn read_table(table: &Table<'_>, reader: &mut Reader, timeouts: OriginTimeouts) -> Option<Self> {
         if table.value(&URL).is_none() {
             reader.wrong(&table.span, "an origin has no `url`", "`url` is missing", URL.summary());
         }
@@ -181,15 +180,11 @@ impl Member {
         let http2 = table.boolean(reader, &HTTP2);
         let max_requests = table.integer(reader, &ORIGIN_MAX_REQUESTS, 1..=1_000_000);
         let drain = drain(table, reader);
+        let talking = Talking::read(table, reader, &TALKING);
+        let own = table.table(reader, &ORIGIN_TIMEOUTS, &TIMEOUTS);
+        let timeouts = OriginTimeouts::read(own, reader, timeouts);
         let mut origin = origin?.value;
-        if origin.scheme == OriginScheme::Http {
-            for key in [&SNI, &CA, &VERIFY] {
-                if let Some(value) = table.value(key) {
-                    let message = format!("`{}` is for TLS, and the URL of this origin is http", key.name);
-                    reader.wrong(&value.span(), message, "has no effect", "use an https URL, or leave the key out");
-                }
-            }
-        }
+        Talking::check(table, reader, &[&SNI, &CA, &VERIFY, &CERTIFICATE, &KEY, &TLS_MINIMUM], &origin);
         if let Some(value) = table.value(&RESOLVE) {
             check_resolve(reader, &origin, resolve.unwrap_or_default(), &value.span());
         }
@@ -201,6 +196,8 @@ impl Member {
         origin.ca = ca;
         origin.verify = verify.unwrap_or(true);
         origin.http2 = http2.unwrap_or(false);
+        origin.talking = talking;
+        origin.timeouts = timeouts;
         let tier = u8::try_from(tier.unwrap_or(1)).unwrap_or(1);
         Some(Self { origin, weight: weight.unwrap_or(1), tier, max_requests, drain })
     }
@@ -217,6 +214,15 @@ fn drain(table: &Table<'_>, reader: &mut Reader) -> Option<Drain> {
         None => table.parsed(reader, &DRAIN).map(|time| Drain::For(time.value)),
     }
 }
+
+const TALKING: Keys = Keys {
+    certificate: &CERTIFICATE,
+    key: &KEY,
+    tls_minimum: &TLS_MINIMUM,
+    headers: &HEADERS,
+    sigv4: &ORIGIN_SIGV4,
+    proxy_protocol: &PROXY_PROTOCOL,
+};
 
 const RESOLVES: [(&str, Resolve); 4] =
     [("addresses", Resolve::Addresses), ("ipv4", Resolve::Ipv4), ("ipv6", Resolve::Ipv6), ("srv", Resolve::Srv)];
@@ -259,25 +265,4 @@ impl std::str::FromStr for HostHeader {
             name => name.parse().map(|HostName(name)| Self::Fixed(name)),
         }
     }
-}
-
-impl Retry {
-    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
-        let default = Self::default();
-        let Some(table) = table else { return default };
-        let budget = table.parsed::<Percent>(reader, &BUDGET);
-        let retry = Self {
-            attempts: table.integer(reader, &ATTEMPTS, 0..=2).unwrap_or(default.attempts),
-            budget_percent: budget.map_or(default.budget_percent, |budget| budget.value.get()),
-            reserve: table.integer(reader, &RESERVE, 0..=100_000).unwrap_or(default.reserve),
-        };
-        table.finish(reader);
-        retry
-    }
-}
-
-/// The timeouts of a group's members.
-pub(crate) fn with_timeouts(mut members: Vec<Member>, timeouts: OriginTimeouts) -> Vec<Member> {
-    members.iter_mut().for_each(|member| member.origin.timeouts = timeouts);
-    members
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use super::site::Network;
 use crate::read::key::{Kind, section};
 use crate::read::{At, Reader, Table};
 
@@ -13,6 +14,8 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// TLS, with HTTP/2 and HTTP/1.1.
     pub https: Vec<SocketAddr>,
+    /// Whose connections begin with a header of the PROXY protocol. Default: nobody's.
+    pub proxies: Vec<Network>,
 }
 
 impl Listen {
@@ -33,6 +36,18 @@ section! {
         HTTP = "http": ADDRESSES;
         /// TLS, with HTTP/2 and HTTP/1.1. Needs certificates in `tls`.
         HTTPS = "https": ADDRESSES;
+        /// Load balancers that say at the beginning of a connection whose it is, by the PROXY protocol, version 1 or 2.
+        PROXY_PROTOCOL = "proxy_protocol": Kind::Table(&PROXIES);
+    }
+}
+
+section! {
+    /// Who speaks the PROXY protocol. What it says of a client's address counts everywhere: in the log, in rules and limits, and
+    /// for origins. A reload changes it for connections from then on.
+    PROXIES = "proxy_protocol" {
+        /// Their addresses. Every connection from there must begin with a header, before TLS, within `head_timeout` of \[limits\];
+        /// others are closed. Connections from elsewhere are clients' own.
+        FROM = "from": Kind::Many(&Kind::Text("an address range, as in \"10.0.0.0/8\""));
     }
 }
 
@@ -68,6 +83,7 @@ pub fn every_address(port: u16) -> SocketAddr {
 pub(crate) struct ListenAt {
     pub http: Vec<At<SocketAddr>>,
     pub https: Vec<At<SocketAddr>>,
+    pub proxies: Vec<Network>,
 }
 
 impl ListenAt {
@@ -78,7 +94,9 @@ impl ListenAt {
             let all = table.many(reader, key, address);
             all.into_iter().map(|address| address.map(|address| address.0)).collect()
         };
-        let listen = Self { http: addresses(&HTTP), https: addresses(&HTTPS) };
+        let (http, https) = (addresses(&HTTP), addresses(&HTTPS));
+        let proxies = table.table(reader, &PROXY_PROTOCOL, &PROXIES).map(|table| proxies(table, reader));
+        let listen = Self { http, https, proxies: proxies.unwrap_or_default() };
         table.finish(reader);
         listen
     }
@@ -87,6 +105,14 @@ impl ListenAt {
 impl From<&ListenAt> for Listen {
     fn from(listen: &ListenAt) -> Self {
         let values = |all: &[At<SocketAddr>]| all.iter().map(|address| address.value).collect();
-        Self { http: values(&listen.http), https: values(&listen.https) }
+        Self { http: values(&listen.http), https: values(&listen.https), proxies: listen.proxies.clone() }
     }
+}
+
+fn proxies(table: Table<'_>, reader: &mut Reader) -> Vec<Network> {
+    let network = |reader: &mut Reader, value| reader.parse::<Network>(&FROM, value).map(|network| network.value);
+    let from = table.many(reader, &FROM, network);
+    table.required(reader, &FROM, from.is_empty());
+    table.finish(reader);
+    from
 }

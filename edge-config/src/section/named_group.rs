@@ -1,9 +1,10 @@
 //! `[site.*.group.*]`: origins of a site besides its own, for what a rule sends there.
 
 use super::balance::{Balance, Crowd, slow_start};
-use super::group::{Group, Member, RETRY, Retry, with_timeouts};
+use super::group::{Group, Member};
 use super::health::{EJECT, Eject, HEALTH, Health};
 use super::origin::{OriginTimeouts, TIMEOUTS};
+use super::retry::{RETRY, Retry};
 use super::site::{
     BALANCE, GROUPS, HASH, MAX_REQUESTS, ORIGIN_LIST, QUEUE, QUEUE_WAIT, SITE_EJECT, SITE_HEALTH, SITE_RETRY,
     SITE_STICKY, SITE_TIMEOUTS, SLOW_START,
@@ -46,17 +47,18 @@ pub(crate) static GROUP_KEYS: Section = Section {
 impl Group {
     /// The origins that a table has, of a site or of a group.
     pub(crate) fn read(table: &Table<'_>, reader: &mut Reader) -> Self {
-        let members = table.many(reader, &ORIGIN_LIST, |reader, value| Member::read(reader, &ORIGIN_LIST, value));
-        table.required(reader, &ORIGIN_LIST, members.is_empty());
         let timeouts = table.table(reader, &SITE_TIMEOUTS, &TIMEOUTS);
-        let timeouts = OriginTimeouts::read(timeouts, reader);
+        let timeouts = OriginTimeouts::read(timeouts, reader, OriginTimeouts::default());
+        let member = |reader: &mut Reader, value| Member::read(reader, &ORIGIN_LIST, value, timeouts);
+        let members = table.many(reader, &ORIGIN_LIST, member);
+        table.required(reader, &ORIGIN_LIST, members.is_empty());
         let retry = table.table(reader, &SITE_RETRY, &RETRY);
         let health = table.table(reader, &SITE_HEALTH, &HEALTH).map(|table| Health::read(table, reader, &members));
         let crowd = Crowd::read(table, reader, &members);
         let sticky = table.table(reader, &SITE_STICKY, &STICKY).and_then(|table| Sticky::read(table, reader));
         check_cookie(sticky.as_ref(), table, reader);
         Self {
-            members: with_timeouts(members, timeouts),
+            members,
             balance: Balance::read(table, reader),
             slow_start: slow_start(table, reader),
             crowd,

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use url::Url;
 
-use crate::read::key::{Kind, section};
+use super::talking::Talking;
+use crate::read::key::{Key, Kind, section};
 use crate::read::{Reader, Table};
 use crate::units::Duration;
 
@@ -30,6 +31,7 @@ pub struct Origin {
     pub verify: bool,
     /// HTTP/2: agreed on in TLS, or with prior knowledge in the clear. Default: HTTP/1.1.
     pub http2: bool,
+    pub talking: Talking,
     pub timeouts: OriginTimeouts,
 }
 
@@ -144,13 +146,14 @@ impl FromStr for Origin {
             ca: None,
             verify: true,
             http2: false,
+            talking: Talking::default(),
             timeouts: OriginTimeouts::default(),
         })
     }
 }
 
 section! {
-    /// How long the origins of a site may take.
+    /// How long the origins of a site, or one of them, may take.
     TIMEOUTS = "timeouts" {
         /// To accept a connection, TLS included.
         CONNECT = "connect": Kind::Duration, "3s";
@@ -169,16 +172,19 @@ section! {
 }
 
 impl OriginTimeouts {
-    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
-        let default = Self::default();
-        let Some(table) = table else { return default };
-        let mut time = |key, default: Duration| table.parsed(reader, key).map_or(default, |time| time.value);
+    /// What is absent is as in `otherwise`.
+    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader, otherwise: Self) -> Self {
+        let Some(table) = table else { return otherwise };
+        let mut time = |key: &Key, otherwise: Option<Duration>| match table.value(key) {
+            Some(value) => reader.parse(key, value).map(|time| time.value),
+            None => otherwise,
+        };
         let timeouts = Self {
-            connect: time(&CONNECT, default.connect),
-            first_byte: time(&FIRST_BYTE, default.first_byte),
-            between_bytes: time(&BETWEEN_BYTES, default.between_bytes),
-            idle: time(&IDLE, default.idle),
-            total: table.parsed(reader, &TOTAL).map(|time| time.value),
+            connect: time(&CONNECT, None).unwrap_or(otherwise.connect),
+            first_byte: time(&FIRST_BYTE, None).unwrap_or(otherwise.first_byte),
+            between_bytes: time(&BETWEEN_BYTES, None).unwrap_or(otherwise.between_bytes),
+            idle: time(&IDLE, None).unwrap_or(otherwise.idle),
+            total: time(&TOTAL, otherwise.total),
         };
         for key in [&CONNECT, &FIRST_BYTE, &BETWEEN_BYTES, &TOTAL] {
             table.positive(reader, key);

@@ -16,6 +16,7 @@ use self::rewrite::REWRITE_KEYS;
 pub use self::rewrite::Rewrite;
 pub use self::split::{Share, Split, StickyBy};
 use super::geo::Country;
+use super::named_group::OWN;
 use super::site::Network;
 use super::status::StatusRange;
 use crate::read::key::{Key, Kind, section};
@@ -246,6 +247,12 @@ const PROTECTED: [&str; 14] = [
 ];
 
 impl Rule {
+    /// Whether it has copies sent to this group; the site's own origins have no name.
+    pub fn mirrors_to(&self, name: &str) -> bool {
+        let name = if name.is_empty() { OWN } else { name };
+        matches!(&self.then.mirror, Some(Mirroring::To(mirror)) if mirror.group == name)
+    }
+
     pub(crate) fn read(reader: &mut Reader, key: &Key, value: Value<'_>) -> Option<Self> {
         let table = reader.as_table(key, &RULE, "a rule".into(), value)?;
         let (line, _) = reader.source.position(value.span().start);

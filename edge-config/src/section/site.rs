@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::group::{Group, ORIGINS, RETRY};
+use super::group::{Group, ORIGINS};
 use super::health::{EJECT, HEALTH};
 use super::named_group::{GROUP_KEYS, NamedGroup};
 use super::origin::TIMEOUTS;
+use super::retry::RETRY;
 use super::rule::RULE;
 use super::rule::Rule;
 use super::status::StatusRange;

@@ -16,7 +16,7 @@ pub struct Sticky {
     pub ttl: Duration,
     pub fallback: Fallback,
     /// What cookies are signed with. Default: random bytes of this process.
-    pub key: Option<Secret>,
+    pub key: Option<SigningKey>,
 }
 
 /// How a session is told from others.
@@ -40,19 +40,19 @@ pub enum Fallback {
     Refuse,
 }
 
-/// What nobody else may know. It does not show itself.
+/// What cookies are signed with. It does not show itself.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
+pub struct SigningKey(Vec<u8>);
 
-impl Secret {
+impl SigningKey {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
+        f.write_str("SigningKey(..)")
     }
 }
 
@@ -138,7 +138,7 @@ impl Sticky {
     }
 }
 
-fn key(table: &Table<'_>, reader: &mut Reader) -> Option<Secret> {
+fn key(table: &Table<'_>, reader: &mut Reader) -> Option<SigningKey> {
     let (path, span) = table.file(reader, &KEY_FILE)?;
     let length = std::fs::metadata(&path).map_or(0, |file| file.len());
     let bytes = if length <= KEY_BYTES_MAX { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
@@ -146,5 +146,5 @@ fn key(table: &Table<'_>, reader: &mut Reader) -> Option<Secret> {
         let message = format!("{} has {length} bytes, expected {KEY_BYTES_MIN} to {KEY_BYTES_MAX}", path.display());
         reader.wrong(&span, message, "this file", "make one with: head -c 32 /dev/urandom > sticky.key");
     }
-    Some(Secret(bytes))
+    Some(SigningKey(bytes))
 }

@@ -308,7 +308,10 @@ impl Client<'_> {
             } else {
                 let key = self.front.key(&seen, site, &routed, &mut self.scratch);
                 let id = LazyId::default();
-                let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.front.forward(&seen, &routed, &id, forwarded, out);
+                self.front.mirror(&seen, site, &routed, &id);
+                let front = self.front;
+                let forward =
+                    |forwarded: Forwarded, out: &mut Vec<u8>| front.forward(&seen, &routed, &id, forwarded, out);
                 let request = pipeline_request(&seen, site, &routed, key, clock::wall_at(started), &forward);
                 match self.front.pipeline.decide(&request) {
                     decision if is_at_once(&decision) => {
@@ -318,7 +321,7 @@ impl Client<'_> {
                     }
                     decision => {
                         let site = site.clone();
-                        let work = self.answer_later(respond, site, routed, decision, key, started);
+                        let work = self.answer_later(respond, site, (routed, id), decision, key, started);
                         self.work.push(work);
                         return;
                     }
@@ -347,7 +350,7 @@ impl Client<'_> {
         &mut self,
         respond: SendResponse<Bytes>,
         site: Arc<Site>,
-        routed: Routed,
+        (routed, id): (Routed, LazyId),
         decision: Decision,
         key: CacheKey,
         started: Instant,
@@ -357,7 +360,6 @@ impl Client<'_> {
         Box::pin(async move {
             let head = head.head();
             let seen = Seen { peer, site: Some(&site), head: &head, started, proto: PROTO };
-            let id = LazyId::default();
             let forward = |forwarded: Forwarded, out: &mut Vec<u8>| front.forward(&seen, &routed, &id, forwarded, out);
             let request = pipeline_request(&seen, &site, &routed, key, clock::wall(), &forward);
             let mut answer = Answer::new(respond, write_timeout);

@@ -9,13 +9,16 @@ use parking_lot::Mutex;
 use pingora::http::RequestHeader;
 
 use super::kept::Kept;
+use super::patience::{Patience, upload_of};
 use crate::clock;
 use crate::front::gate::{Forwarding, Framing, Head, Keep, write_forward_fields};
 use crate::front::log::Seen;
+use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
 use crate::origin::Failure;
-use crate::origin::fetch::says_nobody_is_there;
 use crate::origin::group::{Choice, Group, Member, Wanted};
+use crate::origin::prepare::Payload;
+use crate::origin::retry::is_failure;
 use crate::origin::session::Session;
 use crate::purge::position::Position;
 use crate::routing::rule::Matched;
@@ -45,6 +48,7 @@ pub(super) struct Passed {
     pub(super) client: IpAddr,
     /// Its session with an origin.
     pub(super) session: Session,
+    pub(super) payload: Payload,
     /// What the node knew of purges when the request began, and when that was.
     pub(super) began: Position,
     pub(super) request_time: UnixMs,
@@ -54,6 +58,9 @@ pub(super) struct Passed {
     pub(super) reason: Reason,
     pub(super) result: Mutex<PassResult>,
     pub(super) asked: Mutex<Asked>,
+    pub(super) patience: Patience,
+    /// A copy of the request, while its body comes.
+    copy: Mutex<Option<Pending>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -75,12 +82,14 @@ pub(super) struct Asked {
 }
 
 impl Passed {
+    /// `arrived`: bytes of the body that are here already.
     pub(super) fn new(
         seen: &Seen<'_>,
         site: &Arc<Site>,
         routed: &Routed,
         limits: Limits,
         began: Position,
+        arrived: usize,
     ) -> Arc<Self> {
         let head = seen.head;
         Arc::new(Self {
@@ -97,6 +106,7 @@ impl Passed {
             fields: routed.fields(head).as_bytes().to_vec(),
             client: seen.peer.client,
             session: routed.session,
+            payload: if head.framing.has_body() { Payload::Streamed } else { Payload::Empty },
             began,
             request_time: clock::wall(),
             kept: Mutex::default(),
@@ -107,11 +117,28 @@ impl Passed {
             },
             result: Mutex::default(),
             asked: Mutex::default(),
+            patience: Patience::new(upload_of(head, arrived)),
+            copy: Mutex::default(),
         })
     }
 }
 
 impl Passed {
+    /// Has a copy sent when all of the body is there.
+    pub(super) fn copy(&self, pending: Option<Pending>) {
+        *self.copy.lock() = pending.and_then(Pending::send_if_complete);
+    }
+
+    pub(super) fn copy_body(&self, piece: &[u8], ends: bool) {
+        let mut copy = self.copy.lock();
+        *copy = copy.take().and_then(|pending| pending.push(piece, ends));
+    }
+
+    /// What of the body has not come by now is not copied.
+    pub(super) fn no_more_of_the_body(&self) {
+        self.copy.lock().take().into_iter().for_each(Pending::give_up);
+    }
+
     /// Who is asked now. Waits where every origin has as many requests as it may.
     pub(super) async fn choose(&self) -> Result<(Arc<Member>, Duration), Failure> {
         let (tried, next) = {
@@ -126,7 +153,10 @@ impl Passed {
             None => self.group().choose(Wanted { tried: &tried, ..self.wanted() }).await?,
         };
         let chosen = (choice.member.clone(), choice.connect);
+        self.patience.asked(chosen.0.peer.origin());
         self.asked.lock().choice = Some(choice);
+        // Whoever is asked gets the body from its beginning.
+        self.copy.lock().as_mut().into_iter().for_each(Pending::again);
         Ok(chosen)
     }
 
@@ -143,7 +173,7 @@ impl Passed {
     pub(super) fn cookie(&self, status: u16) -> Option<String> {
         let is_final = status >= 200 || status == 101;
         let index = self.asked.lock().choice.as_ref().map(|choice| choice.index)?;
-        let wanted = is_final && !says_nobody_is_there(status);
+        let wanted = is_final && !is_failure(self.group().retry(), status);
         wanted.then(|| self.group().cookie(self.session, index, self.scheme == "https")).flatten()
     }
 

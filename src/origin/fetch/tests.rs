@@ -4,12 +4,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::origin::session::Session;
 use super::*;
+use crate::origin::group::Origins;
 use crate::origin::resume::{Rest, Resuming};
+use crate::origin::session::Session;
 use crate::telemetry::metrics::{Levels, Metrics};
-use edge_config::section::group::{Member as MemberConfig, Retry};
+use edge_config::section::group::Member as MemberConfig;
 use edge_config::section::resolver::Resolver;
+use edge_config::section::retry::Retry;
 use edge_config::section::site::Site;
 
 const BODY: &[u8] = b"0123456789";
@@ -41,7 +43,7 @@ async fn origin(answer: String) -> (String, mpsc::UnboundedReceiver<String>) {
 fn group(addresses: &[&str], retry: Retry) -> Arc<Group> {
     let origin = |address: &str| address.parse().expect("an origin");
     let mut site = Site::of_one("s", origin(addresses[0]));
-    let members = addresses.iter().map(|address| MemberConfig { origin: origin(address), weight: 1, tier: 1 });
+    let members = addresses.iter().map(|address| MemberConfig::of(origin(address)));
     site.origins.members = members.collect();
     site.origins.retry = retry;
     let (checks, metrics) = (tokio::runtime::Handle::current(), Metrics::new("fetch"));
@@ -50,7 +52,15 @@ fn group(addresses: &[&str], retry: Retry) -> Arc<Group> {
 }
 
 fn request(avoid: Option<usize>) -> OriginRequest {
-    OriginRequest { method: "GET", target: b"/a".to_vec(), host: b"h".to_vec(), fields: vec![], client: None, avoid, session: Session::default() }
+    OriginRequest {
+        method: "GET",
+        target: b"/a".to_vec(),
+        host: b"h".to_vec(),
+        fields: vec![],
+        client: None,
+        avoid,
+        session: Session::default(),
+    }
 }
 
 #[tokio::test]
@@ -95,9 +105,22 @@ async fn what_one_origin_breaks_off_another_one_ends() {
 async fn one_that_is_avoided_is_asked_when_there_is_no_other_and_a_retry_left() {
     let (address, _asked) = origin("HTTP/1.1 204 No Content\r\n\r\n".to_owned()).await;
     for (reserve, expected) in [(10, Ok(0)), (0, Err(Failure::Unreachable))] {
-        let retry = Retry { attempts: 0, budget_percent: 0, reserve };
+        let retry = Retry { attempts: 0, budget_percent: 0, reserve, ..Retry::default() };
         let upstream = Fetch::new(group(&[&address], retry), 0);
         let opened = upstream.open(&request(Some(0)), &|_, _| {}).await;
         assert_eq!(opened.map(|response| response.origin), expected, "{reserve}");
     }
+}
+
+/// What asks is moved about with every miss, so that its size is time.
+#[tokio::test]
+async fn asking_is_small() {
+    let (address, _asked) = origin("HTTP/1.1 204 No Content\r\n\r\n".to_owned()).await;
+    let group = group(&[&address], Retry::default());
+    let choice = group.choose(Wanted::default()).await.expect("one is there");
+    let fetch = Fetch::new(group, 0);
+    let mut ask = Ask { tried: Vec::new(), avoid: None, key: 0 };
+    let request = request(None);
+    let size = size_of_val(&fetch.open_soon(&choice, &mut ask, &request, &|_, _| {}, None));
+    assert!(size <= 4_096, "{size} bytes");
 }

@@ -152,7 +152,7 @@ impl Group {
     async fn wait_for_names(&self) {
         let mut unresolved = self.unresolved.subscribe();
         let known = unresolved.wait_for(|count| *count == 0 || !self.roster.load().is_empty());
-        _ = tokio::time::timeout(self.timeouts().connect.get(), known).await;
+        _ = tokio::time::timeout(self.connect_max(), known).await;
     }
 
     /// Whether there is a member that gets only so many requests at a time.
@@ -270,7 +270,7 @@ impl Group {
 
     /// Chooses who is asked when some have failed, if the request may try once more. It does not wait for anybody.
     pub fn choose_again(&self, wanted: Wanted<'_>) -> Option<Choice> {
-        if wanted.tried.len() > self.retries_max as usize {
+        if wanted.tried.len() > self.retry.attempts as usize {
             return None;
         }
         let choice = self.choose_now(wanted).ok()?;

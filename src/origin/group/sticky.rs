@@ -95,7 +95,8 @@ impl Group {
         let Place::At(id) = session.place else { return None };
         let now = clock::monotonic();
         let known = self.known(&self.roster.load(), now);
-        let place = self.roster.load().iter().find(|placed| member_id(cookies, &placed.member) == id).map(|it| it.index);
+        let place =
+            self.roster.load().iter().find(|placed| member_id(cookies, &placed.member) == id).map(|it| it.index);
         let will_come_back = known.iter().any(|one| Some(one.candidate.index) == place && one.phase != Phase::Left);
         (!will_come_back).then(|| cookies.end(secure))
     }

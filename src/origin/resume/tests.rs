@@ -6,8 +6,8 @@ mod unsteady;
 use std::collections::VecDeque;
 
 use self::script::{Answer, Body, Case, at_once, read};
-use crate::origin::session::Session;
 use super::*;
+use crate::origin::session::Session;
 
 const ETAG: &str = "etag: \"a\"\r\n";
 const TEXT: &[u8] = b"0123456789abcdefghij";
@@ -258,8 +258,15 @@ async fn nothing_is_asked_when_all_of_it_is_due() {
 fn an_answer_to_head_has_nothing_to_resume() {
     let case = Case::new(vec![]);
     let body = Box::new(Body { pieces: VecDeque::new(), end: Err(Failure::Closed), due: None });
-    let request =
-        OriginRequest { method: "HEAD", target: vec![], host: vec![], fields: vec![], client: None, avoid: None, session: Session::default() };
+    let request = OriginRequest {
+        method: "HEAD",
+        target: vec![],
+        host: vec![],
+        fields: vec![],
+        client: None,
+        avoid: None,
+        session: Session::default(),
+    };
     let (upstream, metrics) = (case.script.clone(), case.metrics.clone());
     let rest =
         Rest { upstream, request, fields: ETAG.into(), origin: 0, at: 0, end: None, total: None, site: 0, metrics };

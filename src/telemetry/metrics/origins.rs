@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use prometheus::IntCounter;
+
 use super::Metrics;
 
 impl Metrics {
@@ -51,6 +53,22 @@ impl Metrics {
     /// Counts an origin that is to be left alone; `outcome` is `ejected` or `withheld`.
     pub fn origin_ejection(&self, site: usize, origin: &str, outcome: &'static str) {
         self.families.origin_ejections.with_label_values(&[self.site_name(site).as_str(), origin, outcome]).inc();
+    }
+
+    /// Counts a copy of a request; `outcome` is `answered`, `connect`, `timeout`, `closed` or `malformed`.
+    pub fn mirrored(&self, site: usize, group: &str, outcome: &'static str) {
+        self.families.mirrored.with_label_values(&[self.site_name(site).as_str(), group, outcome]).inc();
+    }
+
+    /// What counts the requests that are not copied; `reason` is `busy`, `down`, `body-too-long` or `body-incomplete`.
+    pub fn mirror_dropped(&self, site: usize, group: &str, reason: &'static str) -> IntCounter {
+        self.families.mirror_dropped.with_label_values(&[self.site_name(site).as_str(), group, reason])
+    }
+
+    /// Counts a second request for what an origin had not answered; `is_won`: it was the faster one.
+    pub fn origin_hedged(&self, site: usize, is_won: bool) {
+        let outcome = if is_won { "won" } else { "lost" };
+        self.families.origin_hedges.with_label_values(&[self.site_name(site).as_str(), outcome]).inc();
     }
 
     /// Observes the seconds until the head of an origin's answer.

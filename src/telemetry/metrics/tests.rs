@@ -24,7 +24,10 @@ fn drive(metrics: &Metrics) -> String {
     metrics.origin_queue(0, "canary", 3);
     metrics.origin_rejected(0, "");
     metrics.origin_ejection(0, "a.example.net:443", "ejected");
+    metrics.origin_hedged(0, true);
     metrics.origin_seconds(0.3);
+    metrics.mirrored(0, "shadow", "answered");
+    metrics.mirror_dropped(0, "shadow", "busy").inc();
     metrics.fill_waiters.inc();
     metrics.fill_resumed(0);
     metrics.store_evictions.inc();

@@ -116,7 +116,6 @@ fn is_path(reader: &mut Reader, text: &str, shown: &str, span: &std::ops::Range<
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::load::rules_of;
 
     #[test]

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::origin::session::Session;
 use super::super::*;
 use super::{ETAG, TEXT};
 use crate::origin::Interims;
+use crate::origin::session::Session;
 use crate::telemetry::metrics::Levels;
 
 /// What an origin does when it is asked.
@@ -118,8 +118,15 @@ impl Case {
     /// The first body: some pieces and how it ends.
     pub(super) fn over(&self, pieces: Vec<Vec<u8>>, end: Result<(), Failure>) -> Box<dyn OriginBody> {
         let fields = "accept: */*\r\nRange: bytes=0-1\r\nif-none-match: \"x\"\r\n".into();
-        let request =
-            OriginRequest { method: "GET", target: "/".into(), host: "h".into(), fields, client: None, avoid: None, session: Session::default() };
+        let request = OriginRequest {
+            method: "GET",
+            target: "/".into(),
+            host: "h".into(),
+            fields,
+            client: None,
+            avoid: None,
+            session: Session::default(),
+        };
         let rest = Rest {
             upstream: self.script.clone(),
             request,

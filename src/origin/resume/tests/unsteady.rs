@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use crate::origin::session::Session;
 use super::super::*;
 use super::ETAG;
 use super::script::{Body, read};
 use crate::origin::Interims;
+use crate::origin::session::Session;
 
 /// An origin that has `body`, and does something wrong now and then. It answers what it is asked, in pieces.
 struct Unsteady {
