@@ -201,12 +201,14 @@ mod tests {
             member.failed(clock::monotonic(), &group.origins.metrics);
         };
         type Change<'a> = &'a dyn Fn(&Group);
+        // Whose session, what happens, who was tried; whether it stays, and whether anybody may be asked instead.
+        type Row<'a> = (&'a str, usize, Change<'a>, &'a [usize], bool, bool);
         let drain = |group: &Group, last: u8, seconds: Option<u64>| {
             let drain = Drain::lasting(seconds.map(Duration::from_secs), clock::monotonic());
             group.origins.drains.begin("s", &format!("127.0.0.{last}:80"), drain);
         };
         let every = |group: &Group, seconds| [1, 2, 3].iter().for_each(|last| drain(group, *last, seconds));
-        let rows: [(&str, usize, Change<'_>, &[usize], bool, bool); 10] = [
+        let rows: [Row<'_>; 10] = [
             ("it is up", 1, &|_| {}, &[], true, true),
             ("it has failed this request", 1, &|_| {}, &[1], false, false),
             ("it is ejected", 1, &|group| out(group, 1), &[], false, false),

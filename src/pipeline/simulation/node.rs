@@ -25,6 +25,7 @@ pub(in crate::pipeline) fn pipeline(memory: u64) -> Arc<Pipeline> {
 
 pub(in crate::pipeline) fn site(upstream: Arc<dyn Upstream>) -> Arc<Site> {
     Arc::new(Site {
+        session_cookies: Vec::new(),
         name: "simulated".into(),
         index: 0,
         set_cookie: SetCookie::default(),
