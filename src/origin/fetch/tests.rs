@@ -119,7 +119,7 @@ async fn asking_is_small() {
     let group = group(&[&address], Retry::default());
     let choice = group.choose(Wanted::default()).await.expect("one is there");
     let fetch = Fetch::new(group, 0);
-    let mut ask = Ask { tried: Vec::new(), avoid: None, key: 0 };
+    let mut ask = Ask { tried: Vec::new(), avoid: None, key: 0, session: Session::default() };
     let request = request(None);
     let size = size_of_val(&fetch.open_soon(&choice, &mut ask, &request, &|_, _| {}, None));
     assert!(size <= 4_096, "{size} bytes");

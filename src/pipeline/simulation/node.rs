@@ -34,6 +34,7 @@ pub(in crate::pipeline) fn site(upstream: Arc<dyn Upstream>) -> Arc<Site> {
         id: SiteId::of("simulated"),
         keep_surrogate_keys: false,
         deception_armour: true,
+        session_cookies: Vec::new(),
         no_vary_search: false,
         cache_status: true,
         https_only: false,
