@@ -25,7 +25,6 @@ pub(in crate::pipeline) fn pipeline(memory: u64) -> Arc<Pipeline> {
 
 pub(in crate::pipeline) fn site(upstream: Arc<dyn Upstream>) -> Arc<Site> {
     Arc::new(Site {
-        session_cookies: Vec::new(),
         name: "simulated".into(),
         index: 0,
         set_cookie: SetCookie::default(),
@@ -35,6 +34,7 @@ pub(in crate::pipeline) fn site(upstream: Arc<dyn Upstream>) -> Arc<Site> {
         id: SiteId::of("simulated"),
         keep_surrogate_keys: false,
         deception_armour: true,
+        session_cookies: Vec::new(),
         no_vary_search: false,
         cache_status: true,
         https_only: false,
