@@ -72,7 +72,7 @@ async fn a_session_stays_where_it_began() {
     let origins = some(3);
     let node = before(&site(&[(&origins[0], ""), (&origins[1], ""), (&origins[2], "")], BY_COOKIE)).await;
     let mut table = Table::new("by cookie");
-    for number in 0..3 {
+    for (number, origin) in origins.iter().enumerate() {
         let cookie = session_with(&node, number).await;
         let sent = cookie.replace("Cookie: ", "Cookie: a=b; ");
         for (name, answer) in [
@@ -83,8 +83,7 @@ async fn a_session_stays_where_it_began() {
             table.row(name, same("the origin", answer.text(), number.to_string()));
             table.row(name, same("set anew", answer.field("set-cookie"), None));
         }
-        let seen: Vec<_> =
-            origins[number].requests_for("/own").iter().filter_map(|seen| seen.field("cookie")).collect();
+        let seen: Vec<_> = origin.requests_for("/own").iter().filter_map(|seen| seen.field("cookie")).collect();
         table.row(
             "at the origin",
             that(!seen.is_empty() && seen.iter().all(|seen| seen == "a=b"), || format!("{seen:?}")),
@@ -94,6 +93,13 @@ async fn a_session_stays_where_it_began() {
     let set = passed.field("set-cookie").unwrap_or_default();
     let ends = set.ends_with("; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax");
     table.row("a first request that is passed", that(set.starts_with("lb=") && ends, || set.clone()));
+    let h2 = node.h2().await;
+    let first = h2.get("/own").await;
+    let cookie = cookie_of(&first).unwrap_or_default().replace("Cookie", "cookie");
+    for (method, body) in [("GET", None), ("POST", Some("body".into()))] {
+        let answer = h2.exchange(method, "/own", &[&cookie], body).await;
+        table.row("over HTTP/2", same(method, (answer.text(), answer.field("set-cookie")), (first.text(), None)));
+    }
     let mut client = node.tls_client().await;
     let set = client.get("/own").await.field("set-cookie").unwrap_or_default();
     table.row("under TLS", that(set.ends_with("; Secure"), || set.clone()));
