@@ -93,6 +93,13 @@ async fn a_session_stays_where_it_began() {
     let set = passed.field("set-cookie").unwrap_or_default();
     let ends = set.ends_with("; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax");
     table.row("a first request that is passed", that(set.starts_with("lb=") && ends, || set.clone()));
+    let h2 = node.h2().await;
+    let first = h2.get("/own").await;
+    let cookie = cookie_of(&first).unwrap_or_default().replace("Cookie", "cookie");
+    for (method, body) in [("GET", None), ("POST", Some("body".into()))] {
+        let answer = h2.exchange(method, "/own", &[&cookie], body).await;
+        table.row("over HTTP/2", same(method, (answer.text(), answer.field("set-cookie")), (first.text(), None)));
+    }
     let mut client = node.tls_client().await;
     let set = client.get("/own").await.field("set-cookie").unwrap_or_default();
     table.row("under TLS", that(set.ends_with("; Secure"), || set.clone()));

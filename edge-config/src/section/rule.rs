@@ -150,7 +150,7 @@ section! {
         QUERY = "query": MATCHES;
         /// Client addresses.
         CLIENT = "client": Kind::Many(&Kind::Text("an address range, as in \"10.0.0.0/8\""));
-        /// Countries by their two letters (ISO 3166-1), as the database of [geo] has them. An address it does not know is in
+        /// Countries by their two letters (ISO 3166-1), as the database of \[geo\] has them. An address it does not know is in
         /// none.
         COUNTRY = "country": Kind::Many(&Kind::Text("a country, as in \"DE\""));
         /// A part of all clients: the same ones each time, on every node, and those of a smaller share among those of a
