@@ -188,3 +188,36 @@ async fn a_name_that_is_not_there_is_told_at_once_and_found_when_it_comes() {
     .await;
     assert_eq!(origins[0].heads(), 1);
 }
+
+#[tokio::test]
+async fn addresses_of_both_families_are_asked_or_those_of_one() {
+    let Ok(listener) = std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)) else {
+        eprintln!("skipped: there is no IPv6 on loopback");
+        return;
+    };
+    drop(listener);
+    let v6 = Origin::start_at((std::net::Ipv6Addr::LOCALHOST, 0).into());
+    let v4 = Origin::start_at((Ipv4Addr::LOCALHOST, v6.address().port()).into());
+    let port = v6.address().port();
+    let mut table = Table::new("families");
+    for (resolve, up, share) in [("addresses", 2.0, [10, 10]), ("ipv4", 1.0, [20, 0]), ("ipv6", 1.0, [0, 20])] {
+        for origin in [&v4, &v6] {
+            origin.serve("/p", Answer::ok("well").field(FRESH));
+        }
+        let names = NameServer::start();
+        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
+        names.set("origin.test", 600, addresses.map(Data::Address).to_vec());
+        let url = format!("{{ url = \"http://origin.test:{port}\", resolve = \"{resolve}\" }}");
+        let node = before(&names, &url, "").await;
+        until(PATIENCE, "the name is resolved", || async {
+            let found = node.metrics().await.sum("littoral_origin_up", &[]);
+            if found == up { Ok(()) } else { Err(format!("{found} are up")) }
+        })
+        .await;
+        let before = [&v4, &v6].map(Origin::heads);
+        ask(&node, resolve, 20).await;
+        let asked = [v4.heads() - before[0], v6.heads() - before[1]];
+        table.row(resolve, same("IPv4 and IPv6", asked, share));
+    }
+    table.finish();
+}

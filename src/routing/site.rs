@@ -78,7 +78,9 @@ impl Site {
 
     /// The index of the origin, where its group has no other: who failed is known then.
     pub fn only_origin(&self, group: GroupIndex) -> Option<usize> {
-        (self.backing(group).group.roster().len() == 1).then_some(0)
+        let roster = self.backing(group).group.roster();
+        let mut members = roster.iter();
+        members.next().filter(|_| members.next().is_none()).map(|only| only.index)
     }
 
     /// Who answers.
