@@ -30,6 +30,7 @@ use edge_config::section::named_group::OWN;
 use edge_config::section::rule::{Glob, Mirror, Mirroring, NamedMatch, Reply, Rule, Then, ValueMatch, When};
 use percent_encoding::percent_decode;
 
+use crate::semantics::cookies::{cookies, split_at_sign};
 use crate::semantics::fields::Fields;
 use crate::semantics::time::DeltaSeconds;
 
@@ -240,19 +241,6 @@ impl<'a> RequestParts<'a> {
             let (name, value) = split_at_sign(pair);
             (decoded(name), decoded(value))
         })
-    }
-}
-
-/// The cookies of a request, in its order.
-fn cookies<'a>(fields: Fields<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-    let pairs = fields.values("cookie").flat_map(|value| value.split(|byte| *byte == b';'));
-    pairs.map(|pair| split_at_sign(pair.trim_ascii()))
-}
-
-fn split_at_sign(pair: &[u8]) -> (&[u8], &[u8]) {
-    match memchr::memchr(b'=', pair).and_then(|at| pair.split_at_checked(at)) {
-        Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
-        None => (pair, b""),
     }
 }
 

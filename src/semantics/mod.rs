@@ -10,6 +10,7 @@
 
 pub mod time;
 
+pub mod cookies;
 pub mod fields;
 pub mod hop_by_hop;
 pub mod http_date;

@@ -16,6 +16,7 @@ use crate::origin::drains::Phase;
 use crate::origin::member::Standing;
 use crate::origin::roster::{Placed, Roster};
 use crate::origin::session::Session;
+use crate::semantics::cookies::cookie;
 use crate::semantics::fields::Fields;
 
 /// When nobody is up, somebody is asked all the same; that one gets this long to accept a connection, so that the client
@@ -280,13 +281,4 @@ impl Group {
         }
         may.then_some(choice)
     }
-}
-
-/// The value of a cookie (RFC 6265 section 4.2.1).
-fn cookie<'a>(fields: Fields<'a>, name: &[u8]) -> Option<&'a [u8]> {
-    let lines = fields.lines().filter(|line| line.is("cookie"));
-    lines.flat_map(|line| line.value.split(|byte| *byte == b';')).find_map(|pair| {
-        let mut parts = pair.trim_ascii().splitn(2, |byte| *byte == b'=');
-        (parts.next() == Some(name)).then(|| parts.next()).flatten()
-    })
 }

@@ -11,7 +11,7 @@ use edge_config::section::rule::{Split, StickyBy};
 
 use super::Facts;
 use crate::origin::balance::consistent::{hash, score};
-use crate::semantics::fields::Fields;
+use crate::semantics::cookies::cookie;
 
 /// What a client is known by: a digest of nothing that differs from node to node.
 fn digest(by: &StickyBy, facts: &Facts<'_>) -> blake3::Hash {
@@ -26,10 +26,6 @@ fn digest(by: &StickyBy, facts: &Facts<'_>) -> blake3::Hash {
         // A network of its own: its clients change their addresses within it.
         (None, IpAddr::V6(address)) => blake3::hash(&address.octets()[..8]),
     }
-}
-
-fn cookie<'a>(fields: Fields<'a>, name: &[u8]) -> Option<&'a [u8]> {
-    super::cookies(fields).find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
 /// Whether a client is among so many of a hundred.
@@ -55,6 +51,7 @@ pub(super) fn group_of<'s>(split: &'s Split, facts: &Facts<'_>) -> &'s str {
 mod tests {
     use super::super::{Facts, Rules};
     use super::*;
+    use crate::semantics::fields::Fields;
     use edge_config::load::rules_of;
 
     fn facts(client: impl Into<IpAddr>, fields: &str) -> Facts<'_> {
