@@ -6,6 +6,7 @@
 )]
 
 pub mod cache;
+pub mod hub;
 pub mod origin;
 
 use std::net::SocketAddr;
@@ -88,6 +89,9 @@ pub enum Command {
     /// See how the origins of a node stand, and take one out
     #[command(subcommand)]
     Origin(origin::Origin),
+    /// Set up the hub that the nodes of a CDN share
+    #[command(subcommand)]
+    Hub(hub::Hub),
     /// Make a token for the admin API: prints it, and the line for the configuration
     Token {
         /// What it is called in receipts
@@ -386,6 +390,7 @@ impl Run {
         }
         let purge = Purge { data: self.data.clone(), ..Purge::default() };
         Config {
+            node: None,
             listen: Listen {
                 http: if self.listen.is_empty() && self.https.is_empty() {
                     vec![every_address(DEFAULT_PORT)]

@@ -33,6 +33,13 @@ pub fn set_wall(now: Option<UnixMs>) {
     SET.set(now);
 }
 
+/// Milliseconds since the machine was started, those in which it was suspended among them: what leases are judged by.
+pub fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ms = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
+    u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1000).saturating_add(ms)
+}
+
 /// The wall clock at an instant that was read just now: another reading of a clock is more than a hit can spare. It
 /// follows a step of the wall clock within 10 ms.
 pub fn wall_at(now: Instant) -> UnixMs {

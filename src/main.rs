@@ -70,6 +70,9 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             }
         }
         Command::Origin(command) => ask::origin::run(&command).map(|said| println!("{said}")).map_err(asked),
+        Command::Hub(command) => {
+            app::hub::run(&command).map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
+        }
         Command::Token { name, sites, verbs } => {
             let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
             let told = ask::token(&name, &sites, &verbs);

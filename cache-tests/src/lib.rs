@@ -14,6 +14,7 @@ pub mod random;
 pub mod answer;
 pub mod gate;
 pub mod http_date;
+pub mod hub;
 pub mod name_server;
 pub mod origin;
 pub mod recorded;

@@ -16,6 +16,8 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare(old.cache.memory == new.cache.memory, "cache.memory");
     compare(old.cache.disks == new.cache.disks, "cache.disk");
     compare(old.admin == new.admin, "admin.listen");
+    compare(old.node == new.node, "node.name");
+    compare(old.purge.log == new.purge.log, "purge.log");
     compare(old.purge.data == new.purge.data, "purge.data");
     compare(old.access_log == new.access_log, "telemetry.access_log");
     keys

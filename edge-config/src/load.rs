@@ -15,6 +15,7 @@ use crate::section::cache::{CACHE, Cache};
 use crate::section::geo::{GEO, Geo};
 use crate::section::limits::{LIMITS, Limits};
 use crate::section::listener::{LISTEN, ListenAt};
+use crate::section::node::{self, NODE};
 use crate::section::purge::{PURGE, Purge};
 use crate::section::resolver::{RESOLVER, Resolver};
 use crate::section::site::{SITE, Site, SiteAt};
@@ -26,6 +27,8 @@ section! {
     ROOT = "the file" {
         /// Worker threads. Absent: one for each processor.
         WORKERS = "workers": Kind::Integer(1, 1_024);
+        /// What this node is called.
+        ROOT_NODE = "node": Kind::Table(&NODE);
         /// Where clients connect.
         ROOT_LISTEN = "listen": Kind::Table(&LISTEN);
         /// Certificates, and how handshakes are done.
@@ -135,13 +138,14 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     let (listen, tls, cache) = (section(&ROOT_LISTEN, &LISTEN), section(&ROOT_TLS, &TLS), section(&ROOT_CACHE, &CACHE));
     let (admin, telemetry, limits) =
         (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
-    let purge = section(&ROOT_PURGE, &PURGE);
+    let (purge, node) = (section(&ROOT_PURGE, &PURGE), section(&ROOT_NODE, &NODE));
     let (resolver, geo) = (section(&ROOT_RESOLVER, &RESOLVER), section(&ROOT_GEO, &GEO));
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
     let cache = Cache::read(cache, &mut reader);
     let admin = admin::read(admin, &mut reader);
     let purge = Purge::read(purge, &mut reader);
+    let node = node::read(node, &mut reader);
     let resolver = Resolver::read(resolver, &mut reader);
     // Before the sites, whose rules may need it.
     let geo = Geo::read(geo, &mut reader);
@@ -177,6 +181,7 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
         }
     }
     Config {
+        node,
         listen: (&listen).into(),
         tls,
         admin: admin.listen.map_or_else(default_admin, |admin| admin.value),

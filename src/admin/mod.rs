@@ -53,7 +53,7 @@ use crate::clock;
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named, Question};
 use crate::purge::limit::Limits;
-use crate::purge::local::LocalLog;
+use crate::purge::log::PurgeLog;
 use crate::routing::Snapshot;
 use crate::store::disk::stat::DiskStat;
 use crate::store::verify::Verification;
@@ -129,11 +129,9 @@ pub trait Operate: Send + Sync {
 pub struct Admin {
     pipeline: Arc<Pipeline>,
     node: Arc<dyn Operate>,
-    log: Arc<LocalLog>,
+    log: Arc<dyn PurgeLog>,
     limits: Mutex<Limits>,
     verification: Arc<Verification>,
-    /// What the node is called in receipts.
-    name: String,
     /// Where clients connect: ready means that somebody listens there.
     listen: Vec<SocketAddr>,
     test_clock: bool,
@@ -144,8 +142,7 @@ impl Admin {
     pub fn new(
         pipeline: Arc<Pipeline>,
         node: Arc<dyn Operate>,
-        log: Arc<LocalLog>,
-        name: String,
+        log: Arc<dyn PurgeLog>,
         listen: Vec<SocketAddr>,
         test_clock: bool,
     ) -> Self {
@@ -155,7 +152,6 @@ impl Admin {
             verification: Arc::default(),
             node,
             log,
-            name,
             listen,
             test_clock,
             listening: AtomicBool::new(false),
@@ -195,6 +191,9 @@ impl Admin {
             store_objects: store.memory.objects() as u64,
             fill_bytes: store.budget.fills.used(),
             purge_applied_seq: store.ledger.applied().log.seq(),
+            purge_lag: self.log.lag(),
+            purge_pending: self.log.pending(),
+            is_current: store.ledger.is_current(clock::boot_ms),
             disk: store.disks.levels(),
         })
     }
@@ -210,7 +209,13 @@ impl Admin {
                 "writes": { "used_bytes": store.budget.writes.used(), "limit_bytes": store.budget.writes.limit() },
             },
             "fill_bytes": store.budget.fills.used(),
-            "purge": { "position": place(store.ledger.applied().log), "entries": store.ledger.len() },
+            "purge": {
+                "position": place(store.ledger.applied().log),
+                "entries": store.ledger.len(),
+                "current": store.ledger.is_current(clock::boot_ms),
+                "lag": self.log.lag(),
+                "pending": self.log.pending(),
+            },
         });
         if let (Value::Object(stat), Value::Object(more)) = (&mut stat, more) {
             stat.extend(more);
@@ -323,8 +328,10 @@ impl ServeHttp for Admin {
                 Ok(()) => Reply::text(StatusCode::OK, "ready\n"),
                 Err(why) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
-            // The log is the node's own: what is in it has been applied.
-            ("/currentz", &Method::GET) => Reply::text(StatusCode::OK, "current\n"),
+            ("/currentz", &Method::GET) => match self.pipeline.store.ledger.is_current(clock::boot_ms) {
+                true => Reply::text(StatusCode::OK, "current\n"),
+                false => Reply::text(StatusCode::SERVICE_UNAVAILABLE, "isolated\n"),
+            },
             ("/metrics", &Method::GET) => {
                 Reply { kind: "text/plain; version=0.0.4", ..Reply::text(StatusCode::OK, self.metrics()) }
             }

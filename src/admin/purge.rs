@@ -19,6 +19,8 @@ use crate::semantics::surrogate::KEY_BYTES_MAX;
 pub const SELECTORS_MAX: usize = 500;
 /// The body of a request: 500 long URLs.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long one waits for every node, if nothing else is said.
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one may wait for every node.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
@@ -57,8 +59,8 @@ pub struct PurgeRequest {
 pub struct Receipt {
     /// To ask `GET /v1/purges/{id}` with.
     pub id: String,
-    /// Its place in the log.
-    pub position: LogPlace,
+    /// Its place in the log. None: it waits for the log, which cannot be reached; it is applied when that can.
+    pub position: Option<LogPlace>,
     /// When it was asked for, in milliseconds of Unix time.
     pub at: u64,
     pub mode: PurgeMode,
@@ -83,8 +85,12 @@ pub struct LogPlace {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct NodePlace {
     pub node: String,
-    pub position: LogPlace,
+    /// The last record it has applied. None: it follows another log.
+    pub position: Option<LogPlace>,
+    /// It serves nothing of what was purged: it has applied the purge, or cannot take itself for current without having it.
     pub applied: bool,
+    /// It has been cut off from the log for longer than it may trust what it stored.
+    pub isolated: bool,
 }
 
 /// Something wrong with a request.
@@ -290,25 +296,32 @@ fn target_by_rules(site: &Site, host: &str, target: &str) -> Option<String> {
     String::from_utf8(site.rules.target(&matched, target.as_bytes())?).ok()
 }
 
-/// What `?wait=all&timeout=2s` asks for.
+/// What `?wait=all&timeout=2s` asks for: how long to wait for every node, if at all.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read_wait(query: Option<&str>) -> Result<(), Wrong> {
+pub fn read_wait(query: Option<&str>) -> Result<Option<Duration>, Wrong> {
+    let (mut waits, mut timeout) = (false, TIMEOUT);
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let message = match name {
-            "wait" if value == "all" => continue,
+            "wait" if value == "all" => {
+                waits = true;
+                continue;
+            }
             "wait" => "expected wait=all".to_owned(),
             "timeout" => match value.parse::<edge_config::Duration>() {
-                Ok(timeout) if timeout.get() <= TIMEOUT_MAX => continue,
+                Ok(time) if time.get() <= TIMEOUT_MAX => {
+                    timeout = time.get();
+                    continue;
+                }
                 _ => format!("expected a time as in 2s, at most {}s", TIMEOUT_MAX.as_secs()),
             },
             _ => "expected wait and timeout".to_owned(),
         };
         return Err(Wrong { key: name.to_owned(), message });
     }
-    Ok(())
+    Ok(waits.then_some(timeout))
 }
 
 /// How much of each site's rate a purge takes.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use edge_config::change::{SiteChanges, needs_restart, site_changes};
+use edge_config::section::site::Isolated;
 use edge_config::{Config, Problems};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use crate::front::tls::Tls;
 use crate::origin::dns::resolver::Resolver;
 use crate::origin::group::Origins;
 use crate::pipeline::explain::{Named, Question};
+use crate::purge::nats::presence::Presence;
 use crate::routing::{Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
@@ -37,6 +39,8 @@ pub struct Control {
     tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
     origins: Arc<Origins>,
+    /// What the node says of itself to others.
+    presence: Arc<Presence>,
     /// Who may do what on the admin API.
     access: Mutex<Arc<Access>>,
     purge_rate: AtomicU32,
@@ -62,6 +66,7 @@ impl Control {
         tls: Option<Arc<Tls>>,
         tickets: TicketKeys,
         origins: Arc<Origins>,
+        presence: Arc<Presence>,
     ) -> Self {
         let access = Mutex::new(Arc::new(Access::new(config.tokens.clone())));
         let control = Self {
@@ -75,6 +80,7 @@ impl Control {
             tls,
             tickets,
             origins,
+            presence,
             started: clock::monotonic(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),
@@ -159,6 +165,9 @@ impl Control {
     }
 
     fn report(&self) {
+        let snapshot = self.snapshots.load();
+        let serves = snapshot.sites().iter().filter(|site| site.isolated == Isolated::Serve);
+        self.presence.configured(snapshot.version, serves.map(|site| site.name.clone()).collect());
         self.origins.metrics.configured(self.snapshots.load().version);
         let certificates = self.tls.as_ref().map(|tls| tls.certificates());
         self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.expiries()));
@@ -172,6 +181,7 @@ impl Control {
     /// From now on the node says that it is not ready; it serves as before.
     pub fn announce_drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.presence.drain();
     }
 
     /// From now on new connections are refused, and those there are end with what they do.

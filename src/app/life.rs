@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::control::Control;
 use crate::clock;
 use crate::pipeline::Pipeline;
-use crate::purge::local::LocalLog;
+use crate::purge::log::PurgeLog;
 use crate::telemetry::access_log::AccessLog;
 
 /// How often a draining node looks whether it is empty, and a starting one whether it listens.
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Life {
     pub control: Arc<Control>,
     pub access_log: Arc<AccessLog>,
-    pub log: Arc<LocalLog>,
+    pub log: Arc<dyn PurgeLog>,
     pub pipeline: Arc<Pipeline>,
 }
 

@@ -6,9 +6,11 @@
 //! - [`storage`]: what outlives the process.
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
+//! - [`hub`]: what an operator does with what many nodes share.
 //! - [`life`]: from the first listener to the last answer.
 
 pub mod control;
+pub mod hub;
 pub mod identity;
 pub mod life;
 pub mod node;
@@ -38,7 +40,7 @@ use crate::front::Doors;
 use crate::front::tls::certificates::CertificateError;
 use crate::origin::credentials::CredentialError;
 use crate::origin::demo::DemoOrigin;
-use crate::purge::local::OpenError;
+use crate::purge::log::OpenError;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

@@ -28,7 +28,7 @@ use crate::origin::group::{Group, Origins};
 use crate::origin::mirror::Mirror;
 use crate::origin::peer::OriginPeer;
 use crate::pipeline::Pipeline;
-use crate::purge::local::LocalLog;
+use crate::purge::log::PurgeLog;
 use crate::routing::{Backing, Backings, Site, Snapshot, Snapshots};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -40,7 +40,7 @@ pub struct Node {
     pub admin: Admin,
     pub control: Arc<Control>,
     pub access_log: Arc<AccessLog>,
-    pub log: Arc<LocalLog>,
+    pub log: Arc<dyn PurgeLog>,
     pub pipeline: Arc<Pipeline>,
     pub reclaimer: Reclaimer,
     /// Where active checks run, as long as the node does.
@@ -59,7 +59,7 @@ impl Node {
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
         // A start that fails is none: disks count those they missed.
         read_files(&config)?;
-        let Storage { log, store, record } = Storage::open(&config, &metrics)?;
+        let Storage { log, presence, store, record } = Storage::open(&config, &metrics)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
@@ -86,11 +86,11 @@ impl Node {
             true => None,
             false => Some(Tls::new(tls_settings(&config, &tickets)?)),
         };
-        let control = Arc::new(Control::new(source, config.clone(), front.clone(), tls.clone(), tickets, origins));
+        let control =
+            Arc::new(Control::new(source, config.clone(), front.clone(), tls.clone(), tickets, origins, presence));
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), name, listen, config.test_clock);
+        let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);
         Ok(Self { front, tls, admin, control, access_log, log, pipeline, reclaimer, checks })
     }
 }
@@ -132,7 +132,8 @@ pub fn snapshot(
             let mirror =
                 is_mirror.then(|| Mirror::new(group.clone(), before.and_then(|before| before.mirror.as_deref())));
             let upstream = Arc::new(Fetch::new(group.clone(), index));
-            Ok::<_, CredentialError>(Backing { name: name.to_owned(), group, upstream, mirror })
+            let validations = before.map(|before| before.validations.clone()).unwrap_or_default();
+            Ok::<_, CredentialError>(Backing { name: name.to_owned(), group, upstream, mirror, validations })
         };
         let own = backing("", &site.origins)?;
         let others = site.groups.iter().map(|named| backing(&named.name, &named.group)).collect::<Result<_, _>>()?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge_config::Config;
+use edge_config::section::purge::Log;
 use parking_lot::Mutex;
 
 use super::StartError;
@@ -12,7 +13,11 @@ use super::node::data_directory;
 use crate::clock;
 use crate::purge::invalidations::{Invalidations, buckets_for};
 use crate::purge::ledger::Ledger;
-use crate::purge::local::{FIRST_GENERATION, LocalLog, OpenError};
+use crate::purge::local::{FIRST_GENERATION, LocalLog};
+use crate::purge::log::{OpenError, PurgeLog};
+use crate::purge::nats::link::Hub;
+use crate::purge::nats::presence::Presence;
+use crate::purge::nats::{NatsLog, NodeName};
 use crate::purge::selector::Naming;
 use crate::store::Store;
 use crate::store::budget::Budget;
@@ -27,7 +32,9 @@ const LEDGER_SHARE: u64 = 16;
 
 /// What was put together.
 pub struct Storage {
-    pub log: Arc<LocalLog>,
+    pub log: Arc<dyn PurgeLog>,
+    /// What it says of itself to others.
+    pub presence: Arc<Presence>,
     pub store: Store,
     pub record: Record,
 }
@@ -50,11 +57,24 @@ impl Storage {
         let keyer = Keyer::new(identity.secret());
         let memory = config.cache.memory.bytes();
         let has_disks = !config.cache.disks.is_empty();
-        let (log, ledger, forgotten) = purge_log(&directory, &identity, &keyer, memory, has_disks, metrics)?;
+        let node = node_name(config, &identity);
+        let presence = Arc::<Presence>::default();
+        let opening = Opening {
+            directory: &directory,
+            config,
+            node: &node,
+            presence: &presence,
+            identity: &identity,
+            keyer: &keyer,
+            memory,
+            has_disks,
+            metrics,
+        };
+        let (Opened { log, ledger, created, .. }, forgotten) = opening.purge_log()?;
         let applied = ledger.applied().log;
         identity.run += 1;
         identity.log_generation = identity.log_generation.max(applied.generation());
-        identity.log_created = log.created().0;
+        identity.log_created = created;
         let distrusted = forgotten && identity.has_invalidations;
         identity.has_invalidations |= has_disks;
         let disks = config.cache.disks.iter().map(|disk| PlannedDisk {
@@ -65,7 +85,7 @@ impl Storage {
         let plan = DiskPlan { disks: disks.collect(), run: identity.run };
         identity.save(&directory)?;
         let store = Store::new(memory, ledger, keyer, metrics.clone(), &plan);
-        Ok(Self { log, store, record: Record { directory, identity: Mutex::new(identity) } })
+        Ok(Self { log, presence, store, record: Record { directory, identity: Mutex::new(identity) } })
     }
 }
 
@@ -83,53 +103,128 @@ impl Record {
     }
 }
 
-/// Opens the log and brings a ledger up to it. One that cannot be read is set aside: what was purged is not known any more, so
-/// everything that was stored is gone. Tells too whether invalidations were lost.
-fn purge_log(
-    directory: &Path,
-    identity: &Identity,
-    keyer: &Keyer,
+/// What the node is called: by the configuration, or as its machine; and what tells it from another of that name.
+fn node_name(config: &Config, identity: &Identity) -> NodeName {
+    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = config.node.clone().unwrap_or_else(machine);
+    let digest = blake3::derive_key("littoral 2026 the id of a node", &identity.secret());
+    let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    NodeName { id, name }
+}
+
+/// What it takes to open the log.
+struct Opening<'a> {
+    directory: &'a Path,
+    config: &'a Config,
+    node: &'a NodeName,
+    presence: &'a Arc<Presence>,
+    identity: &'a Identity,
+    keyer: &'a Keyer,
     memory: u64,
     has_disks: bool,
-    metrics: &Metrics,
-) -> Result<(Arc<LocalLog>, Arc<Ledger>, bool), StartError> {
-    let share = usize::try_from(memory / LEDGER_SHARE).unwrap_or(usize::MAX);
-    let next = identity.log_generation.saturating_add(1).max(FIRST_GENERATION);
-    let open = || {
-        let naming = Naming::new(identity.secret());
-        let (ledger, is_new) = match has_disks {
+    metrics: &'a Arc<Metrics>,
+}
+
+/// A log that was opened, and its ledger.
+struct Opened {
+    log: Arc<dyn PurgeLog>,
+    ledger: Arc<Ledger>,
+    /// When what is kept of it was made.
+    created: u64,
+    /// Invalidations were lost.
+    forgotten: bool,
+}
+
+impl Opening<'_> {
+    /// Opens the log and brings a ledger up to it. One that cannot be read is set aside: what was purged is not known any more, so
+    /// everything that was stored is gone. Tells too whether invalidations were lost.
+    fn purge_log(&self) -> Result<(Opened, bool), StartError> {
+        let Self { directory, identity, metrics, .. } = *self;
+        let is_known = |opened: &Opened| identity.log_created == 0 || opened.created == identity.log_created;
+        let why = match self.open() {
+            Ok(opened) => {
+                let position = opened.ledger.applied().log;
+                let is_made_now = position.generation() == self.next_generation() && position.seq() == 0;
+                if is_known(&opened) || is_made_now {
+                    if is_made_now && identity.log_created != 0 {
+                        tracing::error!("the purge log was lost: everything that was stored is gone");
+                        metrics.floor_reset();
+                    }
+                    let forgotten = opened.forgotten;
+                    return Ok((opened, forgotten));
+                }
+                opened.log.close();
+                "it is of another node, or was followed by this one some time ago".to_owned()
+            }
+            Err(OpenError::Unusable(_, error)) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        let aside = match &self.config.purge.log {
+            Log::Local => LocalLog::set_aside(directory, clock::wall()),
+            Log::Nats(_) => NatsLog::set_aside(directory, clock::wall()),
+        };
+        let aside = aside.map_err(|error| OpenError::Directory(directory.to_owned(), error))?;
+        tracing::error!(why, aside = %aside.display(), "the purge log cannot be used: everything that was stored is gone");
+        metrics.floor_reset();
+        let opened = self.open()?;
+        let forgotten = opened.forgotten;
+        Ok((opened, forgotten))
+    }
+
+    fn next_generation(&self) -> u16 {
+        self.identity.log_generation.saturating_add(1).max(FIRST_GENERATION)
+    }
+
+    fn open(&self) -> Result<Opened, OpenError> {
+        let share = usize::try_from(self.memory / LEDGER_SHARE).unwrap_or(usize::MAX);
+        let naming = Naming::new(self.identity.secret());
+        let (ledger, forgotten) = match self.has_disks {
             true => {
-                let buckets = buckets_for(entries_within(Budget::new(memory, true).index) / 4);
-                let opened = Invalidations::open(directory, buckets)
-                    .map_err(|error| OpenError::Directory(directory.to_owned(), error))?;
+                let buckets = buckets_for(entries_within(Budget::new(self.memory, true).index) / 4);
+                let opened = Invalidations::open(self.directory, buckets)
+                    .map_err(|error| OpenError::Directory(self.directory.to_owned(), error))?;
                 (Ledger::restored(share, naming, opened.buckets, Box::new(opened.file)), opened.is_new)
             }
             false => (Ledger::named(share, naming), false),
         };
         let ledger = Arc::new(ledger);
-        let log = LocalLog::open(Some(directory), ledger.clone(), keyer.clone(), clock::wall(), next)?;
-        Ok::<_, OpenError>((Arc::new(log), ledger, is_new))
-    };
-    let is_known = |log: &LocalLog| identity.log_created == 0 || log.created().0 == identity.log_created;
-    let why = match open() {
-        Ok((log, ledger, is_new)) => {
-            let is_made_now = ledger.applied().log.generation() == next && ledger.applied().log.seq() == 0;
-            if is_known(&log) || is_made_now {
-                if is_made_now && identity.log_created != 0 {
-                    tracing::error!("the purge log was lost: everything that was stored is gone");
-                    metrics.floor_reset();
-                }
-                return Ok((log, ledger, is_new));
+        let (keyer, now, next) = (self.keyer.clone(), clock::wall(), self.next_generation());
+        let directory = Some(self.directory);
+        let (log, created): (Arc<dyn PurgeLog>, _) = match &self.config.purge.log {
+            Log::Local => {
+                let log = LocalLog::open(directory, &self.node.name, ledger.clone(), keyer, now, next)?;
+                let created = log.created();
+                (Arc::new(log), created)
             }
-            log.close();
-            "it is of another node".to_owned()
-        }
-        Err(OpenError::Unusable(_, error)) => error.to_string(),
-        Err(error) => return Err(error.into()),
-    };
-    let aside = LocalLog::set_aside(directory, clock::wall())
-        .map_err(|error| OpenError::Directory(directory.to_owned(), error))?;
-    tracing::error!(why, aside = %aside.display(), "the purge log cannot be used: everything that was stored is gone");
-    metrics.floor_reset();
-    Ok(open()?)
+            Log::Nats(hub) => {
+                let log = NatsLog::open(
+                    directory,
+                    self.node.clone(),
+                    hub_of(hub, self.node),
+                    ledger.clone(),
+                    keyer,
+                    now,
+                    next,
+                    self.presence.clone(),
+                    self.metrics.clone(),
+                )?;
+                let created = log.created();
+                (Arc::new(log), created)
+            }
+        };
+        Ok(Opened { log, ledger, created: created.0, forgotten })
+    }
+}
+
+/// A hub as it is connected to.
+pub fn hub_of(hub: &edge_config::section::purge::Hub, node: &NodeName) -> Hub {
+    let password = hub.password.as_ref().map(|password| password.expose().to_owned());
+    Hub {
+        servers: hub.servers.clone(),
+        credentials: hub.credentials.clone(),
+        user: hub.user.clone().zip(password),
+        ca: hub.ca.clone(),
+        certificate: hub.certificate.as_ref().map(|files| (files.certificate.clone(), files.key.clone())),
+        name: node.name.clone(),
+    }
 }

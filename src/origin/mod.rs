@@ -14,6 +14,7 @@
 //! - [`queue`]: those that wait until one has room.
 //! - [`resume`]: a body that goes on where it broke off.
 //! - [`probe`]: active checks; [`serving`]: the question and the answer of those of gRPC. The latter is pure.
+//! - [`validations`]: what is asked because the node is isolated.
 //! - [`mirror`], [`fuse`]: copies of requests that nobody waits for, and when none are sent.
 //! - [`demo`]: the built-in demonstration origin of a node that has no other.
 
@@ -42,6 +43,7 @@ pub mod roster;
 pub mod serving;
 pub mod session;
 pub mod sigv4;
+pub mod validations;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -138,6 +140,8 @@ pub enum Failure {
     Busy,
     #[error("the origin of the client's session cannot be asked, and no other may be")]
     SessionRefused,
+    #[error("the node is isolated, and its origins validate as much as they may")]
+    Isolated,
     #[error("nobody waits for the answer any more")]
     Abandoned,
     #[error("the client fell too far behind an answer that is not stored")]
@@ -149,7 +153,7 @@ impl Failure {
     pub fn status(self) -> u16 {
         match self {
             Self::FirstByteTimeout | Self::BetweenBytesTimeout => 504,
-            Self::Busy | Self::SessionRefused => 503,
+            Self::Busy | Self::SessionRefused | Self::Isolated => 503,
             _ => 502,
         }
     }
@@ -160,6 +164,7 @@ impl Failure {
             Self::FirstByteTimeout | Self::BetweenBytesTimeout => Reason::OriginTimeout,
             Self::Malformed => Reason::MalformedResponse,
             Self::Busy => Reason::OriginBusy,
+            Self::Isolated => Reason::Isolated,
             Self::SessionRefused => Reason::SessionRefused,
             Self::Closed | Self::Abandoned | Self::ReaderTooSlow => Reason::FillFailed,
         }
@@ -173,6 +178,7 @@ impl Failure {
             Self::Malformed => "malformed",
             Self::Closed => "closed",
             Self::Busy => "busy",
+            Self::Isolated => "isolated",
             Self::SessionRefused => "session-refused",
             Self::Abandoned | Self::ReaderTooSlow => "abandoned",
         }

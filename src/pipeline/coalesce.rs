@@ -28,6 +28,8 @@ pub enum Joined {
     Follower(Reader),
     /// A fill that this request has to start.
     Starter(Reader),
+    /// The same, but the fill before it has to be answered first.
+    StarterAfter(Reader, Arc<Fill>),
     /// The store has changed since the request looked: it has to look again.
     LookAgain,
 }
@@ -58,6 +60,31 @@ impl Coalesce {
         let Some(reader) = fill.join() else { return Joined::LookAgain };
         fills.insert(*key, fill);
         Joined::Starter(reader)
+    }
+
+    /// The same for a request whose answer has to be newer than itself: it joins a fill that has not asked yet, or enters one that
+    /// asks after the one under way. So there are never more than two for a key.
+    pub fn join_or_start_after(
+        &self,
+        key: &CacheKey,
+        unchanged: impl FnOnce() -> bool,
+        new: impl FnOnce() -> Arc<Fill>,
+    ) -> Joined {
+        let mut fills = self.shard(key).lock();
+        let before = fills.get(key).cloned();
+        if let Some(reader) = before.as_ref().filter(|fill| !fill.has_asked()).and_then(Fill::join) {
+            return Joined::Follower(reader);
+        }
+        if !unchanged() {
+            return Joined::LookAgain;
+        }
+        let fill = new();
+        let Some(reader) = fill.join() else { return Joined::LookAgain };
+        fills.insert(*key, fill);
+        match before {
+            Some(before) => Joined::StarterAfter(reader, before),
+            None => Joined::Starter(reader),
+        }
     }
 
     /// Joins the fill under way for `key` if it brings the byte at `offset` soon: no more than so much is to come before.

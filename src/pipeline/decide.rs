@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use edge_config::section::limits::REJOINS_MAX;
+use edge_config::section::site::Isolated;
 
 use crate::pipeline::Pipeline;
+use crate::pipeline::isolation::Isolation;
 use crate::pipeline::request::{Method, Request};
 use crate::pipeline::sparse::asked::Asked;
 use crate::pipeline::sparse::serve::lacks;
@@ -38,6 +40,8 @@ pub enum Decision {
     Fetch(Plan),
     /// The client wants a stored response or none.
     NothingStored,
+    /// What is stored may have been purged, and the site wants nothing like that to be used.
+    Isolated,
 }
 
 /// How the origin is to be asked.
@@ -96,7 +100,9 @@ impl Pipeline {
         };
         let own = |sharing, forward, detail| Plan { fill_key, stale: None, sharing, asked: None, forward, detail };
         let Some((stored, freshness)) = found else {
-            if let Some((stored, ttl)) = self.stored_part(request) {
+            if !self.wants_newer(request)
+                && let Some((stored, ttl)) = self.stored_part(request)
+            {
                 let status = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
                 return Decision::Hit { stored, status };
             }
@@ -117,13 +123,23 @@ impl Pipeline {
                 return Decision::Fetch(own(FillSharing::AsIs, Forward::Request, None));
             }
         }
+        let isolation = self.isolation(request.site);
+        let freshness = match isolation {
+            Some(Isolation { mode: Isolated::Fail, .. }) => return Decision::Isolated,
+            Some(Isolation { mode: Isolated::Revalidate, since }) => freshness.doubtful(since.min(request.now)),
+            Some(Isolation { mode: Isolated::Serve, .. }) | None => freshness,
+        };
         let ttl = freshness.ttl_seconds(request.now);
-        let hit = CacheStatus { hit: true, ttl: Some(ttl), ..CacheStatus::default() };
+        let detail = isolation.map(|_| Reason::Isolated);
+        let hit = CacheStatus { hit: true, ttl: Some(ttl), detail, ..CacheStatus::default() };
         // A soft purge is why it is stale, where it would be fresh without.
         let purged = freshness != stored.freshness() && stored.freshness().is_fresh(request.now);
         let stale = if purged { Reason::Purged } else { Reason::Stale };
         let lacks = lacks(request, &stored);
+        let must_ask = isolation.is_some_and(|isolation| isolation.mode == Isolated::Revalidate);
         let why = match reuse(&request.directives, &freshness, request.now) {
+            Reuse::Revalidate(why) if why != Why::Stale => why,
+            _ if must_ask => Why::Isolated,
             Reuse::Fresh if lacks => return self.plan_rest(request, stored, hit, &own),
             Reuse::Fresh => return Decision::Hit { stored, status: hit },
             Reuse::StaleByRequest if !lacks => {

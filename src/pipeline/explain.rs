@@ -40,6 +40,8 @@ pub enum Outcome {
     Fetch,
     /// 504: it wants a stored response or none.
     NothingStored,
+    /// 503: what is stored may have been purged.
+    Isolated,
 }
 
 impl Outcome {
@@ -51,6 +53,7 @@ impl Outcome {
             Self::Revalidate => "revalidate",
             Self::Fetch => "fetch",
             Self::NothingStored => "nothing-stored",
+            Self::Isolated => "isolated",
         }
     }
 }
@@ -209,6 +212,12 @@ impl Pipeline {
                 status: None,
                 cache_status: CacheStatus { forward: Some(forward), detail, ..CacheStatus::default() },
                 sharing: Some(sharing),
+                ..known
+            },
+            Decision::Isolated => Explanation {
+                outcome: Outcome::Isolated,
+                status: Some(503),
+                cache_status: CacheStatus { detail: Some(Reason::Isolated), ..CacheStatus::default() },
                 ..known
             },
             // What had to be read has been.

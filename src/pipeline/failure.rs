@@ -15,7 +15,7 @@ pub const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Whether what keeps a request from its origin may be over in a moment.
 pub fn passes(reason: Reason) -> bool {
-    matches!(reason, Reason::OriginBusy | Reason::SessionRefused)
+    matches!(reason, Reason::OriginBusy | Reason::SessionRefused | Reason::Isolated)
 }
 
 /// Sends a short answer with a status and the reason in words, or the site's page for that status.

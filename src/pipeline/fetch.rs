@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use edge_config::section::limits::REJOINS_MAX;
+use edge_config::section::site::Isolated;
 use parking_lot::Mutex;
 
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::origin::validations::Validation;
 use crate::origin::{Failure, OriginRequest};
 use crate::pipeline::Pipeline;
 use crate::pipeline::coalesce::Joined;
@@ -49,6 +51,13 @@ struct Seat {
     follower: bool,
 }
 
+/// What a fill waits for, and what it takes up as long as it runs.
+#[derive(Default)]
+struct After {
+    before: Option<Arc<Fill>>,
+    room: Option<Validation>,
+}
+
 /// A waiter that is counted, also when its request is dropped while it waits.
 struct Waiting<'a>(&'a Metrics);
 
@@ -82,7 +91,11 @@ impl Pipeline {
             return self.failed(request, &plan, refused, exchange).await;
         }
         loop {
-            let Some(seat) = self.take_seat(request, &plan) else {
+            let seat = match self.take_seat(request, &plan) {
+                Ok(seat) => seat,
+                Err(failure) => return self.failed(request, &plan, failure, exchange).await,
+            };
+            let Some(seat) = seat else {
                 match self.decide(request) {
                     Decision::Fetch(again) => plan = alone_after(again, &mut rejoins),
                     other => return self.answer(request, other, exchange).await,
@@ -165,6 +178,10 @@ impl Pipeline {
                 let status = CacheStatus { detail: Some(Reason::OnlyIfCached), ..CacheStatus::default() };
                 failure::answer(Some(request.site), 504, request.method, status, exchange).await
             }
+            Decision::Isolated => {
+                let status = CacheStatus { detail: Some(Reason::Isolated), ..CacheStatus::default() };
+                failure::answer(Some(request.site), 503, request.method, status, exchange).await
+            }
         }
     }
 
@@ -185,42 +202,62 @@ impl Pipeline {
     }
 
     /// Joins or starts a fill. None: the store has changed, look again.
-    fn take_seat(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) -> Option<Seat> {
+    ///
+    /// # Errors
+    /// The node is isolated, and there is no room for one more validation.
+    fn take_seat(self: &Arc<Self>, request: &Request<'_>, plan: &Plan) -> Result<Option<Seat>, Failure> {
         // The position is read before anything is asked: a purge from here on makes the answer gone.
         let fill_pos = self.store.ledger.applied();
         if !self.may_renew(plan) {
-            return None;
+            return Ok(None);
         }
         let key = self.fill_key(plan);
         if plan.sharing != FillSharing::Shared {
+            let room = self.room_for(request, plan).ok_or(Failure::Isolated)?;
             let fill = Fill::new(key, fill_pos);
-            let reader = fill.join()?;
-            self.start(request, plan, fill);
-            return Some(Seat { reader, follower: false });
+            let Some(reader) = fill.join() else { return Ok(None) };
+            self.start(request, plan, fill, After { room, ..After::default() });
+            return Ok(Some(Seat { reader, follower: false }));
         }
         let unchanged = || match (self.decide(request), &plan.stale) {
             (Decision::Fetch(now), Some(stale)) => now.stale.is_some_and(|other| Arc::ptr_eq(&other, stale)),
             (Decision::Fetch(now), None) => now.stale.is_none() && now.sharing == FillSharing::Shared,
             _ => false,
         };
+        let wants_newer = self.wants_newer(request);
         // All of it may be on its way already, and not far from what is wanted.
-        if let Some(first) = wanted_of(request).and_then(first_byte)
+        if !wants_newer
+            && let Some(first) = wanted_of(request).and_then(first_byte)
             && plan.asked.is_some()
             && let Some(reader) = self.coalesce.join_near(&plan.fill_key, first)
         {
-            return Some(Seat { reader, follower: true });
+            return Ok(Some(Seat { reader, follower: true }));
         }
-        match self.coalesce.join_or_start(&key, unchanged, || Fill::new(key, fill_pos)) {
-            Joined::Follower(reader) => Some(Seat { reader, follower: true }),
-            Joined::Starter(reader) => {
-                if request.in_full {
-                    self.coalesce.enter(&self.store.keyer.part(&plan.fill_key, b""), reader.fill());
-                }
-                self.start(request, plan, reader.fill().clone());
-                Some(Seat { reader, follower: false })
-            }
-            Joined::LookAgain => None,
+        // Taken before a place is: one who starts and may not would leave those who join it alone.
+        let room = self.room_for(request, plan);
+        let is_full = room.is_none();
+        let unchanged = || is_full || unchanged();
+        let new = || Fill::new(key, fill_pos);
+        let joined = match wants_newer {
+            true => self.coalesce.join_or_start_after(&key, unchanged, new),
+            false => self.coalesce.join_or_start(&key, unchanged, new),
+        };
+        let (reader, before) = match joined {
+            Joined::Follower(reader) => return Ok(Some(Seat { reader, follower: true })),
+            Joined::LookAgain => return Ok(None),
+            Joined::Starter(reader) => (reader, None),
+            Joined::StarterAfter(reader, before) => (reader, Some(before)),
+        };
+        let Some(room) = room else {
+            self.coalesce.leave(reader.fill(), &key);
+            reader.fill().fail(Failure::Isolated);
+            return Err(Failure::Isolated);
+        };
+        if request.in_full {
+            self.coalesce.enter(&self.store.keyer.part(&plan.fill_key, b""), reader.fill());
         }
+        self.start(request, plan, reader.fill().clone(), After { before, room });
+        Ok(Some(Seat { reader, follower: false }))
     }
 
     /// Whether what a plan is to renew is still live once the position of the fill is read. Otherwise a purge came
@@ -233,9 +270,27 @@ impl Pipeline {
         plan.stale.as_ref().is_none_or(|stale| stale.is_live(&self.store.ledger))
     }
 
-    fn start(self: &Arc<Self>, request: &Request<'_>, plan: &Plan, fill: Arc<Fill>) {
+    fn start(self: &Arc<Self>, request: &Request<'_>, plan: &Plan, fill: Arc<Fill>, after: After) {
         let job = self.job(request, plan, fill);
-        (self.spawn)(Box::pin(job.run(self.clone())));
+        let Some(before) = after.before else {
+            job.fill.asks();
+            if after.room.is_none() {
+                return (self.spawn)(Box::pin(job.run(self.clone())));
+            }
+            let pipeline = self.clone();
+            return (self.spawn)(Box::pin(async move {
+                let _room = after.room;
+                job.run(pipeline).await;
+            }));
+        };
+        let pipeline = self.clone();
+        (self.spawn)(Box::pin(async move {
+            let _room = after.room;
+            before.answered().await;
+            // Whoever comes from here on may be later than the answer.
+            job.fill.asks();
+            job.run(pipeline).await;
+        }));
     }
 
     /// Renews a stored response for the next request; this one does not wait.
@@ -247,7 +302,7 @@ impl Pipeline {
         let key = self.fill_key(plan);
         let started = self.coalesce.start_background(&key, || Fill::background(key, fill_pos));
         if let Some(fill) = started {
-            self.start(request, plan, fill);
+            self.start(request, plan, fill, After::default());
         }
     }
 
@@ -359,6 +414,10 @@ impl Pipeline {
             return false;
         }
         let left = plan.stale.as_ref().and_then(|stale| stale.judge(&self.store.ledger).ok());
+        let left = left.map(|freshness| match self.isolation(request.site) {
+            Some(isolation) if isolation.mode != Isolated::Serve => freshness.doubtful(isolation.since),
+            _ => freshness,
+        });
         left.is_some_and(|freshness| may_serve_on_error(&request.directives, &freshness, clock::wall(), failure))
     }
 

@@ -11,6 +11,7 @@
 //! - [`sparse`]: bodies of which only some chunks are there.
 //! - [`ruled`]: what the rules of a site do to a response.
 //! - [`edits`]: changes to field lines on their way into the store.
+//! - [`isolation`]: a node that cannot know what was purged.
 //! - [`explain`]: what would become of a request.
 //! - [`failure`]: answers of our own.
 
@@ -23,6 +24,7 @@ pub mod explain;
 pub mod failure;
 pub mod fetch;
 pub mod fill;
+pub mod isolation;
 pub mod request;
 pub mod ruled;
 #[cfg(test)]

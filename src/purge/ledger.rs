@@ -143,7 +143,12 @@ pub struct Ledger {
     naming: Naming,
     /// None: nothing that is stored outlives the process either.
     journal: Option<Box<dyn Journal>>,
+    /// Until when the log is known to have nothing that is not in here: see [`Ledger::is_current`].
+    current_until: AtomicU64,
 }
+
+/// Of a node that alone writes its log.
+const FOR_EVER: u64 = u64::MAX;
 
 struct Entries {
     everything: Entry,
@@ -194,7 +199,27 @@ impl Ledger {
             writer: Mutex::new(()),
             naming,
             journal,
+            current_until: AtomicU64::new(FOR_EVER),
         }
+    }
+
+    /// Whether all there is in the log is known to be in here. `now`: milliseconds of a clock that runs through suspend; it is
+    /// read only where that matters.
+    pub fn is_current(&self, now: impl FnOnce() -> u64) -> bool {
+        self.isolated_for(now).is_none()
+    }
+
+    /// For how long it has not been current, in milliseconds of the same clock.
+    pub fn isolated_for(&self, now: impl FnOnce() -> u64) -> Option<u64> {
+        match self.current_until.load(Ordering::Acquire) {
+            FOR_EVER => None,
+            until => now().checked_sub(until),
+        }
+    }
+
+    /// It is current until then, on the same clock.
+    pub fn vouch(&self, until: u64) {
+        self.current_until.store(until.min(FOR_EVER - 1), Ordering::Release);
     }
 
     /// The number of a host, a surrogate key or a cache group.

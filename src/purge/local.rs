@@ -1,43 +1,28 @@
 //! The purge log on this node's own disk: what a node alone has in place of a log that many share.
 //!
 //! One thread writes. Purges that come while it writes, or shortly after, are written together: they share one transaction
-//! and one sync. A purge is acknowledged when its record is on disk and the ledger in memory has it. What follows from the
-//! records for the ledger is written every few thousand of them; a node that starts reads that and replays the rest.
+//! and one sync. A purge is acknowledged when its record is on disk and the ledger in memory has it.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
-use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
-use super::ledger::{Entry, Ledger};
+use super::kept::{Kept, Shared, Written};
+use super::ledger::Ledger;
+use super::log::{LogError, OpenError, PurgeLog, Purged, Standing, Wait};
 use super::position::LogPosition;
-use super::record::{Kind, PurgeRecord, Selector};
+use super::record::PurgeRecord;
 use crate::clock;
 use crate::semantics::time::UnixMs;
 use crate::store::key::Keyer;
 
-/// What is known of the log: `compacted`, up to where [`LEDGER`] has everything, and `created`, in milliseconds of Unix
-/// time.
-const STATE: TableDefinition<'_, &str, u64> = TableDefinition::new("state");
-/// Records by position, as JSON. The last is where the log is.
-const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
-/// The compacted ledger: a selector, and the positions of its latest hard and soft purge and the time of the soft one.
-const LEDGER: TableDefinition<'_, &str, (u64, u64, u64)> = TableDefinition::new("ledger");
-
-/// Records kept to be asked about: about 100 MiB.
-const RECORDS_MAX: u64 = 500_000;
-/// Rows of the ledger on disk; the ledger in memory has bounds of its own.
-const ROWS_MAX: u64 = 1 << 20;
-/// Records after which the ledger on disk follows: a node that starts replays at most so many.
-const COMPACT_EVERY: u64 = 4096;
 /// Purges that wait for the disk. More are refused.
 const WAITING_MAX: usize = 8192;
 /// Purges written together at most.
@@ -50,68 +35,26 @@ const BUSY_FOR: Duration = Duration::from_millis(16);
 pub const FIRST_GENERATION: u16 = 1;
 const FILE: &str = "purge.redb";
 
-/// Why a purge was not taken, or not found.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    #[error("too many purges wait for the disk")]
-    Overloaded,
-    #[error("the purge log cannot be written: {0}")]
-    Storage(#[from] redb::Error),
-    #[error("a record of the purge log cannot be read: {0}")]
-    Record(#[from] serde_json::Error),
-    #[error("the purge log is closed")]
-    Closed,
-}
-
-/// Why a log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("the directory {0} cannot be made: {1}")]
-    Directory(PathBuf, std::io::Error),
-    #[error("{0} is in use by another process")]
-    InUse(PathBuf),
-    #[error("{0} cannot be used: {1}")]
-    Unusable(PathBuf, LogError),
-    #[error("no thread can be started: {0}")]
-    Thread(std::io::Error),
-}
-
-/// Makes redb's many errors one.
-fn storage(error: impl Into<redb::Error>) -> LogError {
-    LogError::Storage(error.into())
-}
-
 /// A purge that waits for the disk.
 struct Waiting {
     record: PurgeRecord,
     done: oneshot::Sender<Result<Written, Arc<LogError>>>,
 }
 
-/// A purge that is in force, and where it is in the log.
-pub type Written = (LogPosition, PurgeRecord);
-
-/// The file, as writer and readers share it. None: it could not be opened again after it failed.
-type Shared = Arc<Mutex<Option<Arc<Database>>>>;
-
 /// The log. Dropping it closes it.
 pub struct LocalLog {
+    /// What the node is called in receipts.
+    node: String,
+    ledger: Arc<Ledger>,
     waiting: Mutex<Option<SyncSender<Waiting>>>,
-    database: Shared,
+    kept: Shared,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
     created: UnixMs,
 }
 
 /// What the thread that writes has.
 struct Writer {
-    /// None: in memory.
-    path: Option<PathBuf>,
-    database: Shared,
-    ledger: Arc<Ledger>,
-    keyer: Keyer,
-    position: LogPosition,
-    /// What the ledger on disk does not have yet.
-    dirty: HashMap<String, Entry>,
-    compacted: LogPosition,
+    kept: Kept,
 }
 
 impl LocalLog {
@@ -122,37 +65,20 @@ impl LocalLog {
     /// The directory or the file cannot be used.
     pub fn open(
         directory: Option<&Path>,
+        node: &str,
         ledger: Arc<Ledger>,
         keyer: Keyer,
         now: UnixMs,
         generation: u16,
     ) -> Result<Self, OpenError> {
-        let path = match directory {
-            Some(directory) => {
-                std::fs::create_dir_all(directory)
-                    .map_err(|error| OpenError::Directory(directory.to_owned(), error))?;
-                Some(directory.join(FILE))
-            }
-            None => None,
-        };
-        let shown = path.clone().unwrap_or_default();
-        let database = open(path.as_deref()).map_err(|error| match error {
-            LogError::Storage(redb::Error::DatabaseAlreadyOpen) => OpenError::InUse(shown.clone()),
-            error => OpenError::Unusable(shown.clone(), error),
-        })?;
-        let unusable = |error| OpenError::Unusable(shown.clone(), error);
-        let (compacted, created) = begin(&database, now, generation).map_err(unusable)?;
-        let database = Arc::new(Mutex::new(Some(Arc::new(database))));
-        let dirty = HashMap::new();
-        let mut writer =
-            Writer { path, database: database.clone(), ledger, keyer, position: compacted, dirty, compacted };
-        writer.restore().and_then(|()| writer.replay()).map_err(unusable)?;
-        writer.ledger.restore(writer.position, LogPosition::new(compacted.generation(), 0));
-
+        let kept = Kept::open(directory, FILE, ledger.clone(), keyer, now, generation)?;
+        let (shared, created) = (kept.shared.clone(), kept.created());
+        let writer = Writer { kept };
         let (waiting, asked) = sync_channel(WAITING_MAX);
         let thread = thread::Builder::new().name("purge-log".into()).spawn(move || writer.run(&asked));
         let writer = Mutex::new(Some(thread.map_err(OpenError::Thread)?));
-        Ok(Self { waiting: Mutex::new(Some(waiting)), database, writer, created })
+        let waiting = Mutex::new(Some(waiting));
+        Ok(Self { node: node.to_owned(), ledger, waiting, kept: shared, writer, created })
     }
 
     /// When it was made: another one has another time.
@@ -175,7 +101,7 @@ impl LocalLog {
     ///
     /// # Errors
     /// It is neither.
-    pub async fn append(&self, record: PurgeRecord) -> Result<Written, Arc<LogError>> {
+    pub async fn write(&self, record: PurgeRecord) -> Result<Written, Arc<LogError>> {
         let (done, told) = oneshot::channel();
         let sent = match &*self.waiting.lock() {
             Some(waiting) => waiting.try_send(Waiting { record, done }).map_err(|error| match error {
@@ -188,22 +114,27 @@ impl LocalLog {
         told.await.unwrap_or_else(|_| Err(Arc::new(LogError::Closed)))
     }
 
-    /// A purge and its position, if it is still known.
-    ///
-    /// # Errors
-    /// The log cannot be read.
-    pub fn find(&self, id: Ulid) -> Result<Option<Written>, LogError> {
-        let database = self.database.lock().clone().ok_or(LogError::Closed)?;
-        let read = database.begin_read().map_err(storage)?;
-        let records = read.open_table(RECORDS).map_err(storage)?;
-        let position = position_in(id);
-        let Some(text) = records.get(position.as_u64()).map_err(storage)? else { return Ok(None) };
-        let record: PurgeRecord = serde_json::from_slice(text.value())?;
-        Ok((record.id == id).then_some((position, record)))
+    fn purged(&self, (position, record): Written) -> Purged {
+        let applied = self.ledger.applied().log;
+        let (node, is_applied) = (self.node.clone(), applied >= position);
+        let here = Standing { node, position: Some(applied), applied: is_applied, isolated: false };
+        Purged { record, position: Some(position), nodes: vec![here] }
+    }
+}
+
+#[async_trait]
+impl PurgeLog for LocalLog {
+    async fn append(&self, record: PurgeRecord, _: Wait) -> Result<Purged, Arc<LogError>> {
+        Ok(self.purged(self.write(record).await?))
     }
 
-    /// Takes no more purges and writes those that wait.
-    pub fn close(&self) {
+    fn find(&self, id: Ulid) -> Result<Option<Purged>, LogError> {
+        let position = position_in(id);
+        let record = self.kept.record_at(position)?.filter(|record| record.id == id);
+        Ok(record.map(|record| self.purged((position, record))))
+    }
+
+    fn close(&self) {
         drop(self.waiting.lock().take());
         if let Some(writer) = self.writer.lock().take() {
             // It ends with its channel; what it could not write it has told.
@@ -231,7 +162,7 @@ impl Writer {
             self.take(batch);
             written = Some(clock::monotonic());
         }
-        if let Err(error) = self.compact() {
+        if let Err(error) = self.kept.compact() {
             tracing::warn!(%error, "the next start replays what was purged");
         }
     }
@@ -239,7 +170,7 @@ impl Writer {
     fn take(&mut self, batch: Vec<Waiting>) {
         let mut records = Vec::with_capacity(batch.len());
         let mut done = Vec::with_capacity(batch.len());
-        let mut position = self.position;
+        let mut position = self.kept.position;
         for Waiting { mut record, done: sender } in batch {
             position = position.next();
             record.id = id_at(record.at, position);
@@ -252,19 +183,14 @@ impl Writer {
                     // Whoever asked may be gone; the purge holds all the same.
                     let _ = done.send(Ok(written));
                 }
-                if self.position.as_u64() - self.compacted.as_u64() >= COMPACT_EVERY
-                    && let Err(error) = self.compact()
-                {
-                    tracing::warn!(%error, "the ledger on disk stays behind");
-                }
+                self.kept.keep_up();
             }
             Err(error) => {
                 tracing::error!(%error, purges = done.len(), "purges are not taken");
                 let error = Arc::new(error);
                 done.into_iter().for_each(|done| _ = done.send(Err(error.clone())));
-                // A file that failed once refuses everything until it is opened anew.
-                if let Err(error) = self.reopen() {
-                    tracing::error!(%error, path = ?self.path, "the purge log cannot be opened again");
+                if let Err(error) = self.kept.reopen() {
+                    tracing::error!(%error, path = ?self.kept.path(), "the purge log cannot be opened again");
                 }
             }
         }
@@ -272,91 +198,9 @@ impl Writer {
 
     /// Writes records in one transaction, then applies them.
     fn write(&mut self, batch: &[Written]) -> Result<(), LogError> {
-        let transaction = self.database()?.begin_write().map_err(storage)?;
-        {
-            let mut records = transaction.open_table(RECORDS).map_err(storage)?;
-            for (position, record) in batch {
-                records.insert(position.as_u64(), serde_json::to_vec(record)?.as_slice()).map_err(storage)?;
-            }
-        }
-        transaction.commit().map_err(storage)?;
+        self.kept.write(batch, |_| Ok(()))?;
         for (position, record) in batch {
-            self.apply(*position, record);
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, position: LogPosition, record: &PurgeRecord) {
-        record.apply(position, &self.ledger, &self.keyer);
-        self.position = position;
-        for selector in &record.selectors {
-            // It was made by us, of what can be written.
-            let Ok(name) = serde_json::to_string(selector) else { continue };
-            self.dirty.entry(name).or_default().purge(record.mode.into(), position, UnixMs(record.at));
-        }
-    }
-
-    /// Has the ledger on disk follow, and forgets the oldest records.
-    fn compact(&mut self) -> Result<(), LogError> {
-        let transaction = self.database()?.begin_write().map_err(storage)?;
-        {
-            let mut rows = transaction.open_table(LEDGER).map_err(storage)?;
-            for (name, entry) in &self.dirty {
-                let known = rows.get(name.as_str()).map_err(storage)?.map(|row| entry_of(row.value()));
-                rows.insert(name.as_str(), row_of(known.unwrap_or_default().and(*entry))).map_err(storage)?;
-            }
-            fold(&mut rows)?;
-            let mut records = transaction.open_table(RECORDS).map_err(storage)?;
-            while records.len().map_err(storage)? > RECORDS_MAX {
-                records.pop_first().map_err(storage)?;
-            }
-            let mut state = transaction.open_table(STATE).map_err(storage)?;
-            state.insert("compacted", self.position.as_u64()).map_err(storage)?;
-        }
-        transaction.commit().map_err(storage)?;
-        self.compacted = self.position;
-        self.dirty.clear();
-        Ok(())
-    }
-
-    fn database(&mut self) -> Result<Arc<Database>, LogError> {
-        if self.database.lock().is_none() {
-            self.reopen()?;
-        }
-        self.database.lock().clone().ok_or(LogError::Closed)
-    }
-
-    /// Opens the file anew, and applies what was written although it was said not to be.
-    fn reopen(&mut self) -> Result<(), LogError> {
-        let Some(path) = &self.path else { return Ok(()) };
-        *self.database.lock() = None;
-        let database = Arc::new(open(Some(path))?);
-        *self.database.lock() = Some(database);
-        self.replay()
-    }
-
-    /// Applies the records behind the position.
-    fn replay(&mut self) -> Result<(), LogError> {
-        let database = self.database.lock().clone().ok_or(LogError::Closed)?;
-        let read = database.begin_read().map_err(storage)?;
-        let records = read.open_table(RECORDS).map_err(storage)?;
-        for row in records.range(self.position.next().as_u64()..).map_err(storage)? {
-            let (position, text) = row.map_err(storage)?;
-            let record: PurgeRecord = serde_json::from_slice(text.value())?;
-            self.apply(LogPosition::from_u64(position.value()), &record);
-        }
-        Ok(())
-    }
-
-    /// Fills the ledger with the rows on disk.
-    fn restore(&mut self) -> Result<(), LogError> {
-        let database = self.database.lock().clone().ok_or(LogError::Closed)?;
-        let read = database.begin_read().map_err(storage)?;
-        let rows = read.open_table(LEDGER).map_err(storage)?;
-        for row in rows.iter().map_err(storage)? {
-            let (selector, entry) = row.map_err(storage)?;
-            let selector: Selector = serde_json::from_str(selector.value())?;
-            self.ledger.enter_entry(&selector.target(&self.ledger, &self.keyer), entry_of(entry.value()));
+            self.kept.apply(*position, record);
         }
         Ok(())
     }
@@ -369,73 +213,6 @@ fn id_at(at: u64, position: LogPosition) -> Ulid {
 
 fn position_in(id: Ulid) -> LogPosition {
     LogPosition::from_u64(id.random() as u64)
-}
-
-fn open(path: Option<&Path>) -> Result<Database, LogError> {
-    match path {
-        Some(path) => Database::create(path).map_err(storage),
-        None => Database::builder().create_with_backend(InMemoryBackend::new()).map_err(storage),
-    }
-}
-
-/// Makes the tables, if they are not there. Gives the position up to which the ledger on disk is complete, and when the log
-/// was made.
-fn begin(database: &Database, now: UnixMs, generation: u16) -> Result<(LogPosition, UnixMs), LogError> {
-    let transaction = database.begin_write().map_err(storage)?;
-    let begun;
-    {
-        transaction.open_table(RECORDS).map_err(storage)?;
-        transaction.open_table(LEDGER).map_err(storage)?;
-        let mut state = transaction.open_table(STATE).map_err(storage)?;
-        let number = |state: &Table<'_, &str, u64>, name| {
-            state.get(name).map(|found| found.map(|number| number.value())).map_err(storage)
-        };
-        begun = match (number(&state, "compacted")?, number(&state, "created")?) {
-            (Some(position), created) => (LogPosition::from_u64(position), UnixMs(created.unwrap_or(0))),
-            (None, _) => {
-                let first = LogPosition::new(generation, 0);
-                state.insert("compacted", first.as_u64()).map_err(storage)?;
-                state.insert("created", now.0).map_err(storage)?;
-                (first, now)
-            }
-        };
-    }
-    transaction.commit().map_err(storage)?;
-    Ok(begun)
-}
-
-fn entry_of((hard, soft, soft_at): (u64, u64, u64)) -> Entry {
-    Entry { hard: LogPosition::from_u64(hard), soft: LogPosition::from_u64(soft), soft_at: UnixMs(soft_at) }
-}
-
-fn row_of(entry: Entry) -> (u64, u64, u64) {
-    (entry.hard.as_u64(), entry.soft.as_u64(), entry.soft_at.0)
-}
-
-/// Keeps the bound of rows: the oldest quarter goes into the rows of their sites.
-fn fold(rows: &mut Table<'_, &str, (u64, u64, u64)>) -> Result<(), LogError> {
-    if rows.len().map_err(storage)? <= ROWS_MAX {
-        return Ok(());
-    }
-    let mut all = Vec::new();
-    for row in rows.iter().map_err(storage)? {
-        let (selector, entry) = row.map_err(storage)?;
-        all.push((entry_of(entry.value()).latest(), selector.value().to_owned()));
-    }
-    all.sort_unstable();
-    all.truncate(all.len() / 4);
-    for (latest, name) in all {
-        let selector: Selector = serde_json::from_str(&name)?;
-        if matches!(selector.kind, Kind::Site | Kind::Everything) {
-            continue;
-        }
-        rows.remove(name.as_str()).map_err(storage)?;
-        let site = serde_json::to_string(&Selector::new(&selector.site, Kind::Site, ""))?;
-        let known = rows.get(site.as_str()).map_err(storage)?.map(|row| entry_of(row.value())).unwrap_or_default();
-        let whole = Entry { hard: known.hard.max(latest), ..known };
-        rows.insert(site.as_str(), row_of(whole)).map_err(storage)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,12 +7,18 @@
 //! - [`record`]: one purge, as it is kept and told.
 //! - [`invalidations`]: what this node alone has invalidated, kept beyond the process.
 //! - [`limit`]: how fast a site may purge. Pure.
-//! - [`local`]: the log on this node's own disk.
+//! - [`log`]: what a log is to the node, whoever keeps it.
+//! - [`kept`]: what a node keeps of a log on its own disk.
+//! - [`local`]: the log of one node, on its own disk.
+//! - [`nats`]: the log that many nodes share.
 
 pub mod invalidations;
+pub mod kept;
 pub mod ledger;
 pub mod limit;
 pub mod local;
+pub mod log;
+pub mod nats;
 pub mod position;
 pub mod prefixes;
 pub mod record;

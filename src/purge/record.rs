@@ -11,8 +11,6 @@ use crate::semantics::cache_key::{KeyParts, canonical_host, host_name};
 use crate::semantics::time::UnixMs;
 use crate::store::key::Keyer;
 
-/// The version of the form below.
-const FORM: u8 = 1;
 /// What stands for every site.
 pub const EVERY_SITE: &str = "*";
 
@@ -98,8 +96,11 @@ impl Kind {
 }
 
 impl PurgeRecord {
+    /// The version of the form above.
+    pub const FORM: u8 = 1;
+
     pub fn new(id: Ulid, at: UnixMs, selectors: Vec<Selector>, mode: PurgeMode, by: &str) -> Self {
-        Self { v: FORM, id, at: at.0, selectors, mode, by: by.to_owned() }
+        Self { v: Self::FORM, id, at: at.0, selectors, mode, by: by.to_owned() }
     }
 
     /// Applies it to a ledger.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::origin::Upstream;
 use crate::origin::group::Group;
 use crate::origin::mirror::Mirror;
+use crate::origin::validations::Validations;
 
 /// Some origins, and what rules call them.
 pub struct Backing {
@@ -15,6 +16,8 @@ pub struct Backing {
     pub upstream: Arc<dyn Upstream>,
     /// The same, as a target of copies; none where no rule of the site sends any.
     pub mirror: Option<Arc<Mirror>>,
+    /// What is validated there now because the node is isolated.
+    pub validations: Arc<Validations>,
 }
 
 /// Which of a site's: it means nothing to another site, nor to the same one after a reload.
@@ -39,7 +42,10 @@ impl Backings {
 
     /// The site's own alone.
     pub fn of_one(group: Arc<Group>, upstream: Arc<dyn Upstream>) -> Self {
-        Self::new(Backing { name: String::new(), group, upstream, mirror: None }, Vec::new())
+        Self::new(
+            Backing { name: String::new(), group, upstream, mirror: None, validations: Arc::default() },
+            Vec::new(),
+        )
     }
 
     pub fn at(&self, index: GroupIndex) -> &Backing {

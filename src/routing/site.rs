@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use edge_config::section::geo::Geo;
-use edge_config::section::site::{ErrorPage, GetBody, Network, SetCookie as SetCookieSetting};
+use edge_config::section::site::{ErrorPage, GetBody, Isolated, Network, SetCookie as SetCookieSetting};
 
 use super::backing::{Backing, Backings, GroupIndex};
 use super::rule::Rules;
@@ -35,6 +35,10 @@ pub struct Site {
     pub https_only: bool,
     /// Bodies for answers of our own, the most particular first.
     pub error_pages: Vec<ErrorPage>,
+    /// What becomes of what is stored while the node cannot know what was purged, and how much of it each origin is asked for at a
+    /// time.
+    pub isolated: Isolated,
+    pub isolated_requests: u32,
     pub backings: Backings,
     /// The cookies that its groups tell sessions by: nobody else's business.
     pub session_cookies: Vec<String>,
@@ -61,6 +65,8 @@ impl Site {
             rules: Rules::new(config.rules.clone()),
             cache_status: config.cache_status,
             https_only: config.https_only,
+            isolated: config.isolated,
+            isolated_requests: config.isolated_requests,
             error_pages: config.error_pages.clone(),
             session_cookies: backings
                 .all()

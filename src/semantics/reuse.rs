@@ -51,6 +51,8 @@ pub enum Why {
     RequestMaxAge,
     /// It will not stay fresh for the request's `min-fresh`.
     RequestMinFresh,
+    /// The node cannot know whether it was purged.
+    Isolated,
 }
 
 impl Why {
@@ -62,6 +64,7 @@ impl Why {
             Self::RequestNoCache => Reason::RequestNoCache,
             Self::RequestMaxAge => Reason::RequestMaxAge,
             Self::RequestMinFresh => Reason::RequestMinFresh,
+            Self::Isolated => Reason::Isolated,
         }
     }
 }
@@ -127,6 +130,13 @@ impl Freshness {
         let stale = self.stale_since(at);
         let (stale_while_revalidate, stale_if_error) = (DeltaSeconds::ZERO, DeltaSeconds::ZERO);
         Self { stale_while_revalidate, stale_if_error, flags: stale.flags | MUST_REVALIDATE, ..stale }
+    }
+
+    /// The same, but doubtful since `at`: whoever stored it cannot know whether it was purged since. It stands in for an error only
+    /// in a window that it states itself.
+    pub const fn doubtful(self, at: UnixMs) -> Self {
+        let stale = self.stale_since(at);
+        Self { stale_while_revalidate: DeltaSeconds::ZERO, flags: stale.flags | STALE_IF_ERROR_STATED, ..stale }
     }
 
     /// When the response arrived, or was last validated.

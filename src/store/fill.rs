@@ -10,6 +10,7 @@ pub mod readers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use edge_config::section::limits::{ABANDONED_REMAINDER_MAX, READ_AHEAD_MAX, RETAINED_MAX};
@@ -99,6 +100,8 @@ pub struct Fill {
     changed: Notify,
     /// Wakes the writer: a reader took something, came or went.
     room: Notify,
+    /// The origin is being asked, or has been.
+    asked: AtomicBool,
 }
 
 /// An interim response of the origin: 103, mostly.
@@ -251,7 +254,33 @@ impl Fill {
     /// A fill that begins now; `fill_pos` was read from the ledger before anything was asked.
     pub fn new(key: CacheKey, fill_pos: Position) -> Arc<Self> {
         let state = Mutex::new(State::default());
-        Arc::new(Self { key, fill_pos, state, changed: Notify::new(), room: Notify::new() })
+        let (changed, room, asked) = (Notify::new(), Notify::new(), AtomicBool::new(false));
+        Arc::new(Self { key, fill_pos, state, changed, room, asked })
+    }
+
+    /// The origin is asked from now on: the answer may be older than who comes later.
+    pub fn asks(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
+    pub fn has_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the origin has answered, or will not.
+    pub async fn answered(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.head.is_some() || state.end.is_some() {
+                    return;
+                }
+            }
+            changed.await;
+        }
     }
 
     /// A fill that no client waits for.

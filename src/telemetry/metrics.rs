@@ -104,6 +104,12 @@ families! {
     disk_write: Histogram = "littoral_disk_write_seconds" [];
     /// The position in the purge log up to which everything is applied.
     purge_applied_seq: IntGauge = "littoral_purge_applied_seq" [];
+    /// Records of the purge log that are not applied yet, as far as the node knows: what it catches up with.
+    purge_lag: IntGauge = "littoral_purge_lag_records" [];
+    /// Purges asked for on this node that wait for the hub.
+    purge_pending: IntGauge = "littoral_purges_pending" [];
+    /// 1 while the node knows every purge there is; 0 when it is isolated and validates what it has stored before it is used.
+    current: IntGauge = "littoral_current" [];
     /// Things that purges named, by kind and by what becomes of what they name.
     purges: IntCounterVec = "littoral_purges_total" ["kind", "mode"];
     /// Seconds from the acceptance of a purge until it was on disk and in force.
@@ -177,6 +183,12 @@ pub struct Levels {
     pub store_objects: u64,
     pub fill_bytes: u64,
     pub purge_applied_seq: u64,
+    /// Records of the log that are not applied, as far as is known.
+    pub purge_lag: u64,
+    /// Purges that wait for the hub.
+    pub purge_pending: u64,
+    /// What is stored can be trusted.
+    pub is_current: bool,
     /// None: there is no disk.
     pub disk: Option<DiskLevels>,
 }
@@ -391,6 +403,9 @@ impl Metrics {
         }
         set(&self.families.fill_bytes, levels.fill_bytes);
         set(&self.families.purge_applied_seq, levels.purge_applied_seq);
+        set(&self.families.purge_lag, levels.purge_lag);
+        set(&self.families.purge_pending, levels.purge_pending);
+        set(&self.families.current, u64::from(levels.is_current));
         let mut text = String::new();
         let encoded = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
         debug_assert!(encoded.is_ok(), "{encoded:?}");

@@ -356,6 +356,12 @@ impl Table<'_> {
         reader.readable(key, &file, &path.span).then_some((file, path.span))
     }
 
+    /// A file that must be there and hold `mark` where it is named.
+    pub fn required_if_there(&self, reader: &mut Reader, key: &Key, mark: &str) -> Option<PathBuf> {
+        self.value(key)?;
+        self.required_file(reader, key, mark)
+    }
+
     /// A file that must be named, be there, and hold `mark`, as PEM does.
     pub fn required_file(&self, reader: &mut Reader, key: &Key, mark: &str) -> Option<PathBuf> {
         if self.value(key).is_none() {

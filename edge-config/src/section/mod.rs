@@ -9,6 +9,7 @@ pub mod health;
 pub mod limits;
 pub mod listener;
 pub mod named_group;
+pub mod node;
 pub mod origin;
 pub mod purge;
 pub mod resolver;

@@ -78,13 +78,17 @@ pub(super) fn fields(table: &Table<'_>, reader: &mut Reader, key: &'static Key) 
             reader.wrong(&name.span, message, "again", "names of fields are the same in upper and lower case");
             continue;
         }
-        let secret = match value.as_str() {
-            Some(text) => visible(reader, key, text, &value.span()),
-            None => in_a_file(reader, key, value),
-        };
-        read.extend(secret.map(|secret| (lower, secret)));
+        read.extend(text_or_file(reader, key, value).map(|secret| (lower, secret)));
     }
     read
+}
+
+/// A value in the file, or in one of its own.
+pub(super) fn text_or_file(reader: &mut Reader, key: &'static Key, value: Value<'_>) -> Option<Secret> {
+    match value.as_str() {
+        Some(text) => visible(reader, key, text, &value.span()),
+        None => in_a_file(reader, key, value),
+    }
 }
 
 fn field_name(reader: &mut Reader, key: &Key, name: &str, span: &Range<usize>) -> Option<String> {

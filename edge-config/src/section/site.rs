@@ -46,6 +46,10 @@ pub struct Site {
     /// What of the disk cache it keeps while another site is above its share, 1 to 100 percent. None: equal parts of all
     /// sites.
     pub disk_share: Option<u8>,
+    /// What becomes of what is stored while the node cannot know what was purged. Default: validated before it is used.
+    pub isolated: Isolated,
+    /// Such validations at each origin at a time.
+    pub isolated_requests: u32,
     /// Bodies for answers of the node's own; the first that covers a status.
     pub error_pages: Vec<ErrorPage>,
 }
@@ -92,6 +96,8 @@ impl Site {
             no_vary_search: false,
             https_only: false,
             disk_share: None,
+            isolated: Isolated::default(),
+            isolated_requests: ISOLATED_REQUESTS,
             error_pages: Vec::new(),
         }
     }
@@ -106,6 +112,22 @@ pub enum SetCookie {
     /// As any other response, to the letter of RFC 9111.
     Rfc9111,
 }
+
+/// What becomes of what is stored while the node cannot know what was purged: it has lost the hub for longer than it may trust
+/// what it stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolated {
+    /// It is validated before it is used.
+    #[default]
+    Revalidate,
+    /// It is served.
+    Serve,
+    /// 503.
+    Fail,
+}
+
+/// As many as keep an origin busy without burying it.
+const ISOLATED_REQUESTS: u32 = 64;
 
 /// What to do with a GET or HEAD that has a body. No cache may use it, and origins disagree about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -220,6 +242,12 @@ section! {
         /// What of the disk cache this site keeps while another site is above its share, 1% to 100%. Absent: equal parts of
         /// all sites.
         DISK_SHARE = "disk_share": Kind::Percent;
+        /// What becomes of what is stored while the node has been cut off from the hub for longer than 3s and so cannot know what
+        /// was purged: "revalidate" asks an origin before it is used, "serve" serves it, "fail" answers 503.
+        ISOLATED = "isolated": Kind::Choice(&["revalidate", "serve", "fail"]), "revalidate";
+        /// How many such questions each origin gets at a time. Others are answered with what is stored where stale-if-error
+        /// allows that, else 503 with Retry-After.
+        ISOLATED_REQUESTS_KEY = "isolated_requests": Kind::Integer(1, 100_000), "64";
         /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
         ERROR_PAGES = "error_pages": Kind::Map(&Kind::Text("a file"));
         /// Origins besides its own, for what rules send there: [site.NAME.group.NAME].
@@ -304,6 +332,7 @@ impl Site {
         let groups = NamedGroup::read_all(name, &table, reader);
         let network = |reader: &mut Reader, value| reader.parse::<Network>(&TRUST, value).map(|network| network.value);
         let set_cookie = [("refuse", SetCookie::Refuse), ("rfc9111", SetCookie::Rfc9111)];
+        let isolated = [("revalidate", Isolated::Revalidate), ("serve", Isolated::Serve), ("fail", Isolated::Fail)];
         let get_body = [("refuse", GetBody::Refuse), ("pass", GetBody::Pass)];
         let site = Self {
             name: name.to_owned(),
@@ -322,6 +351,8 @@ impl Site {
             no_vary_search: table.boolean(reader, &NO_VARY_SEARCH).unwrap_or(false),
             https_only: table.boolean(reader, &HTTPS_ONLY).unwrap_or(false),
             disk_share: disk_share(&table, reader),
+            isolated: table.choice(reader, &ISOLATED, &isolated).unwrap_or_default(),
+            isolated_requests: table.integer(reader, &ISOLATED_REQUESTS_KEY, 1..=100_000).unwrap_or(ISOLATED_REQUESTS),
             error_pages: error_pages(&table, reader),
         };
         table.finish(reader);

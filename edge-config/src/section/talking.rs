@@ -80,7 +80,7 @@ impl Talking {
             reader.wrong(&value.span(), message, "set twice", "leave one of the two out");
         }
         Self {
-            certificate: certificate(table, reader, keys),
+            certificate: certificate_of(table, reader, keys.certificate, keys.key),
             tls_minimum: table.choice(reader, keys.tls_minimum, &versions).unwrap_or_default(),
             fields,
             signing: signing.flatten(),
@@ -109,19 +109,25 @@ fn is_of_signature(name: &str) -> bool {
     name == "authorization" || name.starts_with("x-amz-")
 }
 
-fn certificate(table: &Table<'_>, reader: &mut Reader, keys: &Keys) -> Option<CertificateFiles> {
-    match (table.value(keys.certificate), table.value(keys.key)) {
+/// A certificate and its key, both or none.
+pub(super) fn certificate_of(
+    table: &Table<'_>,
+    reader: &mut Reader,
+    certificate: &'static Key,
+    key: &'static Key,
+) -> Option<CertificateFiles> {
+    match (table.value(certificate), table.value(key)) {
         (None, None) => return None,
         (Some(value), None) => {
-            reader.wrong(&value.span(), "a `certificate` without its `key`", "`key` is missing", keys.key.summary());
+            reader.wrong(&value.span(), "a `certificate` without its `key`", "`key` is missing", key.summary());
         }
         (None, Some(value)) => {
-            let help = keys.certificate.summary();
+            let help = certificate.summary();
             reader.wrong(&value.span(), "a `key` without its `certificate`", "`certificate` is missing", help);
         }
         (Some(_), Some(_)) => {
-            let certificate = table.required_file(reader, keys.certificate, "BEGIN CERTIFICATE");
-            let key = table.required_file(reader, keys.key, "PRIVATE KEY");
+            let certificate = table.required_file(reader, certificate, "BEGIN CERTIFICATE");
+            let key = table.required_file(reader, key, "PRIVATE KEY");
             return Some(CertificateFiles { certificate: certificate?, key: key? });
         }
     }

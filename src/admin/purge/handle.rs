@@ -11,7 +11,7 @@ use super::{BODY_BYTES_MAX, LogPlace, NodePlace, PurgeRequest, Receipt, Refused,
 use crate::admin::Admin;
 use crate::admin::reply::Reply;
 use crate::clock;
-use crate::purge::local::LogError;
+use crate::purge::log::{LogError, Purged, Standing, Wait};
 use crate::purge::position::LogPosition;
 use crate::purge::record::{EVERY_SITE, PurgeRecord};
 
@@ -23,7 +23,7 @@ impl Admin {
         query: Option<&str>,
     ) -> Result<Reply, Reply> {
         let caller = self.caller(session, Verb::Purge)?;
-        read_wait(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+        let wait = read_wait(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
         let body = read_body(session).await?;
         let request: PurgeRequest =
             serde_json::from_slice(&body).map_err(|error| Reply::error(StatusCode::BAD_REQUEST, error.to_string()))?;
@@ -34,13 +34,14 @@ impl Admin {
         self.within_limits(&cost(&selectors))?;
         let started = clock::monotonic();
         let record = PurgeRecord::new(Ulid::nil(), clock::wall(), selectors, request.mode, &caller.name);
-        let (position, record) =
-            self.log.append(record).await.map_err(|error| log_error(&error, "nothing is purged"))?;
+        let wait = wait.map_or(Wait::No, |timeout| Wait::All(started + timeout));
+        let purged = self.log.append(record, wait).await.map_err(|error| log_error(&error, "nothing is purged"))?;
         self.pipeline.metrics.purge_applied(clock::monotonic().duration_since(started).as_secs_f64());
-        for selector in &record.selectors {
+        for selector in &purged.record.selectors {
             self.pipeline.metrics.purged(selector.kind.as_str(), request.mode.as_str());
         }
-        Ok(Reply::json(StatusCode::OK, &self.receipt(position, record)))
+        let status = if purged.is_applied() { StatusCode::OK } else { StatusCode::ACCEPTED };
+        Ok(Reply::json(status, &receipt(purged)))
     }
 
     fn within_limits(&self, cost: &BTreeMap<&str, u32>) -> Result<(), Reply> {
@@ -57,21 +58,6 @@ impl Admin {
         Ok(())
     }
 
-    fn receipt(&self, position: LogPosition, record: PurgeRecord) -> Receipt {
-        let applied = self.pipeline.store.ledger.applied().log;
-        let node = NodePlace { node: self.name.clone(), position: place(applied), applied: applied >= position };
-        Receipt {
-            id: record.id.to_string(),
-            position: place(position),
-            at: record.at,
-            mode: record.mode,
-            selectors: record.selectors,
-            by: record.by,
-            applied: node.applied,
-            nodes: vec![node],
-        }
-    }
-
     /// The receipt of a purge. It is read from the disk: a slow one must not hold up who asks for something else.
     pub(in crate::admin) async fn find_purge(&self, session: &ServerSession, id: &str) -> Result<Reply, Reply> {
         let caller = self.caller(session, Verb::Purge)?;
@@ -81,13 +67,35 @@ impl Admin {
         let found = tokio::task::spawn_blocking(move || log.find(id)).await;
         let found = found.map_err(|error| Reply::error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         let found = found.map_err(|error| log_error(&error, "the log cannot be read"))?;
-        let (position, record) = found.ok_or_else(unknown)?;
-        let mut sites = record.sites().into_iter();
+        let purged = found.ok_or_else(unknown)?;
+        let sites = purged.record.sites();
+        let mut sites = sites.into_iter();
         let may = sites.all(|site| if site == EVERY_SITE { caller.may_everything() } else { caller.may(site) });
         if !may {
             return Err(unknown());
         }
-        Ok(Reply::json(StatusCode::OK, &self.receipt(position, record)))
+        Ok(Reply::json(StatusCode::OK, &receipt(purged)))
+    }
+}
+
+fn receipt(purged: Purged) -> Receipt {
+    let applied = purged.is_applied();
+    let Purged { record, position, nodes } = purged;
+    let node = |Standing { node, position, applied, isolated }| NodePlace {
+        node,
+        position: position.map(place),
+        applied,
+        isolated,
+    };
+    Receipt {
+        id: record.id.to_string(),
+        position: position.map(place),
+        at: record.at,
+        mode: record.mode,
+        selectors: record.selectors,
+        by: record.by,
+        applied,
+        nodes: nodes.into_iter().map(node).collect(),
     }
 }
 

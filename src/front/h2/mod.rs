@@ -420,6 +420,10 @@ fn finish(
 fn is_at_once(decision: &Decision) -> bool {
     match decision {
         Decision::Hit { stored, .. } | Decision::HitThenRefresh { stored, .. } => stored.sparse().is_none(),
-        Decision::Read(_) | Decision::Complete { .. } | Decision::Fetch(_) | Decision::NothingStored => false,
+        Decision::Read(_)
+        | Decision::Complete { .. }
+        | Decision::Fetch(_)
+        | Decision::NothingStored
+        | Decision::Isolated => false,
     }
 }

@@ -99,6 +99,7 @@ fn what_is_explained_is_what_happens() {
             Explained::HitThenRefresh => outcome.cache == CacheOutcome::Stale && fetched == 1,
             Explained::Complete => outcome.cache == CacheOutcome::Miss && fetched > 0,
             Explained::NothingStored => outcome.status == 504 && fetched == 0,
+            Explained::Isolated => outcome.status == 503 && fetched == 0,
             // A stale response may stand in for a bad answer.
             Explained::Revalidate | Explained::Fetch => fetched == 1 && outcome.cache != CacheOutcome::Hit,
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edge_config::section::site::GetBody;
+use edge_config::section::site::{GetBody, Isolated};
 
 use super::schedule::spawn;
 use crate::origin::Upstream;
@@ -38,6 +38,8 @@ pub(in crate::pipeline) fn site(upstream: Arc<dyn Upstream>) -> Arc<Site> {
         no_vary_search: false,
         cache_status: true,
         https_only: false,
+        isolated: Isolated::Revalidate,
+        isolated_requests: 64,
         error_pages: Vec::new(),
         backings: Backings::of_one(Group::idle("simulated", "http://simulated".parse().expect("an origin")), upstream),
         geo: None,

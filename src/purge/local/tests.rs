@@ -1,9 +1,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::purge::kept::COMPACT_EVERY;
 use crate::purge::ledger::{Gone, Judged, Verdict};
 use crate::purge::position::Position;
-use crate::purge::record::{Kind, PurgeMode};
+use crate::purge::record::{Kind, PurgeMode, Selector};
 use crate::purge::selector::{Named, OwnedSelectors, SiteId};
 
 /// A directory of its own, gone with the test.
@@ -27,8 +28,8 @@ impl Drop for Directory {
 
 fn open_at(directory: Option<&Path>) -> (LocalLog, Arc<Ledger>) {
     let ledger = Arc::new(Ledger::default());
-    let log =
-        LocalLog::open(directory, ledger.clone(), Keyer::new([3; 32]), UnixMs(1), FIRST_GENERATION).expect("a log");
+    let log = LocalLog::open(directory, "node", ledger.clone(), Keyer::new([3; 32]), UnixMs(1), FIRST_GENERATION)
+        .expect("a log");
     (log, ledger)
 }
 
@@ -51,19 +52,22 @@ async fn everything_is_there_again_in_another_process() {
     {
         let (log, ledger) = open_at(Some(&directory.0));
         assert_eq!(ledger.applied().log, first);
-        let written = log.append(tag(7, "a", PurgeMode::Delete)).await.expect("it is written");
+        let written = log.write(tag(7, "a", PurgeMode::Delete)).await.expect("it is written");
         assert_eq!((written.0, written.1.at), (LogPosition::new(1, 1), 7));
         id = written.1.id;
         assert_eq!(judge(&ledger, "a", first), Verdict::Gone(Gone::Purged));
-        log.append(tag(8, "b", PurgeMode::Invalidate)).await.expect("it is written");
+        log.write(tag(8, "b", PurgeMode::Invalidate)).await.expect("it is written");
     }
     let (log, ledger) = open_at(Some(&directory.0));
     assert_eq!(ledger.applied().log, LogPosition::new(1, 2));
     assert_eq!(judge(&ledger, "a", first), Verdict::Gone(Gone::Purged));
     assert_eq!(judge(&ledger, "b", first), Verdict::StaleSince(UnixMs(8)));
     assert_eq!(judge(&ledger, "c", first), Verdict::Live);
-    let (position, record) = log.find(id).expect("it can be read").expect("it is known");
-    assert_eq!((position, record), (LogPosition::new(1, 1), PurgeRecord { id, ..tag(7, "a", PurgeMode::Delete) }));
+    let found = log.find(id).expect("it can be read").expect("it is known");
+    assert_eq!(
+        (found.position, found.record),
+        (Some(LogPosition::new(1, 1)), PurgeRecord { id, ..tag(7, "a", PurgeMode::Delete) })
+    );
     for unknown in [Ulid::from(9_u128), Ulid::from(id.0 ^ (1 << 70)), Ulid::from(id.0 ^ (1 << 100))] {
         assert_eq!(log.find(unknown).expect("it can be read"), None, "{unknown}");
     }
@@ -72,7 +76,7 @@ async fn everything_is_there_again_in_another_process() {
 #[tokio::test]
 async fn purges_at_once_have_positions_of_their_own() {
     let (log, ledger) = open_at(None);
-    let all = (0..300_u128).map(|id| log.append(tag(id, &id.to_string(), PurgeMode::Delete)));
+    let all = (0..300_u128).map(|id| log.write(tag(id, &id.to_string(), PurgeMode::Delete)));
     let positions = futures_util::future::join_all(all).await;
     let mut seen: Vec<u64> = positions.into_iter().map(|written| written.expect("it is written").0.seq()).collect();
     seen.sort_unstable();
@@ -82,17 +86,17 @@ async fn purges_at_once_have_positions_of_their_own() {
         assert_eq!(judge(&ledger, &id.to_string(), LogPosition::new(1, 0)), Verdict::Gone(Gone::Purged));
     }
     log.close();
-    let refused = log.append(tag(999, "late", PurgeMode::Delete)).await.expect_err("it is closed");
+    let refused = log.write(tag(999, "late", PurgeMode::Delete)).await.expect_err("it is closed");
     assert!(matches!(*refused, LogError::Closed));
 }
 
 #[tokio::test]
 async fn what_is_not_compacted_is_replayed_and_what_is_stays() {
     let directory = Directory::new();
-    let count = COMPACT_EVERY as u128 + 50;
+    let count = u128::from(COMPACT_EVERY) + 50;
     {
         let (log, _) = open_at(Some(&directory.0));
-        let all = (0..count).map(|id| log.append(tag(id, &format!("{}", id % 3_000), PurgeMode::Delete)));
+        let all = (0..count).map(|id| log.write(tag(id, &format!("{}", id % 3_000), PurgeMode::Delete)));
         futures_util::future::join_all(all).await.into_iter().for_each(|written| drop(written.expect("it is written")));
         // As after a kill: nothing is closed.
         std::mem::forget(log);
@@ -114,6 +118,7 @@ fn a_log_is_for_one_process_and_a_file_that_is_none_is_an_error() {
     let open = || {
         LocalLog::open(
             Some(&directory.0),
+            "node",
             Arc::new(Ledger::default()),
             Keyer::new([3; 32]),
             UnixMs(1),
@@ -126,7 +131,13 @@ fn a_log_is_for_one_process_and_a_file_that_is_none_is_an_error() {
     std::fs::write(directory.0.join(FILE), b"something else entirely").expect("a file");
     assert!(matches!(open(), Err(OpenError::Unusable(..))));
     let file = directory.0.join(FILE);
-    let below =
-        LocalLog::open(Some(&file), Arc::new(Ledger::default()), Keyer::new([3; 32]), UnixMs(1), FIRST_GENERATION);
+    let below = LocalLog::open(
+        Some(&file),
+        "node",
+        Arc::new(Ledger::default()),
+        Keyer::new([3; 32]),
+        UnixMs(1),
+        FIRST_GENERATION,
+    );
     assert!(matches!(below, Err(OpenError::Directory(..))));
 }

@@ -43,7 +43,16 @@ fn drive(metrics: &Metrics) -> String {
     metrics.disk_write(0.001);
     metrics.floor_reset();
     let disk = Some(DiskLevels { bytes: 11, objects: 4, written_bytes: 12, evicted: 6, damaged: 1 });
-    metrics.encode(&Levels { store_bytes: 7, store_objects: 3, fill_bytes: 5, purge_applied_seq: 9, disk })
+    metrics.encode(&Levels {
+        store_bytes: 7,
+        store_objects: 3,
+        fill_bytes: 5,
+        purge_applied_seq: 9,
+        purge_lag: 4,
+        purge_pending: 2,
+        is_current: true,
+        disk,
+    })
 }
 
 /// The samples of a family, and their values.
@@ -111,6 +120,9 @@ fn samples_are_what_happened() {
         ("littoral_store_admissions_total{outcome=\"stored\",tier=\"memory\"}", 1.0),
         ("littoral_fill_bytes", 5.0),
         ("littoral_purge_applied_seq", 9.0),
+        ("littoral_purge_lag_records", 4.0),
+        ("littoral_purges_pending", 2.0),
+        ("littoral_current", 1.0),
         ("littoral_build_info{version=\"1.2.3\"}", 1.0),
     ];
     for (sample, value) in rows {

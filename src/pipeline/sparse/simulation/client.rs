@@ -265,6 +265,6 @@ fn decided_on(decision: &Decision) -> Option<&Arc<StoredResponse>> {
             Some(stored)
         }
         Decision::Fetch(plan) => plan.stale.as_ref(),
-        Decision::Read(_) | Decision::NothingStored => None,
+        Decision::Read(_) | Decision::NothingStored | Decision::Isolated => None,
     }
 }

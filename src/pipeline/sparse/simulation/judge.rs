@@ -179,7 +179,7 @@ impl Seen {
             Decision::Hit { stored, .. } | Decision::HitThenRefresh { stored, .. } => ("hit", Some(stored)),
             Decision::Complete { stored, .. } => ("partial", Some(stored)),
             Decision::Fetch(plan) => ("fetch", plan.stale.as_ref()),
-            Decision::Read(_) | Decision::NothingStored => ("nothing", None),
+            Decision::Read(_) | Decision::NothingStored | Decision::Isolated => ("nothing", None),
         };
         let stored = stored.filter(|stored| stored.sparse().is_some());
         let validator = stored.and_then(|stored| Some(strong_validator(stored.fields())?.to_vec()));

@@ -1,0 +1,476 @@
+//! One connection to the hub, from the look at its log to its end.
+//!
+//! First the log is looked at: is it the one this node has followed? Then its records are applied as they come; the hub is asked
+//! again and again what the last one is, which is what the node may take itself for current by; and the nodes hear of one another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::push::Config as Push;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::stream::{ClusterInfo, Info, Stream};
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{HeaderMap, Message, Subscriber};
+use futures_util::StreamExt;
+use tokio::sync::oneshot;
+use ulid::Ulid;
+
+use super::link::Link;
+use super::members::Announcement;
+use super::record::{self, TELL};
+use super::streams::{NODES, PURGE, node_subject, purge_subject};
+use super::verify::{Found, Lost, verify};
+use super::writer::Work;
+use super::{ASK_EVERY, LEASE_MS, Shared};
+use crate::clock;
+use crate::purge::record::PurgeRecord;
+
+/// How often the hub says that there is nothing; twice as long without a word, and it is taken for dead.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const SILENT: Duration = Duration::from_millis(2_500);
+/// Records applied together.
+const BATCH_MAX: usize = 1024;
+/// How often a node says what it is.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+/// How often purges that the hub has not acknowledged are sent again.
+const RESEND_EVERY: Duration = Duration::from_secs(1);
+/// Purges that are sent again at once.
+const RESEND_MAX: usize = 1_000;
+/// How old the last record may get: a log in which nothing is left could not be told from another one.
+const BEAT_AFTER_S: i64 = 24 * 3600;
+
+/// Why a session ends.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    #[error("the connection has ended")]
+    Gone,
+    #[error("the hub is silent")]
+    Silent,
+    #[error("the hub does not answer: {0}")]
+    Unanswered(String),
+    #[error("the hub's log is not the one that was followed any more")]
+    Changed,
+    #[error("records are missing")]
+    Hole,
+    #[error("records came faster than they were applied")]
+    Behind,
+    #[error("what was kept cannot be written: {0}")]
+    Disk(String),
+    #[error("the node ends")]
+    Closed,
+}
+
+fn unanswered(error: impl std::fmt::Display) -> End {
+    End::Unanswered(error.to_string())
+}
+
+/// A log that has been looked at, and its records as they come.
+struct Following {
+    stream: Stream<()>,
+    records: Subscriber,
+    created: u64,
+    /// Told where to come by the nodes that have applied what somebody here waits for.
+    told: Subscriber,
+    nodes: Subscriber,
+    /// Nodes that the hub knows of and that have not been heard yet.
+    unheard: u64,
+}
+
+impl Shared {
+    /// Serves one connection. `hole`: records were missing in the session before.
+    pub(super) async fn session(self: &Arc<Self>, link: &Link, hole: bool) -> End {
+        let following = tokio::select! {
+            followed = self.follow(link, hole) => match followed {
+                Ok(following) => following,
+                Err(end) => return end,
+            },
+            () = link.gone() => return End::Gone,
+        };
+        tracing::info!(position = %*self.seen.applied.borrow(), "the purge log is followed");
+        self.link.store(Some(Arc::new(link.clone())));
+        let Following { stream, records, created, told, nodes, unheard } = following;
+        let end = tokio::select! {
+            end = self.apply_all(link, records) => end,
+            end = self.ask(&stream, created) => end,
+            end = self.announce(link, created) => end,
+            end = self.hear(link, nodes, unheard) => end,
+            end = self.listen(told) => end,
+            end = self.resend(link) => end,
+            () = link.gone() => End::Gone,
+        };
+        self.link.store(None);
+        end
+    }
+
+    /// Looks at the log and subscribes to it.
+    async fn follow(self: &Arc<Self>, link: &Link, hole: bool) -> Result<Following, End> {
+        let inbox = link.client.new_inbox();
+        let records = link.client.subscribe(inbox.clone()).await.map_err(unanswered)?;
+        let told = link.client.subscribe(link.told.clone()).await.map_err(unanswered)?;
+        let stream = link.context.get_stream_no_info(PURGE).await.map_err(unanswered)?;
+        let info = stream.get_info().await.map_err(unanswered)?;
+        let created = created_of(&info);
+        let followed = *self.seen.followed.lock();
+        let mut found =
+            Found { created, first: info.state.first_sequence, last: info.state.last_sequence, ..Found::default() };
+        if let Some((seq, _)) = followed.applied {
+            found.at_applied = record_at(&stream, seq).await?.map(|record| record.id);
+        }
+        if let Some((seq, _)) = followed.acknowledged {
+            found.at_acknowledged = record_at(&stream, seq).await?.map(|record| record.id);
+        }
+        let verdict = if hole { Err(Lost::Trimmed) } else { verify(&followed, &found) };
+        if let Err(lost) = verdict {
+            self.adopt(&stream, created, found.last, lost).await?;
+        }
+        let next = self.seen.applied.borrow().seq() + 1;
+        let consumer = Push {
+            deliver_subject: inbox,
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next },
+            ack_policy: AckPolicy::None,
+            idle_heartbeat: HEARTBEAT,
+            memory_storage: true,
+            inactive_threshold: Duration::from_secs(30),
+            ..Push::default()
+        };
+        link.context.create_consumer_on_stream(consumer, PURGE).await.map_err(unanswered)?;
+        let inbox = link.client.new_inbox();
+        let nodes = link.client.subscribe(inbox.clone()).await.map_err(unanswered)?;
+        let consumer = Push {
+            deliver_subject: inbox,
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ack_policy: AckPolicy::None,
+            idle_heartbeat: HEARTBEAT,
+            memory_storage: true,
+            inactive_threshold: Duration::from_secs(30),
+            ..Push::default()
+        };
+        let consumer = link.context.create_consumer_on_stream(consumer, NODES).await.map_err(unanswered)?;
+        let unheard = consumer.cached_info().num_pending + consumer.cached_info().delivered.consumer_sequence;
+        Ok(Following { stream, records, created, told, nodes, unheard })
+    }
+
+    /// Follows another log from its end on: what was stored before is gone.
+    async fn adopt(&self, stream: &Stream<()>, created: u64, last: u64, why: Lost) -> Result<(), End> {
+        let record = match last {
+            0 => None,
+            // One that was trimmed away cannot be compared later: the next look takes the log for lost again.
+            last => record_at(stream, last).await?.or_else(|| Some(record::nothing(Ulid::nil(), clock::wall()))),
+        };
+        let (done, adopted) = oneshot::channel();
+        self.send(Work::Adopt { created, last: record.map(|record| (last, record)), done })?;
+        match adopted.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(End::Disk(error.to_string())),
+            Err(_) => return Err(End::Closed),
+        }
+        if why == Lost::First {
+            tracing::info!("a purge log is followed for the first time");
+        } else {
+            tracing::error!(%why, "the purge log was lost: everything that was stored is gone");
+            self.metrics.floor_reset();
+        }
+        Ok(())
+    }
+
+    /// Applies records as they come.
+    async fn apply_all(&self, link: &Link, records: Subscriber) -> End {
+        let mut records = records.ready_chunks(BATCH_MAX);
+        let mut consumed = 0;
+        loop {
+            let batch = match tokio::time::timeout(SILENT, records.next()).await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return End::Gone,
+                Err(_) => return End::Silent,
+            };
+            let mut read = Vec::with_capacity(batch.len());
+            let mut tell = Vec::new();
+            let mut expected = self.seen.applied.borrow().seq();
+            for message in batch {
+                let Some((seq, number, told)) = numbers(link, &message) else { continue };
+                if number != consumed + 1 {
+                    return End::Behind;
+                }
+                consumed = number;
+                if seq != expected + 1 {
+                    return End::Hole;
+                }
+                expected = seq;
+                let record = record::read(&message.payload);
+                tell.extend(told.map(|told| (told, record.id)));
+                read.push((seq, record));
+            }
+            if read.is_empty() {
+                continue;
+            }
+            let (done, applied) = oneshot::channel();
+            if self.send(Work::Apply { records: read, done }).is_err() || applied.await.is_err() {
+                return End::Closed;
+            }
+            self.last.fetch_max(expected, std::sync::atomic::Ordering::AcqRel);
+            for (told, id) in tell {
+                let text = format!("{} {id}", self.node.id);
+                // A connection that has ended is noticed elsewhere.
+                let _ = link.client.publish(told, text.into()).await;
+            }
+        }
+    }
+
+    /// Asks what the last record is: who has applied that was current when it asked.
+    async fn ask(&self, stream: &Stream<()>, created: u64) -> End {
+        let mut tick = tokio::time::interval(ASK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut applied = self.seen.applied.subscribe();
+        loop {
+            tick.tick().await;
+            let asked = clock::boot_ms();
+            let info = match stream.get_info().await {
+                Ok(info) => info,
+                Err(error) => return unanswered(error),
+            };
+            let last = info.state.last_sequence;
+            if created_of(&info) != created || last < applied.borrow().seq() {
+                return End::Changed;
+            }
+            self.last.store(last, std::sync::atomic::Ordering::Release);
+            if !has_quorum(info.cluster.as_ref()) {
+                continue;
+            }
+            // Until the next question, which may be answered with more.
+            let caught_up = applied.wait_for(|position| position.seq() >= last);
+            if let Ok(Ok(_)) = tokio::time::timeout(ASK_EVERY, caught_up).await {
+                self.known_at(asked, last);
+                let was_current = self.ledger.is_current(clock::boot_ms);
+                self.ledger.vouch(asked + LEASE_MS);
+                if !was_current {
+                    self.announce_soon.notify_one();
+                }
+            }
+            let age = clock::wall().0 / 1000;
+            if last > 0
+                && i64::try_from(age).unwrap_or(i64::MAX) - info.state.last_timestamp.unix_timestamp() > BEAT_AFTER_S
+            {
+                self.beat(last).await;
+            }
+        }
+    }
+
+    /// Keeps the log from running empty.
+    async fn beat(&self, last: u64) {
+        // All nodes that see it at once send the same, which is entered once.
+        let beat = record::nothing(Ulid::from_parts(last, u128::from(last)), clock::wall());
+        // Another day, another try.
+        let _ = self.publish(&beat, false).await;
+    }
+
+    /// Says what this node is.
+    async fn announce(&self, link: &Link, created: u64) -> End {
+        let subject = node_subject(&self.node.id);
+        loop {
+            let announcement = Announcement {
+                v: 1,
+                id: self.node.id.clone(),
+                name: self.node.name.clone(),
+                log: created,
+                seq: self.seen.applied.borrow().seq(),
+                current: self.ledger.is_current(clock::boot_ms),
+                draining: self.presence.is_draining(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                config: self.presence.config(),
+                serves: self.presence.serves(),
+                gone: false,
+            };
+            self.members.lock().hear(announcement.clone(), clock::boot_ms());
+            let text = match serde_json::to_vec(&announcement) {
+                Ok(text) => text,
+                Err(error) => return unanswered(error),
+            };
+            // Not waited for: the next one says the same, and more.
+            if let Err(error) = link.client.publish(subject.clone(), text.into()).await {
+                return unanswered(error);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+                () = self.announce_soon.notified() => {}
+            }
+        }
+    }
+
+    /// Hears what other nodes say of themselves.
+    async fn hear(&self, link: &Link, mut nodes: Subscriber, mut unheard: u64) -> End {
+        self.members.lock().complete |= unheard == 0;
+        loop {
+            let message = match tokio::time::timeout(SILENT, nodes.next()).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return End::Gone,
+                Err(_) => return End::Silent,
+            };
+            if message.status.is_some() {
+                continue;
+            }
+            unheard = unheard.saturating_sub(1);
+            let age = age_ms(link, &message);
+            let Ok(said) = serde_json::from_slice::<Announcement>(&message.payload) else { continue };
+            let mut members = self.members.lock();
+            members.complete |= unheard == 0;
+            if said.id != self.node.id {
+                members.hear(said, clock::boot_ms().saturating_sub(age));
+            }
+            drop(members);
+            self.heard.notify_waiters();
+        }
+    }
+
+    /// Hears which nodes have applied what somebody here waits for.
+    async fn listen(&self, mut told: Subscriber) -> End {
+        while let Some(message) = told.next().await {
+            let text = std::str::from_utf8(&message.payload).unwrap_or_default();
+            let Some((node, id)) = text.split_once(' ') else { continue };
+            let Ok(id) = id.parse::<Ulid>() else { continue };
+            if let Some(waited) = self.waited.lock().get_mut(&id) {
+                waited.insert(node.to_owned());
+                self.heard.notify_waiters();
+            }
+        }
+        End::Gone
+    }
+
+    /// Sends purges that the hub has not acknowledged.
+    async fn resend(&self, link: &Link) -> End {
+        let mut tick = tokio::time::interval(RESEND_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = clock::boot_ms();
+            let some: Vec<PurgeRecord> = {
+                let sending = self.sending.lock();
+                let pending = self.seen.pending.lock();
+                let waiting = pending.values().filter(|record| !sending.contains(&record.id));
+                waiting.take(RESEND_MAX).cloned().collect()
+            };
+            if some.is_empty() {
+                continue;
+            }
+            let count = some.len();
+            let mut acknowledgements = Vec::with_capacity(count);
+            for record in &some {
+                match publish(link, record, None).await {
+                    Ok(acknowledgement) => acknowledgements.push((record.id, acknowledgement)),
+                    Err(error) => return unanswered(error),
+                }
+            }
+            let mut done = 0;
+            for (id, acknowledgement) in acknowledgements {
+                if let Ok(acknowledged) = acknowledgement.await {
+                    done += 1;
+                    // A node that ends has kept it.
+                    let _ = self.send(Work::Acknowledged(id, acknowledged.sequence));
+                }
+            }
+            tracing::info!(done, count, ms = clock::boot_ms() - now, "purges that waited for the hub were sent");
+            if done == RESEND_MAX {
+                tick.reset_immediately();
+            }
+        }
+    }
+
+    /// Sends a purge to the hub, if that can be reached, and gives its number in the log. `tells`: every node is to say when it
+    /// has applied it.
+    pub(super) async fn publish(&self, record: &PurgeRecord, tells: bool) -> Option<u64> {
+        let link = self.link.load_full()?;
+        let told = tells.then(|| link.told.clone());
+        let acknowledged = publish(&link, record, told).await.ok()?.await.ok()?;
+        Some(acknowledged.sequence)
+    }
+}
+
+async fn publish(
+    link: &Link,
+    record: &PurgeRecord,
+    told: Option<String>,
+) -> Result<jetstream::context::PublishAckFuture, jetstream::context::PublishError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", record.id.to_string());
+    if let Some(told) = told {
+        headers.insert(TELL, told);
+    }
+    let subject = purge_subject(&record.sites());
+    let text = serde_json::to_vec(record).unwrap_or_default();
+    link.context.publish_with_headers(subject, headers, text.into()).await
+}
+
+/// When a log was made.
+fn created_of(info: &Info) -> u64 {
+    u64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(1).max(1)
+}
+
+/// The number of a record in the log, its number among those that were sent to us, and whom to tell. None: it is no record.
+fn numbers(link: &Link, message: &Message) -> Option<(u64, u64, Option<String>)> {
+    if message.status.is_some() {
+        return None;
+    }
+    let told = message.headers.as_ref().and_then(|headers| headers.get(TELL)).map(ToString::to_string);
+    let message = jetstream::Message { message: message.clone(), context: link.context.clone() };
+    let info = message.info().ok()?;
+    Some((info.stream_sequence, info.consumer_sequence, told))
+}
+
+/// How long ago the hub got a message, in milliseconds.
+fn age_ms(link: &Link, message: &Message) -> u64 {
+    let message = jetstream::Message { message: message.clone(), context: link.context.clone() };
+    let Ok(info) = message.info() else { return 0 };
+    let at = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    clock::wall().0.saturating_sub(at)
+}
+
+/// The record with this number, if it is still there.
+async fn record_at(stream: &Stream<()>, seq: u64) -> Result<Option<PurgeRecord>, End> {
+    match stream.get_raw_message(seq).await {
+        Ok(message) => Ok(Some(record::read(&message.payload))),
+        Err(error) => match error.kind() {
+            jetstream::stream::RawMessageErrorKind::JetStream(error)
+                if error.error_code() == ErrorCode::NO_MESSAGE_FOUND =>
+            {
+                Ok(None)
+            }
+            jetstream::stream::RawMessageErrorKind::NoMessageFound => Ok(None),
+            _ => Err(unanswered(error)),
+        },
+    }
+}
+
+/// Whether the one who answers still leads: of a log that several servers keep, one that most of them have not spoken to for
+/// longer than they need to choose another leader knows nothing.
+fn has_quorum(cluster: Option<&ClusterInfo>) -> bool {
+    /// Servers wait for at least four seconds before they choose another one (`minElectionTimeout` of nats-server).
+    const SPOKEN_WITHIN: Duration = Duration::from_millis(2_000);
+    let Some(cluster) = cluster else { return true };
+    let spoken = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active <= SPOKEN_WITHIN).count();
+    (spoken + 1) * 2 > cluster.replicas.len() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream::stream::PeerInfo;
+
+    use super::*;
+
+    #[test]
+    fn most_of_the_servers_have_to_be_there() {
+        let peer =
+            |ms: u64, offline: bool| PeerInfo { active: Duration::from_millis(ms), offline, ..PeerInfo::default() };
+        let cluster =
+            |replicas: Vec<PeerInfo>| ClusterInfo { replicas, ..serde_json::from_str("{}").expect("a cluster") };
+        assert!(has_quorum(None), "one server");
+        for (name, replicas, expected) in [
+            ("alone", vec![], true),
+            ("all are there", vec![peer(100, false), peer(200, false)], true),
+            ("one of two others is away", vec![peer(100, false), peer(60_000, false)], true),
+            ("both others are away", vec![peer(2_100, false), peer(60_000, false)], false),
+            ("both others are said to be away", vec![peer(100, true), peer(100, true)], false),
+            ("two of five", vec![peer(1, false), peer(9_000, false), peer(9_000, false), peer(9_000, false)], false),
+        ] {
+            assert_eq!(has_quorum(Some(&cluster(replicas))), expected, "{name}");
+        }
+    }
+}
