@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 when clients can be served; 503 while starting and while draining |
-//! | `GET /currentz` | 200 when every purge there is has been applied |
+//! | `GET /currentz` | 200 while the node knows every purge there is; 503 when it is isolated |
 //! | `GET /metrics` | Prometheus text format |
 //! | `GET /v1/stat` | JSON: what the node does now, in short |
 //! | `POST /v1/purge` | purges what the JSON names: 200 with a receipt; [`purge::PurgeRequest`] |
 //! | `GET /v1/purges/{id}` | the receipt of a purge, and how far each node is |
+//! | `GET /v1/nodes` | the nodes that follow the same log, and how far each is; [`nodes::NodeState`] |
+//! | `POST /v1/nodes/forget` | takes a node that is no more out of that list; [`nodes::ForgetRequest`] |
 //! | `GET /v1/explain?url=URL` | what would become of a request; `method`, `header` and `client` may be said too |
 //! | `GET /v1/cache/object?url=URL` | everything stored for a URL, and where; `header` may be said too |
 //! | `GET /v1/cache/objects?site=NAME` | what is stored of a site, a page of it; `prefix`, `limit` and `cursor` may be said too |
@@ -23,15 +25,20 @@
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
 //! | `POST /test/clock?advance_ms=N` | moves the wall clock; only with `--unsafe-test-clock` |
 //!
-//! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`].
+//! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`]. The same table, with what
+//! each wants, is [`routes::ROUTES`].
 
 pub mod access;
+pub mod asked;
 pub mod cached;
 pub mod explain;
+pub mod nodes;
 pub mod openapi;
 pub mod origins;
 pub mod purge;
 pub mod reply;
+pub mod routes;
+mod serve;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,14 +46,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use edge_config::section::admin::Verb;
-use http::{Method, Response, StatusCode, header};
+use http::StatusCode;
 use parking_lot::Mutex;
-use pingora::apps::http_app::ServeHttp;
-use pingora::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
-use self::access::{Access, Caller, Denied};
+use self::access::{Access, Caller};
+use self::asked::Asked;
 use self::purge::handle::place;
 use self::reply::Reply;
 use crate::clock;
@@ -61,27 +66,6 @@ use crate::telemetry::metrics::Levels;
 
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-
-const PATHS: [&str; 18] = [
-    "/livez",
-    "/readyz",
-    "/currentz",
-    "/metrics",
-    "/v1/stat",
-    "/v1/purge",
-    "/v1/purges/{id}",
-    "/v1/explain",
-    "/v1/cache/object",
-    "/v1/cache/objects",
-    "/v1/cache/verify",
-    "/v1/origins",
-    "/v1/origins/drain",
-    "/v1/origins/undrain",
-    "/v1/openapi.json",
-    "/v1/config/reload",
-    "/v1/drain",
-    "/test/clock",
-];
 
 /// What the operator may have the node do.
 #[async_trait]
@@ -159,10 +143,20 @@ impl Admin {
     }
 
     /// Files are read for it: a slow disk must not hold up who asks for something else.
-    async fn reload(&self) -> Result<Value, Value> {
+    async fn reload(&self) -> Result<Reply, Reply> {
         let node = self.node.clone();
         let reloaded = tokio::task::spawn_blocking(move || node.reload()).await;
-        reloaded.unwrap_or_else(|error| Err(json!({ "errors": [{ "message": error.to_string() }] })))
+        let reloaded = reloaded.unwrap_or_else(|error| Err(json!({ "errors": [{ "message": error.to_string() }] })));
+        reloaded
+            .map(|done| Reply::json(StatusCode::OK, &done))
+            .map_err(|errors| Reply::json(StatusCode::UNPROCESSABLE_ENTITY, &errors))
+    }
+
+    async fn readyz(&self) -> Result<Reply, Reply> {
+        match self.ready().await {
+            Ok(()) => Ok(Reply::text(StatusCode::OK, "ready\n")),
+            Err(why) => Err(Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))),
+        }
     }
 
     async fn ready(&self) -> Result<(), &'static str> {
@@ -183,10 +177,10 @@ impl Admin {
         Ok(())
     }
 
-    fn metrics(&self) -> String {
+    fn metrics(&self) -> Reply {
         self.node.tell();
         let store = &self.pipeline.store;
-        self.pipeline.metrics.encode(&Levels {
+        let metrics = self.pipeline.metrics.encode(&Levels {
             store_bytes: store.memory.bytes() as u64,
             store_objects: store.memory.objects() as u64,
             fill_bytes: store.budget.fills.used(),
@@ -195,7 +189,16 @@ impl Admin {
             purge_pending: self.log.pending(),
             is_current: store.ledger.is_current(clock::boot_ms),
             disk: store.disks.levels(),
-        })
+        });
+        Reply { kind: "text/plain; version=0.0.4", ..Reply::text(StatusCode::OK, metrics) }
+    }
+
+    /// Whether the node knows every purge there is. It is an alarm, not a reason to take the node out: it answers all the same.
+    fn currentz(&self) -> Reply {
+        match self.pipeline.store.ledger.is_current(clock::boot_ms) {
+            true => Reply::text(StatusCode::OK, "current\n"),
+            false => Reply::text(StatusCode::SERVICE_UNAVAILABLE, "isolated\n"),
+        }
     }
 
     fn stat(&self) -> Value {
@@ -223,18 +226,32 @@ impl Admin {
         stat
     }
 
-    fn advance_clock(&self, query: Option<&str>) -> (StatusCode, String) {
+    fn advance_clock(&self, query: Option<&str>) -> Reply {
         if !self.test_clock {
-            return (StatusCode::FORBIDDEN, "the node was not started with --unsafe-test-clock\n".into());
+            return Reply::text(StatusCode::FORBIDDEN, "the node was not started with --unsafe-test-clock\n");
         }
         let ms = query.and_then(|query| query.strip_prefix("advance_ms=")).and_then(|ms| ms.parse().ok());
         match ms {
             Some(ms) => {
                 clock::advance_test_clock(Duration::from_millis(ms));
-                (StatusCode::OK, format!("{}\n", clock::wall().0))
+                Reply::text(StatusCode::OK, format!("{}\n", clock::wall().0))
             }
-            None => (StatusCode::BAD_REQUEST, "expected ?advance_ms=N, a whole number of milliseconds\n".into()),
+            None => Reply::text(StatusCode::BAD_REQUEST, "expected ?advance_ms=N, a whole number of milliseconds\n"),
         }
+    }
+
+    async fn explain(&self, caller: Caller, asked: &Asked) -> Result<Reply, Reply> {
+        let question = explain::read(asked.query());
+        let question = question.map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+        let snapshot = self.node.snapshot();
+        let site = snapshot.site(question.host.as_bytes());
+        if !site.map_or(caller.may_everything(), |site| caller.may(&site.name)) {
+            return Err(Reply::error(StatusCode::FORBIDDEN, "the token is not for this"));
+        }
+        let explained = self.node.explain(&question).await;
+        explained
+            .map(|answer| Reply::json(StatusCode::OK, &answer))
+            .map_err(|refusal| Reply::error(StatusCode::BAD_REQUEST, refusal))
     }
 }
 
@@ -251,112 +268,4 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
         reachable.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
     }
     reachable
-}
-
-impl Admin {
-    fn caller(&self, session: &ServerSession, verb: Verb) -> Result<Caller, Reply> {
-        let authorization = session.req_header().headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        self.node.access().caller(authorization, verb).map_err(|denied| match denied {
-            Denied::Unknown => {
-                Reply::error(StatusCode::UNAUTHORIZED, "expected Authorization: Bearer and a known token")
-            }
-            Denied::Verb => Reply::error(StatusCode::FORBIDDEN, "the token is not for this"),
-        })
-    }
-
-    async fn explain(&self, session: &ServerSession, query: Option<&str>) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Explain)?;
-        let question = explain::read(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
-        let snapshot = self.node.snapshot();
-        let site = snapshot.site(question.host.as_bytes());
-        if !site.map_or(caller.may_everything(), |site| caller.may(&site.name)) {
-            return Err(Reply::error(StatusCode::FORBIDDEN, "the token is not for this"));
-        }
-        let explained = self.node.explain(&question).await;
-        explained
-            .map(|answer| Reply::json(StatusCode::OK, &answer))
-            .map_err(|refusal| Reply::error(StatusCode::BAD_REQUEST, refusal))
-    }
-
-    // Boxed: what a purge does not go through must not make its future larger, which is moved for every request.
-    async fn v1(&self, session: &mut ServerSession, method: &Method, path: &str, query: Option<&str>) -> Option<Reply> {
-        let replied = match (path, method) {
-            ("/v1/openapi.json", &Method::GET) => {
-                Ok(Reply { body: openapi::document(), ..Reply::json(StatusCode::OK, &()) })
-            }
-            ("/v1/stat", &Method::GET) => {
-                self.caller(session, Verb::Operate).map(|_| Reply::json(StatusCode::OK, &self.stat()))
-            }
-            ("/v1/explain", &Method::GET) => Box::pin(self.explain(session, query)).await,
-            ("/v1/cache/object", &Method::GET) => Box::pin(self.cache_object(session, query)).await,
-            ("/v1/cache/objects", &Method::GET) => Box::pin(self.cache_objects(session, query)).await,
-            ("/v1/cache/verify", &Method::POST) => Box::pin(self.cache_verify(session, query)).await,
-            ("/v1/cache/verify", &Method::GET) => self.cache_verification(session),
-            ("/v1/origins", &Method::GET) => self.origins(session),
-            ("/v1/origins/drain", &Method::POST) => Box::pin(self.drain_origin(session)).await,
-            ("/v1/origins/undrain", &Method::POST) => Box::pin(self.undrain_origin(session)).await,
-            ("/v1/purge", &Method::POST) => self.purge(session, query).await,
-            (path, &Method::GET) if path.starts_with("/v1/purges/") => {
-                Box::pin(self.find_purge(session, path.trim_start_matches("/v1/purges/"))).await
-            }
-            ("/v1/config/reload", &Method::POST) => match self.caller(session, Verb::Operate) {
-                Ok(_) => Ok(match self.reload().await {
-                    Ok(done) => Reply::json(StatusCode::OK, &done),
-                    Err(errors) => Reply::json(StatusCode::UNPROCESSABLE_ENTITY, &errors),
-                }),
-                Err(denied) => Err(denied),
-            },
-            ("/v1/drain", &Method::POST) => self.caller(session, Verb::Operate).map(|_| {
-                self.node.drain();
-                Reply::json(StatusCode::ACCEPTED, &json!({ "draining": true }))
-            }),
-            _ => return None,
-        };
-        Some(replied.unwrap_or_else(|refused| refused))
-    }
-}
-
-#[async_trait]
-impl ServeHttp for Admin {
-    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let head = session.req_header();
-        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-        let query = head.uri.query().map(str::to_owned);
-        let reply = match (path.as_str(), &method) {
-            ("/livez", &Method::GET) => Reply::text(StatusCode::OK, "ok\n"),
-            ("/readyz", &Method::GET) => match self.ready().await {
-                Ok(()) => Reply::text(StatusCode::OK, "ready\n"),
-                Err(why) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-            },
-            ("/currentz", &Method::GET) => match self.pipeline.store.ledger.is_current(clock::boot_ms) {
-                true => Reply::text(StatusCode::OK, "current\n"),
-                false => Reply::text(StatusCode::SERVICE_UNAVAILABLE, "isolated\n"),
-            },
-            ("/metrics", &Method::GET) => {
-                Reply { kind: "text/plain; version=0.0.4", ..Reply::text(StatusCode::OK, self.metrics()) }
-            }
-            ("/test/clock", &Method::POST) => {
-                let (status, body) = self.advance_clock(query.as_deref());
-                Reply::text(status, body)
-            }
-            (path, method) => match self.v1(session, method, path, query.as_deref()).await {
-                Some(reply) => reply,
-                None if PATHS.contains(&path) || path.starts_with("/v1/purges/") => {
-                    Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this path knows another method\n")
-                }
-                None => Reply::text(StatusCode::NOT_FOUND, format!("paths: {}\n", PATHS.join(" "))),
-            },
-        };
-        let mut response = Response::builder()
-            .status(reply.status)
-            .header(header::CONTENT_TYPE, reply.kind)
-            .header(header::CONTENT_LENGTH, reply.body.len());
-        if reply.status == StatusCode::UNAUTHORIZED {
-            response = response.header(header::WWW_AUTHENTICATE, "Bearer");
-        }
-        if let Some(seconds) = reply.retry_after {
-            response = response.header(header::RETRY_AFTER, seconds);
-        }
-        response.body(reply.body.into_bytes()).unwrap_or_default()
-    }
 }

@@ -4,6 +4,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
 use super::cached::{CachedObject, CachedObjects, Verified};
+use super::nodes::{ForgetRequest, NodeState, Nodes};
 use super::origins::{DrainRequest, OriginState, OriginStates};
 use super::purge::{PurgeRequest, Receipt, Wrong};
 use crate::store::verify::Progress;
@@ -18,8 +19,8 @@ struct Errors {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Littoral", description = "Purging and looking at what a node has stored, and taking origins out."),
-    paths(purge, purge_receipt, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain),
-    components(schemas(PurgeRequest, Receipt, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Errors)),
+    paths(purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain),
+    components(schemas(PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -35,7 +36,8 @@ impl utoipa::Modify for Bearer {
     }
 }
 
-/// Purge what is named. When it is answered, the purge is on disk and holds for every request from then on.
+/// Purge what is named. When it is answered, the purge is on disk; 200 says that it holds on every node for every request from then
+/// on, 202 that some have still to apply it.
 #[utoipa::path(
     post,
     path = "/v1/purge",
@@ -46,6 +48,7 @@ impl utoipa::Modify for Bearer {
     ),
     responses(
         (status = 200, description = "purged on every node", body = Receipt),
+        (status = 202, description = "durable, and on its way to the nodes that have not applied it", body = Receipt),
         (status = 400, description = "the request makes no sense; everything that is wrong with it", body = Errors),
         (status = 401, description = "no known token", body = Errors),
         (status = 403, description = "the token is not for this", body = Errors),
@@ -74,6 +77,35 @@ fn purge() {}
 )]
 #[expect(dead_code, reason = "it stands for the handler in `purge::handle`")]
 fn purge_receipt() {}
+
+/// The nodes that follow the same log, and how far each is.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    responses(
+        (status = 200, description = "every node there is; none where a node alone keeps its log", body = Nodes),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for every site, or not for operate", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `nodes`")]
+fn nodes() {}
+
+/// Take a node that is no more out of the list: receipts do not wait for it.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes/forget",
+    request_body = ForgetRequest,
+    responses(
+        (status = 200, description = "those that are left", body = Nodes),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for every site, or not for operate", body = Errors),
+        (status = 404, description = "no node is called that", body = Errors),
+        (status = 409, description = "it is this node, or the hub cannot be reached", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `nodes`")]
+fn node_forget() {}
 
 /// Everything stored for a URL: where it is, how old it is, and what purges have left of it.
 #[utoipa::path(

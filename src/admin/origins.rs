@@ -3,16 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use edge_config::section::admin::Verb;
 use http::StatusCode;
-use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Admin;
 use super::access::Caller;
+use super::asked::Asked;
 use super::purge::Wrong;
-use super::purge::handle::read_body;
 use super::reply::Reply;
 use crate::clock;
 use crate::origin::drains::{Drain, is_called};
@@ -104,18 +102,16 @@ fn state_of(site: &str, group: &Group, placed: &Placed, now: Instant) -> OriginS
 
 impl Admin {
     /// How the origins of the caller's sites stand.
-    pub(super) fn origins(&self, session: &ServerSession) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Operate)?;
+    pub(super) fn origins(&self, caller: &Caller) -> Reply {
         let snapshot = self.node.snapshot();
         let sites = snapshot.sites().iter().filter(|site| caller.may(&site.name));
         let origins = sites.flat_map(|site| states_of(site)).collect();
-        Ok(Reply::json(StatusCode::OK, &OriginStates { origins }))
+        Reply::json(StatusCode::OK, &OriginStates { origins })
     }
 
     /// Begins to take an origin out.
-    pub(super) async fn drain_origin(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Operate)?;
-        let request = read_request(session).await?;
+    pub(super) async fn drain_origin(&self, caller: Caller, asked: &mut Asked) -> Result<Reply, Reply> {
+        let request = read_request(asked).await?;
         let time = request.time.as_deref().map(str::parse::<edge_config::Duration>).transpose();
         let time: Option<Duration> =
             time.map_err(|error| wrong("for", error.to_string()))?.map(edge_config::Duration::get);
@@ -131,9 +127,8 @@ impl Admin {
     }
 
     /// Has an origin get requests again.
-    pub(super) async fn undrain_origin(&self, session: &mut ServerSession) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Operate)?;
-        let request = read_request(session).await?;
+    pub(super) async fn undrain_origin(&self, caller: Caller, asked: &mut Asked) -> Result<Reply, Reply> {
+        let request = read_request(asked).await?;
         if request.time.is_some() {
             return Err(wrong("for", "an origin is drained for a time, and undrained at once"));
         }
@@ -198,8 +193,8 @@ impl Admin {
     }
 }
 
-async fn read_request(session: &mut ServerSession) -> Result<DrainRequest, Reply> {
-    let body = read_body(session).await?;
+async fn read_request(asked: &mut Asked) -> Result<DrainRequest, Reply> {
+    let body = asked.body().await?;
     serde_json::from_slice(&body).map_err(|error| Reply::error(StatusCode::BAD_REQUEST, error.to_string()))
 }
 

@@ -17,8 +17,6 @@ use crate::semantics::surrogate::KEY_BYTES_MAX;
 
 /// Things one request may name.
 pub const SELECTORS_MAX: usize = 500;
-/// The body of a request: 500 long URLs.
-pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long one waits for every node, if nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one may wait for every node.

@@ -125,7 +125,8 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     server.add_service(front);
     let mut admin = Service::new("admin".into(), node.admin);
     admin.threads = Some(1);
-    admin.add_tcp(&config.admin.to_string());
+    // As the front's: what reads has a buffer of its own.
+    admin.add_listener(ListenerConfig::tcp(config.admin.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
     server.add_service(admin);
     if let Some(address) = demo {
         let mut demo = Service::new("demo".into(), DemoOrigin::default());

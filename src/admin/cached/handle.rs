@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_config::section::admin::Verb;
 use http::StatusCode;
-use pingora::protocols::http::ServerSession;
 
 use super::{
     CachedObject, CachedObjects, Chunks, DiskPlace, FillPlace, InMemoryAlone, Listed, Listing, Record, Verified,
     VerifiedRecord, Verifying, read_listing, read_verifying,
 };
 use crate::admin::access::Caller;
+use crate::admin::asked::Asked;
 use crate::admin::purge::Refused;
 use crate::admin::purge::handle::place;
 use crate::admin::reply::Reply;
@@ -34,13 +33,9 @@ const PAGE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Admin {
     /// Everything stored for one URL.
-    pub(in crate::admin) async fn cache_object(
-        &self,
-        session: &ServerSession,
-        query: Option<&str>,
-    ) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Explain)?;
-        let question = explain::read(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+    pub(in crate::admin) async fn cache_object(&self, caller: Caller, asked: &Asked) -> Result<Reply, Reply> {
+        let question =
+            explain::read(asked.query()).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
         let named = self.named(&caller, &question)?;
         let object = self.blocking(move |pipeline| object(&pipeline.store, &named, clock::wall())).await?;
         match object.records.is_empty() && object.unreadable.is_empty() {
@@ -50,13 +45,8 @@ impl Admin {
     }
 
     /// What is stored of a site, a page of it.
-    pub(in crate::admin) async fn cache_objects(
-        &self,
-        session: &ServerSession,
-        query: Option<&str>,
-    ) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Explain)?;
-        let listing = read_listing(query, &self.node.snapshot(), &caller).map_err(|refused| match refused {
+    pub(in crate::admin) async fn cache_objects(&self, caller: Caller, asked: &Asked) -> Result<Reply, Reply> {
+        let listing = read_listing(asked.query(), &self.node.snapshot(), &caller).map_err(|refused| match refused {
             Refused::Wrong(wrong) => Reply::errors(StatusCode::BAD_REQUEST, &wrong),
             Refused::NotAllowed(denied) => Reply::errors(StatusCode::FORBIDDEN, &denied),
         })?;
@@ -65,13 +55,9 @@ impl Admin {
     }
 
     /// Verifies what is stored for one URL, or begins to verify everything.
-    pub(in crate::admin) async fn cache_verify(
-        &self,
-        session: &ServerSession,
-        query: Option<&str>,
-    ) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Operate)?;
-        let verifying = read_verifying(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+    pub(in crate::admin) async fn cache_verify(&self, caller: Caller, asked: &Asked) -> Result<Reply, Reply> {
+        let verifying =
+            read_verifying(asked.query()).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
         let question = match verifying {
             Verifying::One(question) => question,
             Verifying::Everything { mib_per_second } => {
@@ -91,8 +77,8 @@ impl Admin {
     }
 
     /// How far the verification of everything is.
-    pub(in crate::admin) fn cache_verification(&self, session: &ServerSession) -> Result<Reply, Reply> {
-        everything(&self.caller(session, Verb::Operate)?)?;
+    pub(in crate::admin) fn cache_verification(&self, caller: &Caller) -> Result<Reply, Reply> {
+        everything(caller)?;
         Ok(Reply::json(StatusCode::OK, &self.verification.progress()))
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use edge_config::section::admin::Verb;
 use http::StatusCode;
-use pingora::protocols::http::ServerSession;
 use ulid::Ulid;
 
-use super::{BODY_BYTES_MAX, LogPlace, NodePlace, PurgeRequest, Receipt, Refused, cost, read_wait};
+use super::{LogPlace, NodePlace, PurgeRequest, Receipt, Refused, cost, read_wait};
 use crate::admin::Admin;
+use crate::admin::access::Caller;
+use crate::admin::asked::Asked;
 use crate::admin::reply::Reply;
 use crate::clock;
 use crate::purge::log::{LogError, Purged, Standing, Wait};
@@ -17,14 +17,9 @@ use crate::purge::record::{EVERY_SITE, PurgeRecord};
 
 impl Admin {
     /// Purges what the body names.
-    pub(in crate::admin) async fn purge(
-        &self,
-        session: &mut ServerSession,
-        query: Option<&str>,
-    ) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Purge)?;
-        let wait = read_wait(query).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
-        let body = read_body(session).await?;
+    pub(in crate::admin) async fn purge(&self, caller: Caller, asked: &mut Asked) -> Result<Reply, Reply> {
+        let wait = read_wait(asked.query()).map_err(|wrong| Reply::errors(StatusCode::BAD_REQUEST, &[wrong]))?;
+        let body = asked.body().await?;
         let request: PurgeRequest =
             serde_json::from_slice(&body).map_err(|error| Reply::error(StatusCode::BAD_REQUEST, error.to_string()))?;
         let selectors = request.selectors(&self.node.snapshot(), &caller).map_err(|refused| match refused {
@@ -59,10 +54,9 @@ impl Admin {
     }
 
     /// The receipt of a purge. It is read from the disk: a slow one must not hold up who asks for something else.
-    pub(in crate::admin) async fn find_purge(&self, session: &ServerSession, id: &str) -> Result<Reply, Reply> {
-        let caller = self.caller(session, Verb::Purge)?;
+    pub(in crate::admin) async fn find_purge(&self, caller: Caller, asked: &Asked) -> Result<Reply, Reply> {
         let unknown = || Reply::error(StatusCode::NOT_FOUND, "no purge of that id is known");
-        let id = id.parse::<Ulid>().map_err(|_| unknown())?;
+        let id = asked.path().strip_prefix("/v1/purges/").and_then(|id| id.parse::<Ulid>().ok()).ok_or_else(unknown)?;
         let log = self.log.clone();
         let found = tokio::task::spawn_blocking(move || log.find(id)).await;
         let found = found.map_err(|error| Reply::error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
@@ -110,17 +104,4 @@ fn log_error(error: &LogError, what: &str) -> Reply {
         LogError::Storage(_) | LogError::Record(_) => StatusCode::INSUFFICIENT_STORAGE,
     };
     Reply { retry_after: Some(1), ..Reply::error(status, format!("{what}: {error}")) }
-}
-
-pub(in crate::admin) async fn read_body(session: &mut ServerSession) -> Result<Vec<u8>, Reply> {
-    let mut body = Vec::new();
-    let broken = |error: pingora::BError| Reply::error(StatusCode::BAD_REQUEST, error.to_string());
-    while let Some(piece) = session.read_request_body().await.map_err(broken)? {
-        if body.len() + piece.len() > BODY_BYTES_MAX {
-            let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-            return Err(Reply::error(StatusCode::PAYLOAD_TOO_LARGE, message));
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body)
 }

@@ -1,0 +1,154 @@
+//! The connections of the admin API: HTTP/1 by hyper, with bounds on what a client can have the node wait for or keep.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use edge_config::section::limits::HEAD_BYTES_MAX;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pingora::apps::ServerApp;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::Admin;
+use super::asked::Asked;
+use super::reply::Reply;
+
+/// How long a connection waits for the next request, all of its head.
+const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of an answer.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+#[async_trait]
+impl ServerApp for Admin {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        self.clone().serve(stream, shutdown.clone()).await;
+        None
+    }
+}
+
+impl Admin {
+    async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
+        let mut http = http1::Builder::new();
+        // It knows 100 fields at most by itself.
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES_MAX);
+        let service = service_fn(move |request| {
+            let admin = self.clone();
+            async move { admin.respond(request).await }
+        });
+        let mut connection = pin!(http.serve_connection(TokioIo::new(Patient { stream, late: None }), service));
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = until_ending(shutdown) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection of the admin API broke");
+        }
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+        let mut asked = Asked::arriving(request);
+        let reply = self.answer(&mut asked).await;
+        asked.linger().await;
+        Ok(response(reply))
+    }
+}
+
+/// Until the process ends. When nobody is there any more to tell, it does. Boxed: the compiler cannot tell of what `changed`
+/// borrows that it may be sent wherever it is named.
+fn until_ending(mut shutdown: ShutdownWatch) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        while !*shutdown.borrow_and_update() {
+            if shutdown.changed().await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn response(reply: Reply) -> Response<String> {
+    let mut response = Response::builder()
+        .status(reply.status)
+        .header(header::CONTENT_TYPE, reply.kind)
+        .header(header::CONTENT_LENGTH, reply.body.len());
+    if reply.status == StatusCode::UNAUTHORIZED {
+        response = response.header(header::WWW_AUTHENTICATE, "Bearer");
+    }
+    if let Some(seconds) = reply.retry_after {
+        response = response.header(header::RETRY_AFTER, seconds);
+    }
+    response.body(reply.body).unwrap_or_default()
+}
+
+/// A stream whose client is given up when it takes nothing for [`STALL_MAX`].
+struct Patient {
+    stream: Stream,
+    /// Runs while the client takes nothing.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    /// What became of an attempt to write, or that there were none for too long.
+    fn within<T>(&mut self, attempt: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if attempt.is_ready() {
+            self.late = None;
+            return attempt;
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_MAX)));
+        late.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let attempt = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.within(attempt, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let attempt = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.within(attempt, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let attempt = Pin::new(&mut self.stream).poll_flush(context);
+        self.within(attempt, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let attempt = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.within(attempt, context)
+    }
+}
