@@ -14,8 +14,8 @@ use tracing_subscriber::EnvFilter;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What is written to standard error. Pingora's own lines about single connections stay out: clients could flood them,
-/// and the access log and the metrics have each of them once.
-const DIAGNOSTICS: &str = "warn,pingora_core=off,pingora_proxy=off,littoral=info";
+/// and the access log and the metrics have each of them once. Nor those of the hub's client, which tries many times a second.
+const DIAGNOSTICS: &str = "warn,pingora_core=off,pingora_proxy=off,async_nats=off,littoral=info";
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("LITTORAL_LOG").unwrap_or_else(|_| EnvFilter::new(DIAGNOSTICS));

@@ -55,7 +55,10 @@ pub static ROUTES: &[Route] = &[
     post("/v1/purge", For(Verb::Purge, Named, |admin, caller, asked| Box::pin(admin.purge(caller, asked)))),
     get("/v1/purges/{id}", For(Verb::Purge, Named, |admin, caller, asked| Box::pin(admin.find_purge(caller, asked)))),
     get("/v1/nodes", For(Verb::Operate, Node, |admin, _, _| now(admin.nodes()))),
-    post("/v1/nodes/forget", For(Verb::Operate, Node, |admin, caller, asked| Box::pin(admin.forget_node(caller, asked)))),
+    post(
+        "/v1/nodes/forget",
+        For(Verb::Operate, Node, |admin, caller, asked| Box::pin(admin.forget_node(caller, asked))),
+    ),
     get("/v1/explain", For(Verb::Explain, Named, |admin, caller, asked| Box::pin(admin.explain(caller, asked)))),
     get(
         "/v1/cache/object",

@@ -139,6 +139,7 @@ impl Shared {
         let consumer = Push {
             deliver_subject: inbox,
             deliver_policy: DeliverPolicy::LastPerSubject,
+            filter_subject: "node.>".into(),
             ack_policy: AckPolicy::None,
             idle_heartbeat: HEARTBEAT,
             memory_storage: true,
