@@ -46,6 +46,29 @@ pub fn site_changes(old: &Config, new: &Config) -> SiteChanges {
     changes
 }
 
+/// What differs between two texts of a site besides its rules: the keys. None: the new one is not understood, or has no such site.
+pub fn keys_besides_rules(site: &str, old: &str, new: &str) -> Option<Vec<String>> {
+    let table = |text: &str| text.parse::<toml::Table>().ok();
+    let (mut old, mut new) = (table(old).unwrap_or_default(), table(new)?);
+    let mut take = |table: &mut toml::Table| {
+        let sites = table.get_mut("site")?.as_table_mut()?;
+        let mut own = sites.remove(site)?.as_table()?.clone();
+        own.remove("rule");
+        if sites.is_empty() {
+            table.remove("site");
+        }
+        Some(own)
+    };
+    let (old_site, new_site) = (take(&mut old).unwrap_or_default(), take(&mut new)?);
+    let differing = |one: &toml::Table, other: &toml::Table| {
+        let keys: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).cloned().collect();
+        keys.into_iter().filter(|key| one.get(key) != other.get(key)).collect::<Vec<_>>()
+    };
+    let mut keys = differing(&old_site, &new_site);
+    keys.extend(differing(&old, &new));
+    Some(keys)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +76,7 @@ mod tests {
 
     fn config(text: &str) -> Config {
         let mut problems = Vec::new();
-        let config = parse(std::path::Path::new("edge.toml"), text, &[], &mut problems);
+        let config = parse(std::path::Path::new("edge.toml"), text, &[], &[], &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         config
     }
@@ -93,5 +116,32 @@ mod tests {
                 assert_eq!(needs_restart(&old, &new), [""; 0], "{after}");
             }
         }
+    }
+
+    #[test]
+    fn what_differs_besides_rules() {
+        let old = "[site.a]\nhosts = \"a.test\"\norigins = \"http://127.0.0.1:1\"\n";
+        let rules = "[[site.a.rule]]\nthen = { bypass = true }\n";
+        let rows: [(&str, String, Option<&[&str]>); 9] = [
+            ("nothing", old.into(), Some(&[])),
+            ("rules", format!("{old}{rules}"), Some(&[])),
+            (
+                "in another form",
+                "site = { a = { origins = \"http://127.0.0.1:1\", hosts = \"a.test\" } }".into(),
+                Some(&[]),
+            ),
+            ("hosts", old.replace("a.test", "b.test"), Some(&["hosts"])),
+            ("one more", format!("{old}https_only = true\n"), Some(&["https_only"])),
+            ("one less", "[site.a]\nhosts = \"a.test\"\n".into(), Some(&["origins"])),
+            ("another site", format!("{old}[site.b]\nhosts = \"b.test\"\n"), Some(&["site"])),
+            ("no such site", String::new(), None),
+            ("no TOML", "[".into(), None),
+        ];
+        for (name, new, expected) in rows {
+            let keys = keys_besides_rules("a", old, &new);
+            let expected = expected.map(|keys| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>());
+            assert_eq!(keys, expected, "{name}");
+        }
+        assert_eq!(keys_besides_rules("a", "", old).map(|keys| keys.len()), Some(2), "a new site");
     }
 }

@@ -8,6 +8,7 @@
 //! - [`config`]: the whole, and what must hold between the sections.
 //! - [`read`]: tables, keys and what is wrong with them.
 //! - [`load`](mod@load): from files to a configuration.
+//! - [`shared`]: what many nodes have of a hub, beside their own files.
 //! - [`change`]: what a new configuration changes.
 //! - [`reference`](mod@reference): the reference page and the JSON Schema.
 
@@ -17,9 +18,10 @@ pub mod load;
 pub mod read;
 pub mod reference;
 pub mod section;
+pub mod shared;
 pub mod units;
 
 pub use config::{Config, ConfigError};
-pub use load::load;
+pub use load::{Files, load};
 pub use read::problem::{Problem, Problems};
 pub use units::{ByteSize, Duration};

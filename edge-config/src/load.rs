@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::Config;
-use crate::read::key::{Kind, section};
-use crate::read::problem::{Problem, Problems};
+use crate::read::key::{Kind, Section, section};
+use crate::read::problem::{Problem, Problems, Source};
 use crate::read::{At, Reader, Table, why_unreadable};
 use crate::section::admin::{self, ADMIN, default_admin};
 use crate::section::cache::{CACHE, Cache};
@@ -16,11 +16,12 @@ use crate::section::geo::{GEO, Geo};
 use crate::section::limits::{LIMITS, Limits};
 use crate::section::listener::{LISTEN, ListenAt};
 use crate::section::node::{self, NODE};
-use crate::section::purge::{PURGE, Purge};
+use crate::section::purge::{Log, PURGE, Purge};
 use crate::section::resolver::{RESOLVER, Resolver};
 use crate::section::site::{SITE, Site, SiteAt};
 use crate::section::telemetry::{AccessLog, TELEMETRY};
 use crate::section::tls::{TLS, Tls};
+use crate::shared::{Document, Settings};
 
 section! {
     /// The configuration of a node.
@@ -68,14 +69,38 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    let mut problems = Vec::new();
-    let text = read(path, &mut problems);
-    let files = site_files(path, &mut problems);
-    let sites: Vec<(PathBuf, String)> =
-        files.into_iter().filter_map(|file| read(&file, &mut problems).map(|text| (file, text))).collect();
-    let Some(text) = text else { return Err(Problems::new(problems)) };
-    let config = parse(path, &text, &sites, &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) }
+    Files::read(path).config(&[])
+}
+
+/// The texts of a file and of `sites.d/*.toml` beside it, as they were when they were read.
+#[derive(Clone, Debug)]
+pub struct Files {
+    path: PathBuf,
+    text: Option<String>,
+    sites: Vec<(PathBuf, String)>,
+    problems: Vec<Problem>,
+}
+
+impl Files {
+    /// Reads them. What cannot be read is said by [`Files::config`].
+    pub fn read(path: &Path) -> Self {
+        let mut problems = Vec::new();
+        let text = read(path, &mut problems);
+        let files = site_files(path, &mut problems);
+        let sites = files.into_iter().filter_map(|file| read(&file, &mut problems).map(|text| (file, text))).collect();
+        Self { path: path.to_owned(), text, sites, problems }
+    }
+
+    /// The configuration they make, together with documents that many nodes share.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn config(&self, documents: &[Document<'_>]) -> Result<Config, Problems> {
+        let mut problems = self.problems.clone();
+        let Some(text) = &self.text else { return Err(Problems::new(problems)) };
+        let config = parse(&self.path, text, &self.sites, documents, &mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(Problems::new(problems)) }
+    }
 }
 
 fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<String> {
@@ -127,7 +152,13 @@ fn site_files(path: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
 const SYNTAX: &str = "a file has lines as in key = \"value\" below lines as in [table]; see https://toml.io/en/v1.0.0";
 
 /// Reads texts. The configuration is only good when no problem was added.
-pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], problems: &mut Vec<Problem>) -> Config {
+pub(crate) fn parse(
+    path: &Path,
+    text: &str,
+    site_files: &[(PathBuf, String)],
+    documents: &[Document<'_>],
+    problems: &mut Vec<Problem>,
+) -> Config {
     let mut reader = Reader::new(path.to_owned(), text);
     let document = document(&mut reader, text);
     // Where the text is not understood, what seems to be missing may be there.
@@ -143,37 +174,46 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
     let cache = Cache::read(cache, &mut reader);
-    let admin = admin::read(admin, &mut reader);
-    let purge = Purge::read(purge, &mut reader);
+    let mut admin = admin::read(admin, &mut reader);
+    let mut purge = Purge::read(purge, &mut reader);
     let node = node::read(node, &mut reader);
-    let resolver = Resolver::read(resolver, &mut reader);
+    let mut resolver = Resolver::read(resolver, &mut reader);
     // Before the sites, whose rules may need it.
     let geo = Geo::read(geo, &mut reader);
     let access_log = AccessLog::read(telemetry, &mut reader);
-    let limits = Limits::read(limits, &mut reader);
+    let mut limits = Limits::read(limits, &mut reader);
     let mut sites = SiteList::default();
     sites.read(&root, &SITES, &mut reader);
     if is_toml {
         check_listeners(&listen, &tls, admin.listen.as_ref(), &root, &mut reader);
     }
+    let mut settings = Settings::default();
+    for document in documents.iter().filter(|document| document.site.is_none()) {
+        settings.read(path, document, &root, &reader.source, problems);
+    }
+    limits = settings.limits.unwrap_or(limits);
+    resolver = settings.resolver.unwrap_or(resolver);
+    purge.rate = settings.rate.unwrap_or(purge.rate);
+    admin.tokens.extend(settings.tokens);
     root.finish(&mut reader);
     problems.append(&mut reader.problems);
     let (source, countries) = (reader.source.clone(), reader.known.countries);
     for (file, text) in site_files {
-        let mut reader = Reader::new(file.clone(), text);
-        reader.known.countries = countries;
-        let document = self::document(&mut reader, text);
-        let root = reader.root(&SITES_ROOT, &document);
-        sites.read(&root, &SITES_ONLY, &mut reader);
-        root.finish(&mut reader);
-        problems.append(&mut reader.problems);
+        sites.read_file(file, text, countries, &SITES_ROOT, problems);
     }
+    for document in documents {
+        let Some(name) = document.site.filter(|_| !document.text.trim().is_empty()) else { continue };
+        sites.read_file(&document.file(path), document.text, countries, &SITES_ROOT, problems);
+        sites.check_document(name, problems);
+    }
+    // With a hub there may be sites that are not known yet.
+    let is_alone = purge.log == Log::Local;
     // A text that is not TOML may have sites that were not understood.
-    if sites.sites.is_empty() && problems.is_empty() {
+    if sites.sites.is_empty() && problems.is_empty() && is_alone {
         let help = "add one: [site.NAME] with `hosts` and `origins`";
         problems.push(reader.source.problem(0..0, "there is no site".into(), "no [site.NAME]".into(), help.into()));
     }
-    for named in admin.sites {
+    for named in admin.sites.into_iter().filter(|_| is_alone) {
         if problems.is_empty() && !sites.sites.iter().any(|site| site.site.name == named.value) {
             let message = format!("no site is called {}", named.value);
             let help = "name one of the sites, or \"*\" for all of them";
@@ -198,7 +238,7 @@ pub(crate) fn parse(path: &Path, text: &str, site_files: &[(PathBuf, String)], p
     }
 }
 
-fn document<'t>(reader: &mut Reader, text: &'t str) -> toml::Spanned<DeTable<'t>> {
+pub(crate) fn document<'t>(reader: &mut Reader, text: &'t str) -> toml::Spanned<DeTable<'t>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
@@ -218,9 +258,45 @@ struct SiteList {
     sites: Vec<SiteAt>,
     /// The file and line of each.
     places: Vec<(PathBuf, usize)>,
+    /// The last file read that has nothing but sites, and the names and places of those.
+    last: Option<(Source, Vec<At<String>>)>,
 }
 
 impl SiteList {
+    /// Reads a file that has nothing but sites.
+    fn read_file(
+        &mut self,
+        file: &Path,
+        text: &str,
+        countries: bool,
+        section: &'static Section,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut reader = Reader::new(file.to_owned(), text);
+        reader.known.countries = countries;
+        let document = document(&mut reader, text);
+        let root = reader.root(section, &document);
+        self.read(&root, &SITES_ONLY, &mut reader);
+        let entries = root.value(&SITES_ONLY).and_then(|sites| sites.entries()).unwrap_or_default();
+        let names = entries.into_iter().map(|(name, _)| name.map(str::to_owned)).collect();
+        root.finish(&mut reader);
+        problems.append(&mut reader.problems);
+        self.last = Some((reader.source, names));
+    }
+
+    /// Whether the document that was read last is of one site, the one that it is called after.
+    fn check_document(&self, name: &str, problems: &mut Vec<Problem>) {
+        let Some((source, names)) = &self.last else { return };
+        let help = format!("a document has one site, [site.{name}]; one that is empty removes it");
+        let mut wrong = |span, message| problems.push(source.problem(span, message, "here".into(), help.clone()));
+        for other in names.iter().filter(|other| other.value != name) {
+            wrong(other.span.clone(), format!("the site `{}` in the document of `{name}`", other.value));
+        }
+        if names.is_empty() {
+            wrong(0..0, format!("there is no [site.{name}]"));
+        }
+    }
+
     fn read(&mut self, root: &Table<'_>, key: &'static crate::read::key::Key, reader: &mut Reader) {
         let Some(value) = root.value(key) else { return };
         let Some(entries) = value.entries() else {
@@ -337,7 +413,7 @@ fn check_listeners(
 pub fn rules_of(text: &str) -> Result<Vec<crate::section::rule::Rule>, Problems> {
     let head = "[listen]\nhttp = \"127.0.0.1:8080\"\n[site.s]\nhosts = [\"*\"]\norigins = [\"http://127.0.0.1:1\"]\n";
     let mut problems = Vec::new();
-    let config = parse(Path::new("rules.toml"), &format!("{head}{text}"), &[], &mut problems);
+    let config = parse(Path::new("rules.toml"), &format!("{head}{text}"), &[], &[], &mut problems);
     let rules = config.sites.into_iter().flat_map(|site| site.rules).collect();
     if problems.is_empty() { Ok(rules) } else { Err(Problems::new(problems)) }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::load::root_section;
 use crate::read::key::{Key, Kind, Section};
 use crate::read::one_line;
+use crate::shared::SETTINGS;
 
 /// The reference, in Markdown.
 pub fn page() -> String {
@@ -21,8 +22,14 @@ pub fn page() -> String {
     );
     let mut sections = Vec::new();
     collect(root_section(), "", &mut sections);
+    // Its tables are those above.
+    sections.push((SETTINGS.title.to_owned(), &SETTINGS));
     for (path, section) in sections {
-        let title = if path.is_empty() { "Top level".to_owned() } else { format!("`{path}`") };
+        let title = match path.as_str() {
+            "" => "Top level".to_owned(),
+            "the settings for all nodes" => "Of the hub: the settings for all nodes".to_owned(),
+            path => format!("`{path}`"),
+        };
         write!(page, "\n## {title}\n\n{}\n\n", one_line(section.doc)).expect("a string takes everything");
         page.push_str("| key | takes | default | |\n|---|---|---|---|\n");
         for key in section.keys {

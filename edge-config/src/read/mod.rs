@@ -239,6 +239,19 @@ impl<'t> Table<'t> {
         entries.find(|(name, _)| name.get_ref().as_ref() == key.name).map(|(_, value)| Value(value))
     }
 
+    /// Where a key stands, or one of the table that it is.
+    pub fn place(&self, name: &str, below: Option<&str>) -> Option<Range<usize>> {
+        let find = |table: &'t DeTable<'t>, name: &str| table.iter().find(|(key, _)| key.get_ref().as_ref() == name);
+        let (key, value) = find(self.table, name)?;
+        match below {
+            None => Some(key.span()),
+            Some(below) => match value.get_ref() {
+                DeValue::Table(table) => find(table, below).map(|(key, _)| key.span()),
+                _ => None,
+            },
+        }
+    }
+
     /// A string with a meaning; absent: the default, if there is one.
     pub fn parsed<T>(&self, reader: &mut Reader, key: &Key) -> Option<At<T>>
     where

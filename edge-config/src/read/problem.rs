@@ -99,7 +99,7 @@ impl Diagnostic for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
+    pub fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| (problem.file.clone(), problem.span.start));
         Self(problems)
     }

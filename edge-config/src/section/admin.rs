@@ -25,8 +25,9 @@ section! {
         HASH = "hash": Kind::Text("64 hexadecimal digits");
         /// The sites it is for; "*": all of them, and everything at once.
         TOKEN_SITES = "sites": Kind::Many(&Kind::Text("a site's name or *"));
-        /// What it may do: "purge", "explain", and "operate": stat, reload, drain, and draining origins of its sites.
-        VERBS = "verbs": Kind::Many(&Kind::Choice(&["purge", "explain", "operate"]));
+        /// What it may do: "purge", "explain", "operate": stat, reload, drain, and draining origins of its sites; and "configure":
+        /// change what the hub has for all nodes, the rules of its sites alone where it is not for all of them.
+        VERBS = "verbs": Kind::Many(&Kind::Choice(&["purge", "explain", "operate", "configure"]));
     }
 }
 
@@ -46,6 +47,7 @@ pub enum Verb {
     Purge,
     Explain,
     Operate,
+    Configure,
 }
 
 /// Where the operator connects, and who may do what.
@@ -85,13 +87,25 @@ impl Token {
         }
         let sites = table.many(reader, &TOKEN_SITES, |reader, value| reader.parse::<String>(&TOKEN_SITES, value));
         table.required(reader, &TOKEN_SITES, sites.is_empty());
-        let verbs = [("purge", Verb::Purge), ("explain", Verb::Explain), ("operate", Verb::Operate)];
+        let verbs = [
+            ("purge", Verb::Purge),
+            ("explain", Verb::Explain),
+            ("operate", Verb::Operate),
+            ("configure", Verb::Configure),
+        ];
         let verbs = table.many(reader, &VERBS, |reader, value| reader.choice(&VERBS, value, &verbs));
         table.required(reader, &VERBS, verbs.is_empty());
         table.finish(reader);
         all.extend(sites.iter().filter(|site| site.value != "*").cloned());
         let sites = sites.into_iter().map(|site| site.value).collect();
         Some(Self { name: name?.value, hash: hash?, sites, verbs })
+    }
+}
+
+impl Admin {
+    /// The tokens alone, where a table has nothing else.
+    pub(crate) fn read_tokens(table: &Table<'_>, reader: &mut Reader) -> Vec<Token> {
+        table.many(reader, &TOKENS, |reader, value| Token::read(reader, &TOKENS, value, &mut Vec::new()))
     }
 }
 

@@ -47,7 +47,7 @@ const SERVERS_MAX: usize = 32;
 
 /// Selectors a second: a site that purges each of its pages as they change stays far below.
 const RATE: u32 = 2_000;
-const RATE_MAX: u32 = 1_000_000;
+pub(crate) const RATE_MAX: u32 = 1_000_000;
 
 impl Default for Purge {
     fn default() -> Self {
