@@ -1,6 +1,7 @@
 //! Commands that ask a running node, over its admin API.
 
 pub mod cache;
+pub mod config;
 pub mod origin;
 
 use std::net::SocketAddr;
@@ -18,8 +19,8 @@ pub enum AskError {
     #[error("no node answers on {admin}: {error}")]
     #[diagnostic(help("is it running? its admin address is in [admin] listen, or --admin"))]
     Silent { admin: SocketAddr, error: ureq::Error },
-    #[error("{admin} answered {status}:\n{body}")]
-    Refused { admin: SocketAddr, status: u16, body: String },
+    #[error("{admin} answered {status}:\n{}", errors_in_words(errors))]
+    Refused { admin: SocketAddr, status: u16, errors: Value },
     #[error("{admin} answered with something else than JSON: {error}")]
     NotJson { admin: SocketAddr, error: serde_json::Error },
 }
@@ -39,13 +40,16 @@ fn answer(admin: SocketAddr, response: Result<http::Response<ureq::Body>, ureq::
     let status = response.status();
     let body = response.body_mut().read_to_string().map_err(silent)?;
     if !status.is_success() {
-        let body = serde_json::from_str(&body).map_or(body, |errors: Value| errors_in_words(&errors));
-        return Err(AskError::Refused { admin, status: status.as_u16(), body });
+        let errors = serde_json::from_str(&body).unwrap_or(Value::String(body));
+        return Err(AskError::Refused { admin, status: status.as_u16(), errors });
     }
     serde_json::from_str(&body).map_err(|error| AskError::NotJson { admin, error })
 }
 
 fn errors_in_words(answer: &Value) -> String {
+    if let Value::String(text) = answer {
+        return text.clone();
+    }
     let text = |error: &Value, key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let errors = answer.get("errors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let lines = errors.iter().map(|error| {

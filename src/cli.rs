@@ -6,6 +6,7 @@
 )]
 
 pub mod cache;
+pub mod config;
 pub mod hub;
 pub mod origin;
 
@@ -89,6 +90,9 @@ pub enum Command {
     /// See how the origins of a node stand, and take one out
     #[command(subcommand)]
     Origin(origin::Origin),
+    /// See and change the configuration that the hub has for all nodes
+    #[command(subcommand)]
+    Config(config::Config),
     /// Set up the hub that the nodes of a CDN share
     #[command(subcommand)]
     Hub(hub::Hub),
@@ -100,7 +104,7 @@ pub enum Command {
         /// A site it is for; may be repeated [default: all]
         #[arg(long = "site", value_name = "SITE")]
         sites: Vec<String>,
-        /// What it may do: purge, explain or operate; may be repeated [default: purge]
+        /// What it may do: purge, explain, operate or configure; may be repeated [default: purge]
         #[arg(long = "verb", value_enum)]
         verbs: Vec<VerbArg>,
     },
@@ -188,6 +192,7 @@ pub enum VerbArg {
     Purge,
     Explain,
     Operate,
+    Configure,
 }
 
 impl VerbArg {
@@ -196,6 +201,7 @@ impl VerbArg {
             Self::Purge => "purge",
             Self::Explain => "explain",
             Self::Operate => "operate",
+            Self::Configure => "configure",
         }
     }
 }

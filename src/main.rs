@@ -70,6 +70,13 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             }
         }
         Command::Origin(command) => ask::origin::run(&command).map(|said| println!("{said}")).map_err(asked),
+        Command::Config(command) => {
+            let failed = |error: ask::config::ConfigError| {
+                let code = error.exit_code();
+                (miette::Report::new(error), code)
+            };
+            ask::config::run(&command).map(|said| println!("{said}")).map_err(failed)
+        }
         Command::Hub(command) => {
             app::hub::run(&command).map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
         }

@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "src/semantics/",
     "src/purge/ledger.rs",
     "src/purge/limit.rs",
+    "src/purge/nats/documents.rs",
     "src/purge/position.rs",
     "src/purge/prefixes.rs",
     "src/purge/record.rs",

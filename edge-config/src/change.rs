@@ -50,7 +50,7 @@ pub fn site_changes(old: &Config, new: &Config) -> SiteChanges {
 pub fn keys_besides_rules(site: &str, old: &str, new: &str) -> Option<Vec<String>> {
     let table = |text: &str| text.parse::<toml::Table>().ok();
     let (mut old, mut new) = (table(old).unwrap_or_default(), table(new)?);
-    let mut take = |table: &mut toml::Table| {
+    let take = |table: &mut toml::Table| {
         let sites = table.get_mut("site")?.as_table_mut()?;
         let mut own = sites.remove(site)?.as_table()?.clone();
         own.remove("rule");
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn what_differs_besides_rules() {
         let old = "[site.a]\nhosts = \"a.test\"\norigins = \"http://127.0.0.1:1\"\n";
-        let rules = "[[site.a.rule]]\nthen = { bypass = true }\n";
+        let rules = "[[site.a.rule]]\nthen = { cache = false }\n";
         let rows: [(&str, String, Option<&[&str]>); 9] = [
             ("nothing", old.into(), Some(&[])),
             ("rules", format!("{old}{rules}"), Some(&[])),

@@ -419,6 +419,6 @@ pub fn rules_of(text: &str) -> Result<Vec<crate::section::rule::Rule>, Problems>
 }
 
 /// Every table a configuration can have, for the reference and the schema.
-pub(crate) fn root_section() -> &'static crate::read::key::Section {
+pub(crate) fn root_section() -> &'static Section {
     &ROOT
 }

@@ -20,14 +20,11 @@ pub struct Document<'a> {
     pub text: &'a str,
 }
 
-/// What the file of a document is called: it stands beside the file of the configuration, so that paths mean the same.
-pub const FILE_BEGIN: &str = "hub:";
-
 impl Document<'_> {
-    /// Where problems say that it is.
+    /// Where problems say that it is: beside the file of the configuration, so that paths mean the same.
     pub fn file(&self, path: &Path) -> PathBuf {
         let name = self.site.map_or_else(|| "node".to_owned(), |site| format!("site.{site}"));
-        path.with_file_name(format!("{FILE_BEGIN}{name}"))
+        path.with_file_name(format!("hub:{name}"))
     }
 }
 
@@ -75,7 +72,7 @@ impl Settings {
         let mut reader = Reader::new(given.file(path), given.text);
         let toml = document(&mut reader, given.text);
         let root = reader.root(&SETTINGS, &toml);
-        let mut twice = |key: &Key, below: Option<&str>, reader: &mut Reader| {
+        let twice = |key: &Key, below: Option<&str>, reader: &mut Reader| {
             let here = root.place(key.name, below);
             if let Some((here, there)) = here.zip(own.place(key.name, below)) {
                 let name =

@@ -21,6 +21,11 @@
 //! | `POST /v1/origins/drain` | takes out the origin that the JSON names; [`origins::DrainRequest`] |
 //! | `POST /v1/origins/undrain` | has it get requests again |
 //! | `GET /v1/openapi.json` | these routes, for programs |
+//! | `GET /v1/config` | what the hub has of the configuration, and what is in force here and elsewhere; [`config::Documents`] |
+//! | `GET /v1/config/history?site=NAME` | the versions of a site, or with `node=1` of the settings for all nodes; `version` gives the text of one |
+//! | `POST /v1/config/push` | publishes a version: 200, 409 when another one is the latest, or 422 with every error; [`config::PushRequest`] |
+//! | `POST /v1/config/rollback` | publishes an earlier version again; [`config::RollbackRequest`] |
+//! | `POST /v1/config/diff` | how a text differs from the latest version; [`config::DiffRequest`] |
 //! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
 //! | `POST /test/clock?advance_ms=N` | moves the wall clock; only with `--unsafe-test-clock` |
@@ -31,6 +36,7 @@
 pub mod access;
 pub mod asked;
 pub mod cached;
+pub mod config;
 pub mod explain;
 pub mod nodes;
 pub mod openapi;
@@ -59,6 +65,8 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named, Question};
 use crate::purge::limit::Limits;
 use crate::purge::log::PurgeLog;
+use crate::purge::nats::documents::Which;
+use crate::purge::nats::shelf::Shelf;
 use crate::routing::Snapshot;
 use crate::store::disk::stat::DiskStat;
 use crate::store::verify::Verification;
@@ -75,6 +83,16 @@ pub trait Operate: Send + Sync {
     /// # Errors
     /// Everything that is wrong with it; the one before it stays.
     fn reload(&self) -> Result<Value, Value>;
+
+    /// What the hub has of the configuration. None: the node follows no hub.
+    fn shelf(&self) -> Option<Arc<Shelf>>;
+
+    /// Whether a text of a document makes a good configuration with all else that is in force here; nothing is changed. Reads
+    /// files. The answer is for a program.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    fn try_document(&self, which: &Which, text: &str) -> Result<(), Value>;
 
     /// Begins to drain.
     fn drain(&self);

@@ -28,8 +28,10 @@ pub struct NodeState {
     /// The last record it has applied. None: it follows another log.
     pub position: Option<LogPlace>,
     pub version: String,
-    /// The version of the configuration it runs with.
+    /// The last version of a document of the hub that it runs with; 0: none.
     pub config: u64,
+    /// What it has the same of as a node that runs with the same documents.
+    pub documents: String,
     /// How long ago it said so, in milliseconds.
     pub heard_ms: u64,
 }
@@ -51,6 +53,7 @@ impl Admin {
             position: member.position.map(place),
             version: member.version,
             config: member.config,
+            documents: member.documents,
             heard_ms: member.heard_ms,
         };
         Reply::json(StatusCode::OK, &Nodes { nodes: self.log.members().into_iter().map(state).collect() })

@@ -4,6 +4,9 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
 use super::cached::{CachedObject, CachedObjects, Verified};
+use super::config::{
+    Diff, DiffRequest, DocumentState, Documents, NodeConfig, Published, PushRequest, RollbackRequest, Version, Versions,
+};
 use super::nodes::{ForgetRequest, NodeState, Nodes};
 use super::origins::{DrainRequest, OriginState, OriginStates};
 use super::purge::{PurgeRequest, Receipt, Wrong};
@@ -18,9 +21,9 @@ struct Errors {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Littoral", description = "Purging and looking at what a node has stored, and taking origins out."),
-    paths(purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain),
-    components(schemas(PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Errors)),
+    info(title = "Littoral", description = "Purging and looking at what a node has stored, taking origins out, and the configuration of all nodes."),
+    paths(purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, config_state, config_history, config_push, config_rollback, config_diff),
+    components(schemas(PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -230,6 +233,98 @@ fn origin_drain() {}
 #[expect(dead_code, reason = "it stands for the handler in `origins`")]
 fn origin_undrain() {}
 
+/// What the hub has of the configuration, what is in force on this node, and what the others say they have.
+#[utoipa::path(
+    get,
+    path = "/v1/config",
+    responses(
+        (status = 200, description = "documents of the sites the token is for, and the nodes where it is for all", body = Documents),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for configure", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `config::handle`")]
+fn config_state() {}
+
+/// The versions of a document that the hub has, 64 at most.
+#[utoipa::path(
+    get,
+    path = "/v1/config/history",
+    params(
+        ("site" = Option<String>, Query, description = "the site, by name"),
+        ("node" = Option<String>, Query, description = "`1`, in place of a site: the settings for all nodes"),
+        ("version" = Option<u64>, Query, description = "this one alone, with its text"),
+    ),
+    responses(
+        (status = 200, description = "the earliest first", body = Versions),
+        (status = 400, description = "what is wrong with the question", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this, or not for configure", body = Errors),
+        (status = 404, description = "there is no such version", body = Errors),
+        (status = 409, description = "the node follows no hub", body = Errors),
+        (status = 503, description = "the hub does not answer", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `config::handle`")]
+fn config_history() {}
+
+/// Publish a version of a site, or of the settings for all nodes. It is validated together with everything in force on this node,
+/// and again by each node before it is in force there. A token that is not for all sites may change the rules of its site alone.
+#[utoipa::path(
+    post,
+    path = "/v1/config/push",
+    request_body = PushRequest,
+    responses(
+        (status = 200, description = "published, and decided about here", body = Published),
+        (status = 202, description = "published, and on its way", body = Published),
+        (status = 400, description = "the request makes no sense", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this", body = Errors),
+        (status = 409, description = "another version is the latest, or the node follows no hub", body = Errors),
+        (status = 422, description = "it is not good; everything that is wrong with it", body = Errors),
+        (status = 503, description = "the hub does not answer", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `config::handle`")]
+fn config_push() {}
+
+/// Publish the text of an earlier version again, for all nodes.
+#[utoipa::path(
+    post,
+    path = "/v1/config/rollback",
+    request_body = RollbackRequest,
+    responses(
+        (status = 200, description = "published, and decided about here", body = Published),
+        (status = 202, description = "published, and on its way", body = Published),
+        (status = 400, description = "the request makes no sense", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this", body = Errors),
+        (status = 404, description = "there is no such version", body = Errors),
+        (status = 409, description = "another version was published meanwhile, or the node follows no hub", body = Errors),
+        (status = 422, description = "it is not good any more; everything that is wrong with it", body = Errors),
+        (status = 503, description = "the hub does not answer", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `config::handle`")]
+fn config_rollback() {}
+
+/// How a text differs from the latest version.
+#[utoipa::path(
+    post,
+    path = "/v1/config/diff",
+    request_body = DiffRequest,
+    responses(
+        (status = 200, description = "as `diff -u` has it", body = Diff),
+        (status = 400, description = "the request makes no sense", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this, or not for configure", body = Errors),
+        (status = 409, description = "the node follows no hub", body = Errors),
+        (status = 503, description = "the hub does not answer", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `config::handle`")]
+fn config_diff() {}
+
 /// The document, as JSON.
 pub fn document() -> String {
     Document::openapi().to_json().unwrap_or_default() + "\n"
@@ -255,6 +350,8 @@ mod tests {
             "/components/schemas/Progress/properties/damaged",
             "/paths/~1v1~1origins~1drain/post/responses/404",
             "/components/schemas/DrainRequest/properties/for",
+            "/paths/~1v1~1config~1push/post/responses/422",
+            "/components/schemas/PushRequest/properties/share",
             "/components/securitySchemes/token",
         ] {
             assert!(document.pointer(pointer).is_some(), "{pointer} is missing: {document}");

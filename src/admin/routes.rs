@@ -89,6 +89,23 @@ pub static ROUTES: &[Route] = &[
         "/v1/openapi.json",
         Anybody(|_, _| now(Reply { body: openapi::document(), ..Reply::json(StatusCode::OK, &()) })),
     ),
+    get("/v1/config", For(Verb::Configure, Own, |admin, caller, _| Box::pin(ready(admin.config(&caller))))),
+    get(
+        "/v1/config/history",
+        For(Verb::Configure, Named, |admin, caller, asked| Box::pin(admin.config_history(caller, asked))),
+    ),
+    post(
+        "/v1/config/push",
+        For(Verb::Configure, Named, |admin, caller, asked| Box::pin(admin.config_push(caller, asked))),
+    ),
+    post(
+        "/v1/config/rollback",
+        For(Verb::Configure, Named, |admin, caller, asked| Box::pin(admin.config_rollback(caller, asked))),
+    ),
+    post(
+        "/v1/config/diff",
+        For(Verb::Configure, Named, |admin, caller, asked| Box::pin(admin.config_diff(caller, asked))),
+    ),
     post("/v1/config/reload", For(Verb::Operate, Node, |admin, _, _| Box::pin(admin.reload()))),
     post(
         "/v1/drain",

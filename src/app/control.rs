@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::StartError;
 use super::node::{TicketKeys, snapshot, tls_settings};
-use super::source::Source;
+use super::source::{Read, Source, Start};
 use crate::admin::Operate;
 use crate::admin::access::Access;
 use crate::admin::origins::states_of;
@@ -25,22 +25,23 @@ use crate::front::tls::Tls;
 use crate::origin::dns::resolver::Resolver;
 use crate::origin::group::Origins;
 use crate::pipeline::explain::{Named, Question};
+use crate::purge::nats::documents::{Texts, Which};
 use crate::purge::nats::presence::Presence;
+use crate::purge::nats::shelf::Shelf;
 use crate::routing::{Snapshot, Snapshots};
 
 /// The running node, as its operator has it in hand.
 pub struct Control {
-    source: Source,
-    /// The configuration in force. Held while another is put in its place: reloads come one after the other.
-    current: Mutex<Config>,
+    pub(super) source: Source,
+    /// What is in force. Held while something else is put in its place: reloads come one after the other.
+    pub(super) current: Mutex<InForce>,
     snapshots: Arc<Snapshots>,
     front: Arc<Front>,
     registry: Arc<Registry>,
     tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
-    origins: Arc<Origins>,
-    /// What the node says of itself to others.
-    presence: Arc<Presence>,
+    pub(super) origins: Arc<Origins>,
+    pub(super) shares: Shares,
     /// Who may do what on the admin API.
     access: Mutex<Arc<Access>>,
     purge_rate: AtomicU32,
@@ -48,6 +49,22 @@ pub struct Control {
     /// Not ready any more: clients are to go elsewhere.
     draining: AtomicBool,
     drain: Notify,
+}
+
+/// The configuration in force, and what it was made of.
+pub struct InForce {
+    pub config: Config,
+    /// The files as they were read: what stands in them since then comes with a reload.
+    pub read: Read,
+    pub documents: Texts,
+}
+
+/// What a node has in common with others.
+pub struct Shares {
+    /// What the node says of itself to others.
+    pub presence: Arc<Presence>,
+    /// What the hub has of the configuration, if there is a hub.
+    pub shelf: Option<Arc<Shelf>>,
 }
 
 /// Why a new configuration is not in force. The one before it still is.
@@ -61,26 +78,27 @@ pub enum Refused {
 impl Control {
     pub fn new(
         source: Source,
-        config: Config,
+        start: Start,
         front: Arc<Front>,
         tls: Option<Arc<Tls>>,
         tickets: TicketKeys,
         origins: Arc<Origins>,
-        presence: Arc<Presence>,
+        shares: Shares,
     ) -> Self {
+        let Start { read, config, documents } = start;
         let access = Mutex::new(Arc::new(Access::new(config.tokens.clone())));
         let control = Self {
             access,
             purge_rate: AtomicU32::new(config.purge.rate),
             source,
-            current: Mutex::new(config),
+            current: Mutex::new(InForce { config, read, documents }),
             snapshots: front.snapshots.clone(),
             registry: front.registry.clone(),
             front,
             tls,
             tickets,
             origins,
-            presence,
+            shares,
             started: clock::monotonic(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),
@@ -91,7 +109,7 @@ impl Control {
 
     /// The configuration in force.
     pub fn config(&self) -> Config {
-        self.current.lock().clone()
+        self.current.lock().config.clone()
     }
 
     /// Reads the configuration again and puts it in force, all of it or nothing.
@@ -100,11 +118,14 @@ impl Control {
     /// Why not.
     pub fn reload(&self) -> Result<u64, Refused> {
         let mut current = self.current.lock();
-        let before = current.clone();
-        let outcome = self.replace(&mut current);
+        let before = current.config.clone();
+        let read = self.source.read();
+        let config = self.source.config(&read, &current.documents).map_err(Refused::Start);
+        let outcome = config.and_then(|config| self.replace(&mut current, config));
         match &outcome {
             Ok(version) => {
-                let SiteChanges { added, removed, changed } = site_changes(&before, &current);
+                current.read = read;
+                let SiteChanges { added, removed, changed } = site_changes(&before, &current.config);
                 tracing::info!(version, ?added, ?removed, ?changed, "configuration reloaded");
             }
             Err(refused) => {
@@ -114,12 +135,14 @@ impl Control {
         }
         drop(current);
         self.report();
+        // What did not go with the files before may go with these.
+        self.adopt();
         outcome
     }
 
-    fn replace(&self, current: &mut Config) -> Result<u64, Refused> {
-        let config = self.source.load().map_err(Refused::Start)?;
-        let keys = needs_restart(current, &config);
+    /// Puts a configuration in the place of the one in force.
+    pub(super) fn replace(&self, current: &mut InForce, config: Config) -> Result<u64, Refused> {
+        let keys = needs_restart(&current.config, &config);
         if !keys.is_empty() {
             return Err(Refused::NeedsRestart(keys));
         }
@@ -146,7 +169,7 @@ impl Control {
         self.registry.allow(config.limits.connections_per_client);
         self.purge_rate.store(config.purge.rate, Ordering::Relaxed);
         *self.access.lock() = Arc::new(Access::new(config.tokens.clone()));
-        *current = config;
+        current.config = config;
         Ok(version)
     }
 
@@ -164,10 +187,11 @@ impl Control {
         });
     }
 
-    fn report(&self) {
+    pub(super) fn report(&self) {
+        let documents = self.current.lock().documents.clone();
         let snapshot = self.snapshots.load();
         let serves = snapshot.sites().iter().filter(|site| site.isolated == Isolated::Serve);
-        self.presence.configured(snapshot.version, serves.map(|site| site.name.clone()).collect());
+        self.shares.presence.configured(&documents, serves.map(|site| site.name.clone()).collect());
         self.origins.metrics.configured(self.snapshots.load().version);
         let certificates = self.tls.as_ref().map(|tls| tls.certificates());
         self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.expiries()));
@@ -181,7 +205,7 @@ impl Control {
     /// From now on the node says that it is not ready; it serves as before.
     pub fn announce_drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.presence.drain();
+        self.shares.presence.drain();
     }
 
     /// From now on new connections are refused, and those there are end with what they do.
@@ -196,16 +220,15 @@ impl Control {
 
 impl Refused {
     /// What is wrong, for a log.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
-            Self::Start(StartError::File(problems)) => problems.summary(),
-            Self::Start(error) => error.to_string(),
+            Self::Start(error) => error.summary(),
             Self::NeedsRestart(keys) => format!("{} cannot change without a restart", keys.join(", ")),
         }
     }
 
     /// What is wrong, for a program.
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         match self {
             Self::Start(StartError::File(problems)) => problems_json(problems),
             Self::Start(error) => json!({ "errors": [{ "message": error.to_string() }] }),
@@ -229,6 +252,8 @@ fn problems_json(problems: &Problems) -> Value {
             "file": problem.file.display().to_string(),
             "line": problem.line,
             "column": problem.column,
+            "span": [problem.span.start, problem.span.end],
+            "label": problem.label,
             "message": problem.message,
             "help": problem.help,
         })
@@ -240,8 +265,16 @@ fn problems_json(problems: &Problems) -> Value {
 impl Operate for Control {
     fn reload(&self) -> Result<Value, Value> {
         let version = Self::reload(self).map_err(|refused| refused.json())?;
-        let sites: Vec<String> = self.current.lock().sites.iter().map(|site| site.name.clone()).collect();
+        let sites: Vec<String> = self.current.lock().config.sites.iter().map(|site| site.name.clone()).collect();
         Ok(json!({ "version": version, "sites": sites }))
+    }
+
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        self.shares.shelf.clone()
+    }
+
+    fn try_document(&self, which: &Which, text: &str) -> Result<(), Value> {
+        Self::try_document(self, which, text).map_err(|refused| refused.json())
     }
 
     fn drain(&self) {

@@ -1,15 +1,19 @@
 //! The composition root: the only place that knows every concrete type.
 //!
 //! - [`source`]: where a configuration comes from, and comes from again when it is reloaded.
+//! - [`copy`]: the last good copy of what the hub has of it.
 //! - [`node`]: a configuration made into the parts of a node.
 //! - [`control`]: what the operator can do with a running node.
+//! - [`adoption`]: putting in force what the hub has of the configuration.
 //! - [`storage`]: what outlives the process.
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
 //! - [`hub`]: what an operator does with what many nodes share.
 //! - [`life`]: from the first listener to the last answer.
 
+pub mod adoption;
 pub mod control;
+pub mod copy;
 pub mod hub;
 pub mod identity;
 pub mod life;
@@ -79,6 +83,14 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// What is wrong, in a line, for a log.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::File(problems) => problems.summary(),
+            error => error.to_string(),
+        }
+    }
+
     /// 78 for configuration (as `sysexits` has it), 1 for the rest.
     pub fn exit_code(&self) -> i32 {
         if matches!(self, Self::Options(_) | Self::File(_) | Self::Certificate(_) | Self::Credential(_)) {
@@ -105,13 +117,14 @@ pub fn run(options: &Run) -> Result<(), StartError> {
         }
         (None, None) => Source::Options(Box::new(options.config_of_origin().map_err(StartError::Options)?)),
     };
-    let config = source.load()?;
+    let start = source.start()?;
+    let config = start.config.clone();
     raise_descriptor_limit();
     for address in config.listen.addresses().chain([&config.admin]) {
         TcpListener::bind(address).map_err(|error| StartError::Listen { address: *address, error })?;
     }
     let conf = Arc::new(server_conf(&config));
-    let node = Node::new(source, config.clone(), &conf)?;
+    let node = Node::new(source, start, &conf)?;
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();

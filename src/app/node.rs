@@ -10,9 +10,10 @@ use rustls::server::ProducesTickets;
 use tokio::runtime::Runtime;
 
 use super::StartError;
-use super::control::Control;
+use super::adoption;
+use super::control::{Control, Shares};
 use super::reclaimer::Reclaimer;
-use super::source::Source;
+use super::source::{Source, Start};
 use super::storage::Storage;
 use crate::admin::Admin;
 use crate::front::Front;
@@ -43,7 +44,7 @@ pub struct Node {
     pub log: Arc<dyn PurgeLog>,
     pub pipeline: Arc<Pipeline>,
     pub reclaimer: Reclaimer,
-    /// Where active checks run, as long as the node does.
+    /// Where active checks run and the hub's configuration is waited for, as long as the node does.
     pub checks: Runtime,
 }
 
@@ -52,14 +53,15 @@ impl Node {
     ///
     /// # Errors
     /// What the configuration names cannot be used.
-    pub fn new(source: Source, config: Config, conf: &Arc<ServerConf>) -> Result<Self, StartError> {
+    pub fn new(source: Source, start: Start, conf: &Arc<ServerConf>) -> Result<Self, StartError> {
+        let config = start.config.clone();
         let node = getrandom::u64().map_err(StartError::Random)?;
 
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
         // A start that fails is none: disks count those they missed.
         read_files(&config)?;
-        let Storage { log, presence, store, record } = Storage::open(&config, &metrics)?;
+        let Storage { log, presence, shelf, store, record } = Storage::open(&config, &start.documents, &metrics)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
@@ -86,8 +88,9 @@ impl Node {
             true => None,
             false => Some(Tls::new(tls_settings(&config, &tickets)?)),
         };
-        let control =
-            Arc::new(Control::new(source, config.clone(), front.clone(), tls.clone(), tickets, origins, presence));
+        let shares = Shares { presence, shelf };
+        let control = Arc::new(Control::new(source, start, front.clone(), tls.clone(), tickets, origins, shares));
+        adoption::follow(&control, checks.handle());
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use edge_config::Config;
+use edge_config::section::purge::Log;
+use edge_config::shared::Document;
+use edge_config::{Config, Files};
 
-use super::StartError;
+use super::{StartError, copy};
 use crate::cli::Run;
+use crate::purge::nats::documents::{Text, Texts, Which};
 
 /// Where a configuration comes from.
 pub enum Source {
@@ -15,17 +18,71 @@ pub enum Source {
     File { path: PathBuf, options: Box<Run> },
 }
 
+/// The files of a configuration as they were read, if it comes from files.
+pub struct Read(Option<Files>);
+
+/// What a node starts with.
+pub struct Start {
+    pub read: Read,
+    pub config: Config,
+    /// What is in force of the hub's.
+    pub documents: Texts,
+}
+
 impl Source {
-    /// Reads the configuration.
+    /// Reads the files. What is wrong with them is said when a configuration is made of them.
+    pub fn read(&self) -> Read {
+        Read(match self {
+            Self::Options(_) => None,
+            Self::File { path, .. } => Some(Files::read(path)),
+        })
+    }
+
+    /// The configuration of these files and of documents of the hub.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn load(&self) -> Result<Config, StartError> {
-        match self {
-            Self::Options(config) => Ok(Config::clone(config)),
-            Self::File { path, options } => {
-                let config = options.over(edge_config::load(path)?);
+    pub fn config(&self, read: &Read, documents: &Texts) -> Result<Config, StartError> {
+        match (self, &read.0) {
+            (Self::File { options, .. }, Some(files)) => {
+                // Of two that do not go together, the later one is said to be wrong.
+                let mut sorted: Vec<(&Which, &Text)> = documents.iter().collect();
+                sorted.sort_by_key(|(_, text)| text.version);
+                let documents: Vec<_> =
+                    sorted.into_iter().map(|(which, text)| Document { site: which.site(), text: &text.text }).collect();
+                let config = options.over(files.config(&documents)?);
                 config.validate().map_err(StartError::Options)
+            }
+            (Self::Options(config), _) => Ok(Config::clone(config)),
+            (Self::File { path, .. }, None) => self.config(&Read(Some(Files::read(path))), documents),
+        }
+    }
+
+    /// What a node starts with: its own files, and the last good copy of what the hub had. A copy that is not good any more
+    /// is not used; the hub will say what there is.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files.
+    pub fn start(&self) -> Result<Start, StartError> {
+        let read = self.read();
+        let config = self.config(&read, &Texts::new())?;
+        if config.purge.log == Log::Local {
+            return Ok(Start { read, config, documents: Texts::new() });
+        }
+        let directory = config.purge.directory();
+        let documents = copy::load(&directory).unwrap_or_else(|error| {
+            tracing::error!(%error, directory = %directory.display(), "the copy of the hub's configuration cannot be read");
+            Texts::new()
+        });
+        match self.config(&read, &documents) {
+            Ok(config) => Ok(Start { read, config, documents }),
+            Err(error) => {
+                let why = error.summary();
+                tracing::error!(
+                    why,
+                    "the copy of the hub's configuration is not good any more: the node starts without it"
+                );
+                Ok(Start { read, config, documents: Texts::new() })
             }
         }
     }

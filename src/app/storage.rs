@@ -15,8 +15,10 @@ use crate::purge::invalidations::{Invalidations, buckets_for};
 use crate::purge::ledger::Ledger;
 use crate::purge::local::{FIRST_GENERATION, LocalLog};
 use crate::purge::log::{OpenError, PurgeLog};
+use crate::purge::nats::documents::Texts;
 use crate::purge::nats::link::Hub;
 use crate::purge::nats::presence::Presence;
+use crate::purge::nats::shelf::Shelf;
 use crate::purge::nats::{NatsLog, NodeName};
 use crate::purge::selector::Naming;
 use crate::store::Store;
@@ -35,6 +37,8 @@ pub struct Storage {
     pub log: Arc<dyn PurgeLog>,
     /// What it says of itself to others.
     pub presence: Arc<Presence>,
+    /// What the hub has of the configuration, if there is a hub.
+    pub shelf: Option<Arc<Shelf>>,
     pub store: Store,
     pub record: Record,
 }
@@ -46,11 +50,11 @@ pub struct Record {
 }
 
 impl Storage {
-    /// Opens everything. Disks go on opening in the background.
+    /// Opens everything. Disks go on opening in the background. `documents`: what is in force of the hub's configuration.
     ///
     /// # Errors
     /// What must not be lost cannot be read or written.
-    pub fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, StartError> {
+    pub fn open(config: &Config, documents: &Texts, metrics: &Arc<Metrics>) -> Result<Self, StartError> {
         let directory = data_directory(config);
         std::fs::create_dir_all(&directory).map_err(|error| OpenError::Directory(directory.clone(), error))?;
         let mut identity = Identity::load(&directory)?;
@@ -59,11 +63,13 @@ impl Storage {
         let has_disks = !config.cache.disks.is_empty();
         let node = node_name(config, &identity);
         let presence = Arc::<Presence>::default();
+        let shelf = Arc::new(Shelf::new(&node.id, documents.clone()));
         let opening = Opening {
             directory: &directory,
             config,
             node: &node,
             presence: &presence,
+            shelf: &shelf,
             identity: &identity,
             keyer: &keyer,
             memory,
@@ -85,7 +91,8 @@ impl Storage {
         let plan = DiskPlan { disks: disks.collect(), run: identity.run };
         identity.save(&directory)?;
         let store = Store::new(memory, ledger, keyer, metrics.clone(), &plan);
-        Ok(Self { log, presence, store, record: Record { directory, identity: Mutex::new(identity) } })
+        let shelf = matches!(config.purge.log, Log::Nats(_)).then_some(shelf);
+        Ok(Self { log, presence, shelf, store, record: Record { directory, identity: Mutex::new(identity) } })
     }
 }
 
@@ -118,6 +125,7 @@ struct Opening<'a> {
     config: &'a Config,
     node: &'a NodeName,
     presence: &'a Arc<Presence>,
+    shelf: &'a Arc<Shelf>,
     identity: &'a Identity,
     keyer: &'a Keyer,
     memory: u64,
@@ -206,6 +214,7 @@ impl Opening<'_> {
                     now,
                     next,
                     self.presence.clone(),
+                    self.shelf.clone(),
                     self.metrics.clone(),
                 )?;
                 let created = log.created();

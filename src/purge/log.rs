@@ -74,8 +74,10 @@ pub struct Member {
     /// `current`, `isolated`, `draining` or `silent`: it has said nothing for longer than it may be current.
     pub state: &'static str,
     pub version: String,
-    /// The version of the configuration it runs with.
+    /// The last version of a document of the hub that it runs with; 0: none.
     pub config: u64,
+    /// What it has the same of as a node that runs with the same documents.
+    pub documents: String,
     /// How long ago it said so, in milliseconds.
     pub heard_ms: u64,
 }

@@ -48,9 +48,9 @@ families! {
     tls_handshakes: IntCounterVec = "littoral_tls_handshakes_total" ["version", "resumed"];
     /// When each certificate ends, in seconds since 1970.
     certificate_expiry: IntGaugeVec = "littoral_certificate_expiry_seconds" ["certificate"];
-    /// The configuration in force; counts up from 1 with every reload.
+    /// The configuration in force; counts up from 1 with every reload, and with every change that the hub brings.
     config_version: IntGauge = "littoral_config_version" [];
-    /// Configurations that were refused, the ones before them still in force.
+    /// Configurations that were refused, the ones before them still in force: files, and versions that the hub has.
     config_rejects: IntCounter = "littoral_config_rejects_total" [];
     /// Connections from clients that are open now.
     connections: IntGauge = "littoral_connections" [];

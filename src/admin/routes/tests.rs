@@ -12,6 +12,8 @@ use crate::admin::purge::tests::snapshot;
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named as NamedRequest, Question};
 use crate::purge::local::{FIRST_GENERATION, LocalLog};
+use crate::purge::nats::documents::Which;
+use crate::purge::nats::shelf::Shelf;
 use crate::routing::Snapshot;
 use crate::semantics::cache_key::KeyParts;
 use crate::semantics::time::UnixMs;
@@ -20,7 +22,7 @@ use crate::store::persist::Label;
 use crate::store::{Store, tiers::DiskPlan};
 use crate::telemetry::metrics::Metrics;
 
-const VERBS: [Verb; 3] = [Verb::Purge, Verb::Explain, Verb::Operate];
+const VERBS: [Verb; 4] = [Verb::Purge, Verb::Explain, Verb::Operate, Verb::Configure];
 
 /// What a request about the site `shop` adds to the path of a route, its body, and what who may everything is answered. A
 /// route that asks for a token has a row here.
@@ -38,6 +40,12 @@ const REQUESTS: &[(&str, &str, &str, &str, u16)] = &[
     ("GET", "/v1/origins", "", "", 200),
     ("POST", "/v1/origins/drain", "", r#"{"site":"shop","origin":"127.0.0.1:1"}"#, 200),
     ("POST", "/v1/origins/undrain", "", r#"{"site":"shop","origin":"127.0.0.1:1"}"#, 200),
+    // The node follows no hub, which is told to who may ask.
+    ("GET", "/v1/config", "", "", 200),
+    ("GET", "/v1/config/history", "?site=shop", "", 409),
+    ("POST", "/v1/config/push", "", r#"{"site":"shop","text":"[site.shop]"}"#, 409),
+    ("POST", "/v1/config/rollback", "", r#"{"site":"shop"}"#, 409),
+    ("POST", "/v1/config/diff", "", r#"{"site":"shop","text":""}"#, 409),
     ("POST", "/v1/config/reload", "", "", 200),
     ("POST", "/v1/drain", "", "", 202),
 ];
@@ -52,6 +60,14 @@ struct Nothing {
 impl Operate for Nothing {
     fn reload(&self) -> Result<Value, Value> {
         Ok(Value::Null)
+    }
+
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        None
+    }
+
+    fn try_document(&self, _: &Which, _: &str) -> Result<(), Value> {
+        Ok(())
     }
 
     fn drain(&self) {}
@@ -92,7 +108,7 @@ impl Operate for Nothing {
     fn tell(&self) {}
 }
 
-/// Tokens are called by what they may: `shop-purge`, `*-operate`; `blog-but-explain` may the other two.
+/// Tokens are called by what they may: `shop-purge`, `*-operate`; `blog-but-explain` may the others.
 fn admin() -> Admin {
     let mut tokens = Vec::new();
     for site in ["shop", "blog", "*"] {

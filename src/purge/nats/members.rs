@@ -1,6 +1,6 @@
 //! The nodes that follow a log, as they say of themselves. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,11 @@ pub struct Announcement {
     pub current: bool,
     pub draining: bool,
     pub version: String,
-    /// The version of the configuration it runs with.
+    /// The last version of a document of the hub that it runs with; 0: none.
     pub config: u64,
+    /// What it has the same of as a node that runs with the same documents.
+    #[serde(default)]
+    pub documents: String,
     /// The sites it goes on serving when it cannot know what was purged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<String>,
@@ -68,6 +71,11 @@ impl Members {
     pub fn iter(&self, now: u64) -> impl Iterator<Item = &Heard> {
         let forgotten = u64::try_from(NODE_FORGOTTEN.as_millis()).unwrap_or(u64::MAX);
         self.all.values().filter(move |heard| now.saturating_sub(heard.at) < forgotten)
+    }
+
+    /// The ids of those that count now.
+    pub fn ids(&self, now: u64) -> BTreeSet<String> {
+        self.iter(now).map(|heard| heard.said.id.clone()).collect()
     }
 
     pub fn named(&self, name: &str) -> impl Iterator<Item = &Announcement> {

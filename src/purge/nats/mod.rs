@@ -12,13 +12,16 @@
 //! - [`writer`]: the thread that applies and writes.
 //! - [`link`]: connections. [`session`]: what happens on one.
 //! - [`presence`]: what a node says of itself that others decide.
+//! - [`documents`]: the configuration many nodes share. Pure. [`shelf`]: its documents as this node has heard them.
 
+pub mod documents;
 pub mod link;
 pub mod members;
 pub mod outbox;
 pub mod presence;
 pub mod record;
 pub mod session;
+pub mod shelf;
 pub mod streams;
 pub mod verify;
 pub mod writer;
@@ -42,6 +45,7 @@ use self::link::{Hub, Link};
 use self::members::{Announcement, Heard, Members};
 use self::presence::Presence;
 use self::session::End;
+use self::shelf::Shelf;
 use self::writer::{Seen, Work, Writer};
 use super::kept::{Kept, Shared as File};
 use super::ledger::Ledger;
@@ -92,6 +96,7 @@ struct Shared {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     presence: Arc<Presence>,
+    shelf: Arc<Shelf>,
     seen: Arc<Seen>,
     work: Mutex<Option<SyncSender<Work>>>,
     /// The connection, while its log is followed.
@@ -127,6 +132,7 @@ impl NatsLog {
         now: UnixMs,
         generation: u16,
         presence: Arc<Presence>,
+        shelf: Arc<Shelf>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let kept = Kept::open(directory, FILE, ledger.clone(), keyer, now, generation)?;
@@ -149,6 +155,7 @@ impl NatsLog {
             ledger,
             metrics,
             presence,
+            shelf,
             seen,
             work: Mutex::new(Some(work)),
             link: ArcSwapOption::empty(),
@@ -380,6 +387,7 @@ impl PurgeLog for NatsLog {
             state: heard.state(now),
             version: heard.said.version.clone(),
             config: heard.said.config,
+            documents: heard.said.documents.clone(),
             heard_ms: now.saturating_sub(heard.at),
         };
         members.iter(now).map(member).collect()

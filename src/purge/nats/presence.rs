@@ -3,12 +3,17 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::documents::{Texts, digest};
 
 /// What is to be said.
 #[derive(Debug, Default)]
 pub struct Presence {
     draining: AtomicBool,
     config: AtomicU64,
+    documents: Mutex<String>,
+    changed: Notify,
     serves: Mutex<Vec<String>>,
 }
 
@@ -22,10 +27,22 @@ impl Presence {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// A configuration is in force. `serves`: the sites that are served also when the node is isolated.
-    pub fn configured(&self, version: u64, serves: Vec<String>) {
+    /// A configuration is in force. `documents`: those of the hub. `serves`: the sites that are served also when the node is isolated.
+    pub fn configured(&self, documents: &Texts, serves: Vec<String>) {
         *self.serves.lock() = serves;
-        self.config.store(version, Ordering::Release);
+        *self.documents.lock() = digest(documents);
+        let last = documents.values().map(|text| text.version).max().unwrap_or(0);
+        self.config.store(last, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Resolves when there is something else to say.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub fn documents(&self) -> String {
+        self.documents.lock().clone()
     }
 
     pub fn config(&self) -> u64 {

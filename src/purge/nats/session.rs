@@ -26,8 +26,8 @@ use crate::clock;
 use crate::purge::record::PurgeRecord;
 
 /// How often the hub says that there is nothing; twice as long without a word, and it is taken for dead.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-const SILENT: Duration = Duration::from_millis(2_500);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
+pub(super) const SILENT: Duration = Duration::from_millis(2_500);
 /// Records applied together.
 const BATCH_MAX: usize = 1024;
 /// How often a node says what it is.
@@ -87,7 +87,9 @@ impl Shared {
             () = link.gone() => return End::Gone,
         };
         tracing::info!(position = %*self.seen.applied.borrow(), "the purge log is followed");
-        self.link.store(Some(Arc::new(link.clone())));
+        let shared = Arc::new(link.clone());
+        self.link.store(Some(shared.clone()));
+        self.shelf.connected(Some(shared));
         let Following { stream, records, created, told, nodes, unheard } = following;
         let end = tokio::select! {
             end = self.apply_all(link, records) => end,
@@ -96,9 +98,11 @@ impl Shared {
             end = self.hear(link, nodes, unheard) => end,
             end = self.listen(told) => end,
             end = self.resend(link) => end,
+            () = self.shelf.follow(link) => End::Gone,
             () = link.gone() => End::Gone,
         };
         self.link.store(None);
+        self.shelf.connected(None);
         end
     }
 
@@ -278,6 +282,7 @@ impl Shared {
                 draining: self.presence.is_draining(),
                 version: env!("CARGO_PKG_VERSION").into(),
                 config: self.presence.config(),
+                documents: self.presence.documents(),
                 serves: self.presence.serves(),
                 gone: false,
             };
@@ -293,6 +298,7 @@ impl Shared {
             tokio::select! {
                 () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
                 () = self.announce_soon.notified() => {}
+                () = self.presence.changed() => {}
             }
         }
     }
@@ -317,7 +323,9 @@ impl Shared {
             if said.id != self.node.id {
                 members.hear(said, clock::boot_ms().saturating_sub(age));
             }
+            let known = members.complete.then(|| members.ids(clock::boot_ms()));
             drop(members);
+            known.into_iter().for_each(|known| self.shelf.know(known));
             self.heard.notify_waiters();
         }
     }
@@ -406,7 +414,7 @@ fn created_of(info: &Info) -> u64 {
 }
 
 /// The number of a record in the log, its number among those that were sent to us, and whom to tell. None: it is no record.
-fn numbers(link: &Link, message: &Message) -> Option<(u64, u64, Option<String>)> {
+pub(super) fn numbers(link: &Link, message: &Message) -> Option<(u64, u64, Option<String>)> {
     if message.status.is_some() {
         return None;
     }

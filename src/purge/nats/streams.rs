@@ -20,8 +20,8 @@ const DUPLICATES: Duration = Duration::from_secs(120);
 pub const NODE_FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// Versions of each site's configuration that are kept.
 const VERSIONS: i64 = 64;
-/// 500 selectors of a kilobyte and what stands around them.
-const RECORD_BYTES_MAX: i32 = 1 << 20;
+/// 500 selectors of a kilobyte and what stands around them; or two texts of a document.
+pub const RECORD_BYTES_MAX: i32 = 1 << 20;
 
 /// Why a hub is not ready.
 #[derive(Debug, thiserror::Error)]
