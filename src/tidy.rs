@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("semantics", &[]),
     ("clock", &["semantics"]),
     ("telemetry", &["semantics", "clock"]),
-    ("purge", &["semantics", "clock", "store::key"]),
+    ("purge", &["semantics", "clock", "store::key", "telemetry"]),
     ("store", &["semantics", "clock", "purge", "telemetry", "origin::Failure"]),
     ("origin", &["semantics", "clock", "telemetry", "purge"]),
     ("routing", &["semantics", "clock", "telemetry", "purge", "store", "origin"]),

@@ -36,6 +36,7 @@ pub mod peer;
 pub mod bulk;
 pub mod derived;
 pub mod disk;
+pub mod fleet;
 pub mod ranged;
 pub mod scenario;
 pub mod table;

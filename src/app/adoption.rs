@@ -52,15 +52,13 @@ impl Control {
                 tracing::error!(%error, directory = %directory.display(), "the next start does not know the hub's configuration");
             }
         }
-        for (which, Refusal { version, why }) in &refused {
-            tracing::error!(document = %which, version, why, "configuration of the hub is not in force, the one before it stays");
-        }
         drop(current);
         if adopted > 0 {
             self.report();
         }
-        for _ in 0..shelf.settle(last, documents, refused) {
+        for (which, Refusal { version, why }) in shelf.settle(last, documents, refused) {
             self.origins.metrics.config_refused();
+            tracing::error!(document = %which, version, why, "configuration of the hub is not in force, the one before it stays");
         }
     }
 

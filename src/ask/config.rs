@@ -195,10 +195,17 @@ fn shown(answer: &Value) -> String {
     };
     let node = |node: &Value| {
         let (name, state) = (word(node, "name"), word(node, "state"));
-        format!("node {name}: {state}, version {}, set {}", number(node, "config"), word(node, "documents"))
+        match word(node, "documents") {
+            "" => format!("node {name}: {state}, nothing of the hub"),
+            set => format!("node {name}: {state}, version {}, set {set}", number(node, "config")),
+        }
     };
-    let lines: Vec<String> = list("documents").iter().map(document).chain(list("nodes").iter().map(node)).collect();
-    if lines.is_empty() { "the hub has no configuration".to_owned() } else { lines.join("\n") }
+    let mut lines: Vec<String> = list("documents").iter().map(document).collect();
+    if lines.is_empty() {
+        lines.push("the hub has no configuration".to_owned());
+    }
+    lines.extend(list("nodes").iter().map(node));
+    lines.join("\n")
 }
 
 #[cfg(test)]

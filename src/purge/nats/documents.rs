@@ -174,10 +174,14 @@ pub fn wanted(heard: &BTreeMap<Which, Heard>, has: &Texts, node: &str, nodes: Op
     wanted
 }
 
-/// What two nodes have the same of when they have the same texts, in 16 digits.
+/// What two nodes have the same of when they have the same texts, in 16 digits; nothing, where there is none.
 pub fn digest(texts: &Texts) -> String {
     let mut hasher = blake3::Hasher::new();
-    for (which, Text { version, text }) in texts.iter().filter(|(_, text)| !text.text.is_empty()) {
+    let mut some = texts.iter().filter(|(_, text)| !text.text.is_empty()).peekable();
+    if some.peek().is_none() {
+        return String::new();
+    }
+    for (which, Text { version, text }) in some {
         hasher.update(which.subject().as_bytes()).update(&version.to_le_bytes());
         hasher.update(blake3::hash(text.as_bytes()).as_bytes());
     }

@@ -132,13 +132,13 @@ impl Shelf {
         self.state.lock().in_force.clone()
     }
 
-    /// What was wanted has been looked at: this is in force, and this is not good. Gives how many of the latter are new.
-    pub fn settle(&self, last: u64, in_force: Texts, refused: BTreeMap<Which, Refusal>) -> usize {
+    /// What was wanted has been looked at: this is in force, and this is not good. Gives what of the latter is new.
+    pub fn settle(&self, last: u64, in_force: Texts, refused: BTreeMap<Which, Refusal>) -> Vec<(Which, Refusal)> {
         let mut state = self.state.lock();
         let is_new = |(which, refusal): &(&Which, &Refusal)| {
             state.refused.get(*which).is_none_or(|known| known.version != refusal.version)
         };
-        let new = refused.iter().filter(is_new).count();
+        let new = refused.iter().filter(is_new).map(|(which, refusal)| (which.clone(), refusal.clone())).collect();
         state.in_force = in_force;
         state.refused = refused;
         drop(state);
@@ -347,8 +347,8 @@ mod tests {
         shelf.state.lock().heard.insert(which.clone(), bad);
         let wanted = shelf.wanted();
         assert_eq!((wanted.texts.len(), wanted.unreadable.len(), wanted.last), (0, 1, 3));
-        assert_eq!(shelf.settle(3, Texts::new(), wanted.unreadable.clone()), 1);
-        assert_eq!(shelf.settle(3, Texts::new(), wanted.unreadable), 0, "it is the same one");
+        assert_eq!(shelf.settle(3, Texts::new(), wanted.unreadable.clone()).len(), 1);
+        assert_eq!(shelf.settle(3, Texts::new(), wanted.unreadable).len(), 0, "it is the same one");
         shelf.state.lock().heard.insert(which.clone(), heard(4, 50));
         assert_eq!(shelf.wanted().texts.get(&which).map(|text| text.version), Some(1), "nobody is known");
         shelf.know(["a".to_owned()].into());
