@@ -123,10 +123,9 @@ async fn what_was_published_past_every_check_is_in_force_nowhere() {
     push(&nodes[0], &site("shop", "shop.test", &one)).await;
     live_on_all(&nodes, "shop.test", "one").await;
     let client = hub.client().await;
-    let mut count = 0;
     let mut table = Table::new("published past every check");
     let document = |text: &str| json!({ "v": 1, "text": text, "at": 1, "by": "x", "share": 100 }).to_string();
-    for (name, subject, payload) in [
+    let rows = [
         ("no document", "config.site.shop", "[site.shop]".to_owned()),
         (
             "of another form",
@@ -137,9 +136,9 @@ async fn what_was_published_past_every_check_is_in_force_nowhere() {
         ("another site", "config.site.shop", document(&site("blog", "blog.test", &two))),
         ("a host of another site", "config.site.blog", document(&site("blog", "shop.test", &two))),
         ("what is a node's own", "config.node", document("workers = 7\n")),
-    ] {
+    ];
+    for (count, (name, subject, payload)) in (1..).zip(rows) {
         client.publish(subject, payload.into()).await.expect("it is sent").await.expect("it is kept");
-        count += 1;
         for node in &nodes {
             until(PATIENCE, &format!("{name}: it is refused"), || async {
                 let found = rejects(node).await;
