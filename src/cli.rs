@@ -6,7 +6,9 @@
 )]
 
 pub mod cache;
+pub mod dev;
 pub mod hub;
+pub mod node;
 pub mod origin;
 
 use std::net::SocketAddr;
@@ -89,6 +91,11 @@ pub enum Command {
     /// See how the origins of a node stand, and take one out
     #[command(subcommand)]
     Origin(origin::Origin),
+    /// Run a small CDN on loopback: a hub and some nodes, to try what many nodes do
+    Dev(dev::Dev),
+    /// See how the nodes of a CDN stand
+    #[command(subcommand)]
+    Node(node::Node),
     /// Set up the hub that the nodes of a CDN share
     #[command(subcommand)]
     Hub(hub::Hub),
