@@ -170,9 +170,9 @@ def settled_origin_requests(process):
 class Server(Process):
     """A cache under test. With a certificate, `url` is that of its listener with TLS."""
 
-    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=(), certificate=None, memory=MEMORY_MIB, disk="off"):
-        settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": memory, "DISK": disk}
+    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=(), certificate=None, memory=MEMORY_MIB, disk="off", hub=None):
         self.admin = free_port()
+        settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": memory, "DISK": disk, "ADMIN": self.admin, "HUB": hub}
         self.littoral = littoral
         self.certificate = certificate
         if certificate is not None:
@@ -185,20 +185,38 @@ class Server(Process):
                 self.trust = ssl.create_default_context(cafile=certificate.chain)
                 self.wait(lambda: connects(self.tls_port), f"listen on {self.tls_port}")
             if name == "littoral":
-                self.wait(self.ready, "answer 200 on /readyz")
+                self.wait(lambda: self.says_200("/readyz"), "answer 200 on /readyz")
+                self.wait(lambda: self.says_200("/currentz"), "answer 200 on /currentz")
         except BaseException:
             self.close()
             raise
 
-    def ready(self):
+    def says_200(self, path):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=2) as answer:
                 return answer.status == 200
         except OSError:
             return False
 
 
+def hub(cpus, littoral):
+    """A hub that nodes share, set up as an operator does it."""
+
+    def command(process):
+        return [shutil.which("nats-server", path=os.environ["PATH"] + ":/usr/sbin"), "-a", "127.0.0.1", "-p", str(process.port), "-js", "-sd", process.run]
+
+    process = Process("hub", command, cpus)
+    try:
+        subprocess.run([littoral, "hub", "init", "--nats", f"nats://127.0.0.1:{process.port}"], check=True, stdout=subprocess.DEVNULL)
+    except BaseException:
+        process.close()
+        raise
+    return process
+
+
 def littoral_command(process, settings):
+    if settings["HUB"] is not None:
+        return [process.littoral, "run", "--config", configure(process, "littoral-hub.toml", settings)]
     # As an operator runs it: with its access log and its metrics.
     tls = []
     if process.certificate is not None:

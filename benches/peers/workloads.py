@@ -219,32 +219,44 @@ def memory(name, options, objects=100_000):
 
 def purged_hits(name, options, rate=1000):
     """Hits of one object with ten surrogate keys, with and without purges of other things meanwhile."""
+    with rig.origin([LOAD_CPU]) as origin, start("littoral", origin, options) as server:
+        return beside_purges(name, options, rate, origin, server, server)
+
+
+def followed_hits(name, options, rate=1000):
+    """The same of a node that follows a hub, while another node is asked for the purges."""
+    with rig.origin([LOAD_CPU]) as origin, rig.hub([LOAD_CPU], options.littoral) as hub:
+        with start("littoral", origin, options, hub=hub.port) as server, start("littoral", origin, options, (LOAD_CPU,), hub=hub.port) as other:
+            return beside_purges(name, options, rate, origin, server, other)
+
+
+def beside_purges(name, options, rate, origin, server, asked):
+    """Rounds of hits at `server` in pairs, one of them while `asked` purges."""
     rounds = {"no purges": [], f"{rate:,} purges a second": []}
     reached = []
-    with rig.origin([LOAD_CPU]) as origin, start("littoral", origin, options) as server:
-        check_body(server, "1k")
-        load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
-        hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
+    check_body(server, "1k")
+    load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
+    hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
 
-        def one(number):
-            serving = rig.thread_cpu_seconds(server.pids(), "front")
-            result = measured(server, origin, number, hit, lambda _: 0)
-            result["serving"] = (rig.thread_cpu_seconds(server.pids(), "front") - serving) / result["requests"]
-            return result
+    def one(number):
+        serving = rig.thread_cpu_seconds(server.pids(), "front")
+        result = measured(server, origin, number, hit, lambda _: 0)
+        result["serving"] = (rig.thread_cpu_seconds(server.pids(), "front") - serving) / result["requests"]
+        return result
 
-        for number in range(options.rounds):
-            for what in rounds if number % 2 == 0 else reversed(rounds):
-                if what == "no purges":
-                    rounds[what].append(one(number))
-                    continue
-                purger = subprocess.Popen(
-                    ["taskset", "-c", str(LOAD_CPU), sys.executable, os.path.join(rig.HERE, "purger.py"), str(server.admin), str(rate)],
-                    stdout=subprocess.PIPE, text=True,
-                )  # fmt: skip
-                time.sleep(0.3)
+    for number in range(options.rounds):
+        for what in rounds if number % 2 == 0 else reversed(rounds):
+            if what == "no purges":
                 rounds[what].append(one(number))
-                purger.terminate()
-                reached.append(int(purger.communicate()[0]))
+                continue
+            purger = subprocess.Popen(
+                ["taskset", "-c", str(LOAD_CPU), sys.executable, os.path.join(rig.HERE, "purger.py"), str(asked.admin), str(rate)],
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            time.sleep(0.3)
+            rounds[what].append(one(number))
+            purger.terminate()
+            reached.append(int(purger.communicate()[0]))
     head(name, f"hits of one 1 KiB object with ten surrogate keys; {options.rounds} rounds of {options.seconds} s")
     print("| | CPU us per hit of the threads that serve: median | against no purges: median, upper quartile | of the whole process, purging included | purges/s |\n|---|---|---|---|---|")
     plain, purged = rounds.values()
@@ -388,5 +400,5 @@ WORKLOADS = {
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "disk256k": disk_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "purgehub1k": followed_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip
