@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -260,6 +261,34 @@ def purged_hits(name, options, rate=1000):
     return all(result["sound"] for results in rounds.values() for result in results)
 
 
+def mirrored_hits(name, options):
+    """Hits of one object, not mirrored, and every one mirrored to a target that is dead or never answers."""
+    rule = '[site.main.group.shadow]\norigins = "{}"\n[[site.main.rule]]\nthen = {{ mirror = {{ group = "shadow" }} }}\n'
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(rig.origin([LOAD_CPU]))
+        # Connections are accepted by the kernel, and nobody reads.
+        hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
+        targets = {"not mirrored": "", "nobody listens": rule.format("http://127.0.0.1:1"), "never answers": rule.format("http://127.0.0.1:%d" % hanging.getsockname()[1])}
+        servers = {what: stack.enter_context(start("littoral", origin, options, more=more)) for what, more in targets.items()}
+        rounds = {what: [] for what in targets}
+        hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
+        for server in servers.values():
+            check_body(server, "1k")
+            load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
+        for number in range(options.rounds):
+            for what in targets if number % 2 == 0 else reversed(targets):
+                rounds[what].append(measured(servers[what], origin, number, hit, lambda _: 0))
+    head(name, f"hits of one 1 KiB object, mirrored; {options.rounds} rounds of {options.seconds} s")
+    print("| target | CPU us per hit: median | against no mirroring: median, upper quartile | p99 ms | not 2xx |\n|---|---|---|---|---|")
+    for what, results in rounds.items():
+        cost = statistics.median(1 / result["per_cpu"] for result in results) * 1e6
+        ratios = [plain["per_cpu"] / result["per_cpu"] for plain, result in zip(rounds["not mirrored"], results)]
+        of = lambda key: [result[key] for result in results]
+        print(f"| {what} | {cost:.2f} | {'{:.3f}, {:.3f}'.format(*quartiles(ratios)[1:])} | {statistics.median(of('p99')):.2f} | {sum(of('bad'))} |")
+    print()
+    return all(result["sound"] for results in rounds.values() for result in results)
+
+
 def scale(name, options):
     """One worker against two, on hits of 1 KiB."""
     cores = range(os.cpu_count())
@@ -388,5 +417,5 @@ WORKLOADS = {
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "disk256k": disk_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "mirror1k": mirrored_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip
