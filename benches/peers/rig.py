@@ -168,11 +168,13 @@ def settled_origin_requests(process):
 
 
 class Server(Process):
-    """A cache under test. With a certificate, `url` is that of its listener with TLS."""
+    """A cache under test. With a certificate, `url` is that of its listener with TLS; `more` is what Littoral's file says, `log` where its purges are."""
 
-    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=(), certificate=None, memory=MEMORY_MIB, disk="off", hub=None):
+    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=(), certificate=None, memory=MEMORY_MIB, disk="off", more=None, log='"local"'):
         self.admin = free_port()
-        settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": memory, "DISK": disk, "ADMIN": self.admin, "HUB": hub}
+        settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": memory, "DISK": disk, "ADMIN": self.admin, "LOG": log}
+        if more is not None:
+            settings["MORE"] = more
         self.littoral = littoral
         self.certificate = certificate
         if certificate is not None:
@@ -215,9 +217,9 @@ def hub(cpus, littoral):
 
 
 def littoral_command(process, settings):
-    if settings["HUB"] is not None:
-        return [process.littoral, "run", "--config", configure(process, "littoral-hub.toml", settings)]
     # As an operator runs it: with its access log and its metrics.
+    if "MORE" in settings:
+        return [process.littoral, "run", "--config", configure(process, "littoral.toml", settings)]
     tls = []
     if process.certificate is not None:
         tls = ["--https", f"127.0.0.1:{settings['TLS']}", "--certificate", settings["CERTIFICATE"], "--key", settings["KEY"]]
