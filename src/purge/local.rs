@@ -4,6 +4,8 @@
 //! and one sync. A purge is acknowledged when its record is on disk and the ledger in memory has it. What follows from the
 //! records for the ledger is written every few thousand of them; a node that starts reads that and replays the rest.
 
+mod told;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
+use self::told::{Asker, tell};
 use super::ledger::{Entry, Ledger};
 use super::position::LogPosition;
 use super::record::{Kind, PurgeRecord, Selector};
@@ -84,7 +87,7 @@ fn storage(error: impl Into<redb::Error>) -> LogError {
 /// A purge that waits for the disk.
 struct Waiting {
     record: PurgeRecord,
-    done: oneshot::Sender<Result<Written, Arc<LogError>>>,
+    asker: Asker,
 }
 
 /// A purge that is in force, and where it is in the log.
@@ -176,16 +179,16 @@ impl LocalLog {
     /// # Errors
     /// It is neither.
     pub async fn append(&self, record: PurgeRecord) -> Result<Written, Arc<LogError>> {
-        let (done, told) = oneshot::channel();
+        let (asker, told) = oneshot::channel();
         let sent = match &*self.waiting.lock() {
-            Some(waiting) => waiting.try_send(Waiting { record, done }).map_err(|error| match error {
+            Some(waiting) => waiting.try_send(Waiting { record, asker }).map_err(|error| match error {
                 TrySendError::Full(_) => LogError::Overloaded,
                 TrySendError::Disconnected(_) => LogError::Closed,
             }),
             None => Err(LogError::Closed),
         };
         sent.map_err(Arc::new)?;
-        told.await.unwrap_or_else(|_| Err(Arc::new(LogError::Closed)))
+        told.await.map_err(|_| Arc::new(LogError::Closed))?.take()
     }
 
     /// A purge and its position, if it is still known.
@@ -238,20 +241,17 @@ impl Writer {
 
     fn take(&mut self, batch: Vec<Waiting>) {
         let mut records = Vec::with_capacity(batch.len());
-        let mut done = Vec::with_capacity(batch.len());
+        let mut askers = Vec::with_capacity(batch.len());
         let mut position = self.position;
-        for Waiting { mut record, done: sender } in batch {
+        for Waiting { mut record, asker } in batch {
             position = position.next();
             record.id = id_at(record.at, position);
             records.push((position, record));
-            done.push(sender);
+            askers.push(asker);
         }
         match self.write(&records) {
             Ok(()) => {
-                for (written, done) in records.into_iter().zip(done) {
-                    // Whoever asked may be gone; the purge holds all the same.
-                    let _ = done.send(Ok(written));
-                }
+                tell(askers.into_iter().zip(records.into_iter().map(Ok)).collect());
                 if self.position.as_u64() - self.compacted.as_u64() >= COMPACT_EVERY
                     && let Err(error) = self.compact()
                 {
@@ -259,9 +259,9 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, purges = done.len(), "purges are not taken");
+                tracing::error!(%error, purges = askers.len(), "purges are not taken");
                 let error = Arc::new(error);
-                done.into_iter().for_each(|done| _ = done.send(Err(error.clone())));
+                tell(askers.into_iter().map(|asker| (asker, Err(error.clone()))).collect());
                 // A file that failed once refuses everything until it is opened anew.
                 if let Err(error) = self.reopen() {
                     tracing::error!(%error, path = ?self.path, "the purge log cannot be opened again");
