@@ -301,9 +301,12 @@ impl Writer {
         let transaction = self.database()?.begin_write().map_err(storage)?;
         {
             let mut rows = transaction.open_table(LEDGER).map_err(storage)?;
+            // Most of them are new: what was there comes back from the one look there is.
             for (name, entry) in &self.dirty {
-                let known = rows.get(name.as_str()).map_err(storage)?.map(|row| entry_of(row.value()));
-                rows.insert(name.as_str(), row_of(known.unwrap_or_default().and(*entry))).map_err(storage)?;
+                let known = rows.insert(name.as_str(), row_of(*entry)).map_err(storage)?;
+                if let Some(known) = known.map(|row| entry_of(row.value())) {
+                    rows.insert(name.as_str(), row_of(known.and(*entry))).map_err(storage)?;
+                }
             }
             fold(&mut rows)?;
             let mut records = transaction.open_table(RECORDS).map_err(storage)?;
