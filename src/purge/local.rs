@@ -43,6 +43,8 @@ const ROWS_MAX: u64 = 1 << 20;
 const COMPACT_EVERY: u64 = 4096;
 /// Purges that wait for the disk. More are refused.
 const WAITING_MAX: usize = 8192;
+/// Room for most records: of one selector.
+const RECORD_BYTES: usize = 512;
 /// Purges written together at most.
 const BATCH_MAX: usize = 1024;
 /// How long a purge waits for others to be written with it, when the one before was written no longer ago than
@@ -275,8 +277,11 @@ impl Writer {
         let transaction = self.database()?.begin_write().map_err(storage)?;
         {
             let mut records = transaction.open_table(RECORDS).map_err(storage)?;
+            let mut text = Vec::with_capacity(RECORD_BYTES);
             for (position, record) in batch {
-                records.insert(position.as_u64(), serde_json::to_vec(record)?.as_slice()).map_err(storage)?;
+                text.clear();
+                serde_json::to_writer(&mut text, record)?;
+                records.insert(position.as_u64(), text.as_slice()).map_err(storage)?;
             }
         }
         transaction.commit().map_err(storage)?;
