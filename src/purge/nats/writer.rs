@@ -179,7 +179,7 @@ impl Writer {
         let record = last.map(|(_, record)| (position, record));
         self.kept.begin_anew(
             position,
-            record.as_ref().map(std::slice::from_ref).unwrap_or_default(),
+            record.as_slice(),
             |transaction| {
                 outbox::send_again(transaction, now)?;
                 outbox::follow(transaction, created)
