@@ -22,7 +22,12 @@ async fn after_500_receipts_no_node_serves_what_was_purged() {
     let mut took = receipts(8, 500).await;
     took.sort_unstable();
     let at = |part: usize| took[took.len() * part / 100].as_secs_f64() * 1e3;
-    println!("receipts of 8 nodes, 500 purges: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(50), at(99), at(100 - 1));
+    println!(
+        "receipts of 8 nodes, 500 purges: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        at(50),
+        at(99),
+        took[took.len() - 1].as_secs_f64() * 1e3
+    );
 }
 
 async fn receipts(count: usize, purges: u64) -> Vec<Duration> {
