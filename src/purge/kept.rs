@@ -274,6 +274,16 @@ impl Shared {
     }
 }
 
+/// Puts a file out of the way, and says where it is now.
+///
+/// # Errors
+/// It stays where it is.
+pub fn set_aside(directory: &Path, file: &str, now: UnixMs) -> std::io::Result<PathBuf> {
+    let aside = directory.join(format!("{file}.unusable-{}", now.0));
+    std::fs::rename(directory.join(file), &aside)?;
+    Ok(aside)
+}
+
 fn enter(transaction: &WriteTransaction, records: &[Written]) -> Result<(), LogError> {
     if records.is_empty() {
         return Ok(());

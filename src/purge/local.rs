@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use ulid::Ulid;
 
 use self::told::{Asker, tell};
-use super::kept::{Kept, Shared, Written};
+use super::kept::{self, Kept, Shared, Written};
 use super::ledger::Ledger;
 use super::log::{LogError, OpenError, PurgeLog, Purged, Standing, Wait};
 use super::position::LogPosition;
@@ -95,9 +95,7 @@ impl LocalLog {
     /// # Errors
     /// It stays where it is.
     pub fn set_aside(directory: &Path, now: UnixMs) -> std::io::Result<PathBuf> {
-        let aside = directory.join(format!("{FILE}.unusable-{}", now.0));
-        std::fs::rename(directory.join(FILE), &aside)?;
-        Ok(aside)
+        kept::set_aside(directory, FILE, now)
     }
 
     /// Writes a purge, and gives it its id. When this returns it is on disk and in the ledger.

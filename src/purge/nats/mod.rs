@@ -43,7 +43,7 @@ use self::members::{Announcement, Heard, Members};
 use self::presence::Presence;
 use self::session::End;
 use self::writer::{Seen, Work, Writer};
-use super::kept::{Kept, Shared as File};
+use super::kept::{self, Kept, Shared as File};
 use super::ledger::Ledger;
 use super::log::{LogError, Member, OpenError, PurgeLog, Purged, Standing, Wait};
 use super::position::LogPosition;
@@ -176,9 +176,7 @@ impl NatsLog {
     /// # Errors
     /// It stays where it is.
     pub fn set_aside(directory: &Path, now: UnixMs) -> std::io::Result<PathBuf> {
-        let aside = directory.join(format!("{FILE}.unusable-{}", now.0));
-        std::fs::rename(directory.join(FILE), &aside)?;
-        Ok(aside)
+        kept::set_aside(directory, FILE, now)
     }
 }
 
