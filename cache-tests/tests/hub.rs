@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use cache_tests::answer::Answer;
 use cache_tests::deadline::{PATIENCE, until};
+use cache_tests::gate::Gate;
 use cache_tests::hub::{Cut, Hub, Wire};
 use cache_tests::machine::Machine;
 use cache_tests::many::{Nodes, applied, current, following, isolated, page, purge, purge_everywhere, told, version};
@@ -192,4 +194,52 @@ async fn sites_say_what_becomes_of_what_is_stored() {
         table.row(mode, that(explained.text().contains("isolated"), || explained.text()));
     }
     table.finish();
+}
+
+/// Isolated, a node answers with nothing that may be older than the request: who comes while an origin is asked waits for the next
+/// answer, and all who come meanwhile share that.
+#[tokio::test]
+async fn who_comes_later_shares_a_later_answer() {
+    let origin = Origin::start();
+    let gate = Gate::closed();
+    let answer = |body: &str| Answer::ok(body.to_owned()).field("Cache-Control: max-age=6000");
+    origin.serve_in_turn("/page", vec![answer("stored"), answer("first").after(&gate), answer("second")]);
+    let mut hub = Hub::start().await;
+    let node = following(&origin, &hub.url(), "edge", "").start().await;
+    current(&node).await;
+    assert_eq!(node.get("/page").await.text(), "stored");
+    hub.kill().await;
+    isolated(&node).await;
+    let asked = |count: usize| {
+        let origin = &origin;
+        until(PATIENCE, "requests at the origin", move || async move {
+            let found = origin.count("/page");
+            if found == count { Ok(()) } else { Err(format!("{found}")) }
+        })
+    };
+    let first = async { node.get("/page").await.text() };
+    let later = async {
+        asked(2).await;
+        let mut waiting = Vec::new();
+        for _ in 0..5 {
+            let mut client = node.client().await;
+            client.ask("GET", "/page", &[]).await;
+            waiting.push(client);
+        }
+        until(PATIENCE, "those who wait", || async {
+            let waiters = node.metrics().await.sum("littoral_fill_waiters", &[]);
+            if waiters > 5.5 { Ok(()) } else { Err(format!("{waiters}")) }
+        })
+        .await;
+        assert_eq!(origin.count("/page"), 2, "they do not ask as long as one is asked");
+        gate.open();
+        let mut texts = Vec::new();
+        for mut client in waiting {
+            texts.push(client.response("GET").await.expect("an answer").text());
+        }
+        texts
+    };
+    let (first, later) = tokio::join!(first, later);
+    assert_eq!((first.as_str(), later), ("first", vec!["second".to_owned(); 5]));
+    asked(3).await;
 }
