@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod config;
+pub mod node;
 pub mod origin;
 
 use std::net::SocketAddr;
@@ -153,17 +154,24 @@ pub fn purge(purge: &PurgeArgs) -> Result<Value, AskError> {
 pub fn purged_in_words(receipt: &Value) -> String {
     let text = |path: &str| receipt.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let list = |path: &str| receipt.get(path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let mut lines = vec![format!(
-        "{} {} as purge {} at {}-{}",
-        text("/mode"),
-        if receipt.get("applied") == Some(&Value::Bool(true)) { "applied on every node" } else { "written" },
-        text("/id"),
-        receipt.pointer("/position/generation").unwrap_or(&Value::Null),
-        receipt.pointer("/position/seq").unwrap_or(&Value::Null),
-    )];
+    let number = |path: &str| receipt.pointer(path).and_then(Value::as_u64);
+    let applied = receipt.get("applied") == Some(&Value::Bool(true));
+    let (mode, id) = (text("/mode"), text("/id"));
+    let mut lines = vec![match (number("/position/generation"), number("/position/seq")) {
+        (Some(generation), Some(seq)) => {
+            let what = if applied { "applied on every node" } else { "written" };
+            format!("{mode} {what} as purge {id} at {generation}-{seq}")
+        }
+        _ => format!("{mode} kept as purge {id}: the hub cannot be reached; it is applied when that is back"),
+    }];
     for selector in list("selectors") {
         let of = |key: &str| selector.get(key).and_then(Value::as_str).unwrap_or_default();
         lines.push(format!("  {} {} {}", of("site"), of("kind"), of("value")).trim_end().to_owned());
+    }
+    let behind = list("nodes").iter().filter(|node| node.get("applied") != Some(&Value::Bool(true)));
+    let behind: Vec<&str> = behind.filter_map(|node| node.get("node").and_then(Value::as_str)).collect();
+    if !behind.is_empty() {
+        lines.push(format!("not applied yet: {}", behind.join(", ")));
     }
     lines.join("\n")
 }
@@ -292,6 +300,30 @@ mod tests {
             [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 50, "5120.0 TiB")]
         {
             assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn receipts_are_said_in_words() {
+        let receipt = |position: Value, applied: [bool; 2]| {
+            let node = |name: &str, applied: bool| json!({ "node": name, "applied": applied });
+            json!({
+                "id": "01M8", "mode": "delete", "position": position, "applied": applied == [true; 2],
+                "selectors": [{ "site": "shop", "kind": "tag", "value": "a" }],
+                "nodes": [node("one", applied[0]), node("two", applied[1])],
+            })
+        };
+        let at = json!({ "generation": 2, "seq": 7 });
+        for (receipt, expected) in [
+            (receipt(at.clone(), [true; 2]), "delete applied on every node as purge 01M8 at 2-7\n  shop tag a"),
+            (receipt(at, [true, false]), "delete written as purge 01M8 at 2-7\n  shop tag a\nnot applied yet: two"),
+            (
+                receipt(Value::Null, [false; 2]),
+                "delete kept as purge 01M8: the hub cannot be reached; it is applied when that is back\n  shop tag a\n\
+                 not applied yet: one, two",
+            ),
+        ] {
+            assert_eq!(purged_in_words(&receipt), expected);
         }
     }
 

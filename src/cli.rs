@@ -7,7 +7,9 @@
 
 pub mod cache;
 pub mod config;
+pub mod dev;
 pub mod hub;
+pub mod node;
 pub mod origin;
 
 use std::net::SocketAddr;
@@ -93,6 +95,11 @@ pub enum Command {
     /// See and change the configuration that the hub has for all nodes
     #[command(subcommand)]
     Config(config::Config),
+    /// Run a small CDN on loopback: a hub and some nodes, to try what many nodes do
+    Dev(dev::Dev),
+    /// See how the nodes of a CDN stand
+    #[command(subcommand)]
+    Node(node::Node),
     /// Set up the hub that the nodes of a CDN share
     #[command(subcommand)]
     Hub(hub::Hub),

@@ -77,6 +77,8 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             };
             ask::config::run(&command).map(|said| println!("{said}")).map_err(failed)
         }
+        Command::Dev(options) => app::dev::run(&options).map_err(|error| (miette::Report::new(error), 1)),
+        Command::Node(command) => ask::node::run(&command).map(|said| println!("{said}")).map_err(asked),
         Command::Hub(command) => {
             app::hub::run(&command).map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
         }

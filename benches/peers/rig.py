@@ -168,11 +168,13 @@ def settled_origin_requests(process):
 
 
 class Server(Process):
-    """A cache under test. With a certificate, `url` is that of its listener with TLS."""
+    """A cache under test. With a certificate, `url` is that of its listener with TLS; `more` is what Littoral's file says, `log` where its purges are."""
 
-    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=(), certificate=None, memory=MEMORY_MIB, disk="off"):
-        settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": memory, "DISK": disk}
+    def __init__(self, name, origin_port, cpus, workers=1, littoral="", prefix=(), certificate=None, memory=MEMORY_MIB, disk="off", more=None, log='"local"'):
         self.admin = free_port()
+        settings = {"ORIGIN": origin_port, "WORKERS": workers, "MEMORY": memory, "DISK": disk, "ADMIN": self.admin, "LOG": log}
+        if more is not None:
+            settings["MORE"] = more
         self.littoral = littoral
         self.certificate = certificate
         if certificate is not None:
@@ -185,21 +187,39 @@ class Server(Process):
                 self.trust = ssl.create_default_context(cafile=certificate.chain)
                 self.wait(lambda: connects(self.tls_port), f"listen on {self.tls_port}")
             if name == "littoral":
-                self.wait(self.ready, "answer 200 on /readyz")
+                self.wait(lambda: self.says_200("/readyz"), "answer 200 on /readyz")
+                self.wait(lambda: self.says_200("/currentz"), "answer 200 on /currentz")
         except BaseException:
             self.close()
             raise
 
-    def ready(self):
+    def says_200(self, path):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=2) as answer:
                 return answer.status == 200
         except OSError:
             return False
 
 
+def hub(cpus, littoral):
+    """A hub that nodes share, set up as an operator does it."""
+
+    def command(process):
+        return [shutil.which("nats-server", path=os.environ["PATH"] + ":/usr/sbin"), "-a", "127.0.0.1", "-p", str(process.port), "-js", "-sd", process.run]
+
+    process = Process("hub", command, cpus)
+    try:
+        subprocess.run([littoral, "hub", "init", "--nats", f"nats://127.0.0.1:{process.port}"], check=True, stdout=subprocess.DEVNULL)
+    except BaseException:
+        process.close()
+        raise
+    return process
+
+
 def littoral_command(process, settings):
     # As an operator runs it: with its access log and its metrics.
+    if "MORE" in settings:
+        return [process.littoral, "run", "--config", configure(process, "littoral.toml", settings)]
     tls = []
     if process.certificate is not None:
         tls = ["--https", f"127.0.0.1:{settings['TLS']}", "--certificate", settings["CERTIFICATE"], "--key", settings["KEY"]]

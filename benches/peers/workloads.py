@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -219,32 +220,45 @@ def memory(name, options, objects=100_000):
 
 def purged_hits(name, options, rate=1000):
     """Hits of one object with ten surrogate keys, with and without purges of other things meanwhile."""
+    with rig.origin([LOAD_CPU]) as origin, start("littoral", origin, options) as server:
+        return beside_purges(name, options, rate, origin, server, server)
+
+
+def followed_hits(name, options, rate=1000):
+    """The same of a node that follows a hub, while another node is asked for the purges."""
+    with rig.origin([LOAD_CPU]) as origin, rig.hub([LOAD_CPU], options.littoral) as hub:
+        follows = {"more": "", "log": f'{{ nats = "{hub.url.replace("http", "nats")}" }}'}
+        with start("littoral", origin, options, **follows) as server, start("littoral", origin, options, (LOAD_CPU,), **follows) as other:
+            return beside_purges(name, options, rate, origin, server, other)
+
+
+def beside_purges(name, options, rate, origin, server, asked):
+    """Rounds of hits at `server` in pairs, one of them while `asked` purges."""
     rounds = {"no purges": [], f"{rate:,} purges a second": []}
     reached = []
-    with rig.origin([LOAD_CPU]) as origin, start("littoral", origin, options) as server:
-        check_body(server, "1k")
-        load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
-        hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
+    check_body(server, "1k")
+    load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
+    hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
 
-        def one(number):
-            serving = rig.thread_cpu_seconds(server.pids(), "front")
-            result = measured(server, origin, number, hit, lambda _: 0)
-            result["serving"] = (rig.thread_cpu_seconds(server.pids(), "front") - serving) / result["requests"]
-            return result
+    def one(number):
+        serving = rig.thread_cpu_seconds(server.pids(), "front")
+        result = measured(server, origin, number, hit, lambda _: 0)
+        result["serving"] = (rig.thread_cpu_seconds(server.pids(), "front") - serving) / result["requests"]
+        return result
 
-        for number in range(options.rounds):
-            for what in rounds if number % 2 == 0 else reversed(rounds):
-                if what == "no purges":
-                    rounds[what].append(one(number))
-                    continue
-                purger = subprocess.Popen(
-                    ["taskset", "-c", str(LOAD_CPU), sys.executable, os.path.join(rig.HERE, "purger.py"), str(server.admin), str(rate)],
-                    stdout=subprocess.PIPE, text=True,
-                )  # fmt: skip
-                time.sleep(0.3)
+    for number in range(options.rounds):
+        for what in rounds if number % 2 == 0 else reversed(rounds):
+            if what == "no purges":
                 rounds[what].append(one(number))
-                purger.terminate()
-                reached.append(int(purger.communicate()[0]))
+                continue
+            purger = subprocess.Popen(
+                ["taskset", "-c", str(LOAD_CPU), sys.executable, os.path.join(rig.HERE, "purger.py"), str(asked.admin), str(rate)],
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            time.sleep(0.3)
+            rounds[what].append(one(number))
+            purger.terminate()
+            reached.append(int(purger.communicate()[0]))
     head(name, f"hits of one 1 KiB object with ten surrogate keys; {options.rounds} rounds of {options.seconds} s")
     print("| | CPU us per hit of the threads that serve: median | against no purges: median, upper quartile | of the whole process, purging included | purges/s |\n|---|---|---|---|---|")
     plain, purged = rounds.values()
@@ -256,6 +270,38 @@ def purged_hits(name, options, rate=1000):
             serving, whole = ("{:.2f}, {:.2f}".format(*ratios(cost)) for cost in (lambda r: r["serving"], lambda r: 1 / r["per_cpu"]))
         rates = 0 if results is plain else statistics.median(reached)
         print(f"| {what} | {middle:.2f} | {serving} | {whole} | {rates:,.0f} |")
+    print()
+    return all(result["sound"] for results in rounds.values() for result in results)
+
+
+def mirrored_hits(name, options):
+    """Hits of one object, not mirrored, and every one mirrored to a target that is dead or never answers."""
+    group = '[site.main.group.shadow]\norigins = "http://127.0.0.1:{}"\n[[site.main.rule]]\nthen = {{ mirror = {} }}\n'
+    to = '{ group = "shadow" }'
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(rig.origin([LOAD_CPU]))
+        # Connections are accepted by the kernel, and nobody reads.
+        hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
+        targets = {
+            "no rule": "", "a rule, not to mirror": group.format(1, "false"),
+            "nobody listens": group.format(1, to), "never answers": group.format(hanging.getsockname()[1], to),
+        }  # fmt: skip
+        servers = {what: stack.enter_context(start("littoral", origin, options, more=more)) for what, more in targets.items()}
+        rounds = {what: [] for what in targets}
+        hit = lambda server, _: load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], options.seconds)
+        for server in servers.values():
+            check_body(server, "1k")
+            load.wrk(f"{server.url}/1k/hot", [LOAD_CPU], 1)
+        for number in range(options.rounds):
+            for what in targets if number % 2 == 0 else reversed(targets):
+                rounds[what].append(measured(servers[what], origin, number, hit, lambda _: 0))
+    head(name, f"hits of one 1 KiB object, mirrored; {options.rounds} rounds of {options.seconds} s")
+    print("| target | CPU us per hit: median | against no mirroring: median | against no rule | p99 ms | not 2xx |\n|---|---|---|---|---|---|")
+    for what, results in rounds.items():
+        cost = statistics.median(1 / result["per_cpu"] for result in results) * 1e6
+        against = lambda base: statistics.median(plain["per_cpu"] / result["per_cpu"] for plain, result in zip(rounds[base], results))
+        of = lambda key: [result[key] for result in results]
+        print(f"| {what} | {cost:.2f} | {against('a rule, not to mirror'):.3f} | {against('no rule'):.3f} | {statistics.median(of('p99')):.2f} | {sum(of('bad'))} |")
     print()
     return all(result["sound"] for results in rounds.values() for result in results)
 
@@ -388,5 +434,5 @@ WORKLOADS = {
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "disk256k": disk_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "purgehub1k": followed_hits, "mirror1k": mirrored_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip

@@ -1,5 +1,9 @@
 // Accepted failures: a file of `id = "reason"`, which is a subset of TOML.
 import fs from 'node:fs'
+import { notPassed } from './judge.mjs'
+
+/** The kinds of tests that are to pass, or to be listed. */
+export const binding = ['required', 'optimal']
 
 const line = /^\s*(?:"([^"]+)"|([A-Za-z0-9_-]+))\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:#.*)?$/
 
@@ -34,12 +38,14 @@ export function compareWithExpectations ({ name, judged }, accepted) {
   for (const id of accepted.keys()) {
     const entry = judged.get(id)
     if (entry === undefined) problems.push(`expectations: the suite has no test ${id}: remove it`)
-    else if (entry.kind !== 'required') problems.push(`expectations: ${id} is not a required test: remove it`)
+    else if (!binding.includes(entry.kind)) problems.push(`expectations: ${id} is a ${entry.kind} and fails nobody: remove it`)
     else if (entry.outcome === 'pass') problems.push(`expectations: ${name} passes ${id}: remove it`)
   }
-  const unlisted = [...judged].filter(([id, entry]) => entry.kind === 'required' && entry.outcome !== 'pass' && !accepted.has(id))
-  if (unlisted.length > 0) {
-    problems.push(`${name} does not pass ${unlisted.length} required tests that no expectation accepts (above)`)
+  for (const kind of binding) {
+    const unlisted = notPassed(judged, kind).filter(([id]) => !accepted.has(id))
+    if (unlisted.length > 0) {
+      problems.push(`${name} does not pass ${unlisted.map(([id]) => id).join(', ')} (${kind}), which no expectation accepts`)
+    }
   }
   return problems
 }

@@ -48,6 +48,11 @@ export function judge (runs) {
   return judged
 }
 
+/** The tests of a kind that did not pass, as entries of [id, what was judged]. */
+export function notPassed (judged, kind) {
+  return [...judged].filter(([, entry]) => entry.kind === kind && entry.outcome !== 'pass')
+}
+
 /** Counts by outcome for one kind of test, in all suites or in one. */
 export function total (judged, kind, suite) {
   const counts = { pass: 0, all: 0 }

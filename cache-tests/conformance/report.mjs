@@ -1,6 +1,6 @@
 // What a run prints: Markdown tables for the suites, then totals and what did not pass.
-import { kinds, passedPerRun, total } from './judge.mjs'
-import { asExpectation } from './expectations.mjs'
+import { kinds, notPassed, passedPerRun, total } from './judge.mjs'
+import { asExpectation, binding } from './expectations.mjs'
 
 export function printSuites (suites, results) {
   console.log(`\n${tableOfSuites(suites, results)}\n`)
@@ -40,13 +40,17 @@ export function printUnsteady ({ name, runs, judged }) {
   for (const [id, entry] of unsteady) console.log(`  ${id} (${entry.kind}): ${entry.each.join(', ')}`)
 }
 
-/** Required tests that did not pass; those not accepted in the form of the expectations file. */
+/** Tests that are to pass and did not; those not accepted in the form of the expectations file. */
 export function printNotPassed ({ name, judged }, accepted) {
-  const failing = [...judged].filter(([, entry]) => entry.kind === 'required' && entry.outcome !== 'pass')
-  console.log(`\n${name}: required tests that did not pass: ${failing.length}`)
-  for (const [id, entry] of failing) {
-    const known = accepted?.get(id)
-    if (known !== undefined) console.log(`  ${id} (${entry.outcome}), accepted: ${known}`)
-    else console.log(`  ${asExpectation(id, entry.seen)}  # ${entry.suite.id}, ${entry.outcome}`)
+  for (const kind of binding) {
+    const failing = notPassed(judged, kind)
+    const excepted = failing.filter(([id]) => accepted?.has(id)).length
+    const { pass, all } = total(judged, kind)
+    console.log(`\n${name}: ${kind} tests: ${pass} passed and ${excepted} excepted with a reason, of ${all}`)
+    for (const [id, entry] of failing) {
+      const known = accepted?.get(id)
+      if (known !== undefined) console.log(`  ${id} (${entry.outcome}), accepted: ${known}`)
+      else console.log(`  ${asExpectation(id, entry.seen)}  # ${entry.suite.id}, ${entry.outcome}`)
+    }
   }
 }

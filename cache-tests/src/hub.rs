@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::deadline::until;
 use crate::node::{binary, free_port};
 use crate::process::{Process, Scratch};
+use crate::tls::{Identity, authority_pem};
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(10);
@@ -23,7 +24,23 @@ pub struct Hub {
     address: SocketAddr,
     store: Scratch,
     process: Option<Process>,
+    /// What its configuration says of TLS and users.
+    secured: Option<Secured>,
 }
+
+/// TLS with a certificate of the test's own, an operator, and a node that may no more than it needs.
+#[derive(Debug)]
+struct Secured {
+    files: Scratch,
+    configuration: String,
+}
+
+/// The files of a secured hub: the authority that vouches for it.
+const CA: &str = "ca.pem";
+/// Who sets it up, and with which password.
+pub const OPERATOR: &str = "operator:for-operators";
+/// The password of the user `node`.
+pub const NODE_PASSWORD: &str = "for-nodes";
 
 impl Hub {
     /// A server with an empty store, set up as an operator does it.
@@ -40,9 +57,44 @@ impl Hub {
     /// A server without streams.
     pub async fn bare() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST.into())));
-        let mut hub = Self { address, store: Scratch::new("hub-store"), process: None };
+        let mut hub = Self { address, store: Scratch::new("hub-store"), process: None, secured: None };
         hub.start_again().await;
         hub
+    }
+
+    /// A server that speaks TLS and knows users, set up by its operator.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn secured() -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST.into())));
+        let (store, files) = (Scratch::new("hub-store"), Scratch::new("hub-files"));
+        let identity = Identity::of(&["127.0.0.1"]);
+        files.write(CA, authority_pem().as_bytes());
+        files.write("hub.pem", identity.certificate_pem.as_bytes());
+        files.write("hub.key", identity.key_pem.as_bytes());
+        let (certificate, key) = (files.path().join("hub.pem"), files.path().join("hub.key"));
+        let configuration = format!(
+            "listen: \"{address}\"\njetstream {{ store_dir: {:?} }}\ntls {{ cert_file: {certificate:?}, key_file: {key:?} }}\n\
+             authorization {{ users: [\n\
+             {{ user: operator, password: \"for-operators\" }},\n\
+             {{ user: node, password: \"{NODE_PASSWORD}\", permissions: {{\n\
+             publish: [\"purge.>\", \"node.>\", \"config.>\", \"$JS.API.>\", \"_INBOX.>\"], subscribe: [\"_INBOX.>\"] }} }}\n] }}\n",
+            store.path()
+        );
+        let secured = Some(Secured { files, configuration });
+        let mut hub = Self { address, store, process: None, secured };
+        hub.start_again().await;
+        hub.init();
+        hub
+    }
+
+    /// The authority that vouches for a secured one.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn ca(&self) -> PathBuf {
+        self.secured.as_ref().expect("a secured hub").files.path().join(CA)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -50,7 +102,8 @@ impl Hub {
     }
 
     pub fn url(&self) -> String {
-        format!("nats://{}", self.address)
+        let scheme = if self.secured.is_some() { "tls" } else { "nats" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Makes the streams.
@@ -60,6 +113,9 @@ impl Hub {
     pub fn init(&mut self) {
         let mut command = Command::new("timeout");
         command.arg("20").arg(binary()).args(["hub", "init", "--nats", &self.url()]);
+        if self.secured.is_some() {
+            command.args(["--user", OPERATOR, "--ca"]).arg(self.ca());
+        }
         let output = command.output().unwrap_or_else(|error| panic!("littoral does not start: {error}"));
         assert!(output.status.success(), "hub init: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -78,8 +134,16 @@ impl Hub {
     /// When it does not listen in time.
     pub async fn start_again(&mut self) {
         let mut command = Command::new(server());
-        command.args(["-a", "127.0.0.1", "-p", &self.address.port().to_string(), "-js", "-sd"]);
-        command.arg(self.store.path());
+        match &self.secured {
+            Some(secured) => {
+                secured.files.write("hub.conf", secured.configuration.as_bytes());
+                command.arg("-c").arg(secured.files.path().join("hub.conf"));
+            }
+            None => {
+                command.args(["-a", "127.0.0.1", "-p", &self.address.port().to_string(), "-js", "-sd"]);
+                command.arg(self.store.path());
+            }
+        }
         self.process = Some(Process::start("nats-server", command, Scratch::new("hub")));
         self.await_listening().await;
     }

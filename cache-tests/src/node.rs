@@ -21,7 +21,7 @@ use crate::response::Response;
 use crate::tls::{H2, HTTP_1_1, Tls};
 
 /// How long a node may take to be ready.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(30);
 
 /// Has the configuration file read again.
 const RELOAD: &str = "/v1/config/reload";
@@ -460,7 +460,7 @@ async fn admin_ask(admin: SocketAddr, method: &str, target: &str) -> Result<Resp
 pub fn run_to_the_end(arguments: &[&str]) -> (Option<i32>, String) {
     let scratch = Scratch::new("command");
     let mut command = Command::new("timeout");
-    command.arg("5").arg(binary()).args(arguments).current_dir(scratch.path());
+    command.arg("30").arg(binary()).args(arguments).current_dir(scratch.path());
     let output = command.output().unwrap_or_else(|error| panic!("littoral does not start: {error}"));
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())

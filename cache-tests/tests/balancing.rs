@@ -61,13 +61,14 @@ async fn shares_are_those_of_the_weights() {
     table.finish();
 }
 
-/// The bar: an origin twice as slow gets at most 60 % of what a fast one gets.
+/// The bar: an origin twice as slow gets at most 60 % of what a fast one gets. What a busy machine adds to both is little
+/// beside what they take.
 #[tokio::test]
 async fn a_slow_origin_gets_less() {
     let mut table = Table::new("one is slow");
     for balance in ["least-requests", "ewma"] {
         let origins = some(2);
-        for (origin, takes) in origins.iter().zip([Duration::from_millis(40), Duration::from_millis(80)]) {
+        for (origin, takes) in origins.iter().zip([Duration::from_millis(150), Duration::from_millis(300)]) {
             let runtime = tokio::runtime::Handle::current();
             origin.serve_with("/p", move |_| {
                 let gate = Gate::closed();
@@ -85,7 +86,7 @@ async fn a_slow_origin_gets_less() {
             let address = node.address();
             clients.push(tokio::spawn(async move {
                 let mut connection = Client::connect(address).await;
-                for number in 0..40 {
+                for number in 0..20 {
                     assert_eq!(connection.get(&format!("/p?{client}-{number}")).await.status, 200);
                 }
             }));

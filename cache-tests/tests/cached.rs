@@ -7,6 +7,7 @@ use std::time::Duration;
 use cache_tests::answer::{Answer, pattern};
 use cache_tests::client::HOST;
 use cache_tests::deadline::{PATIENCE, until};
+use cache_tests::disk::opened;
 use cache_tests::node::{Node, NodeOptions, run_to_the_end};
 use cache_tests::origin::Origin;
 use cache_tests::table::{Table, same, that};
@@ -18,8 +19,9 @@ const DISK: &str = "[cache]\nmemory = \"64MiB\"\ndisk = [{ path = \"disk\", size
 /// More than one chunk, and the last is not full.
 const LARGE: usize = 3 * CHUNK + 1_000;
 
+/// A node whose disk is open: what is fetched before that is not on it.
 async fn node(origin: &Origin, more: &str) -> Node {
-    NodeOptions::configured(origin, &format!("{DISK}{more}")).start().await
+    opened(NodeOptions::configured(origin, &format!("{DISK}{more}"))).await
 }
 
 /// Asks for it, and waits until a disk has it.

@@ -209,6 +209,8 @@ async fn killed_when_full(kills: u64) {
         Tally::of([&answer]).assert_right("the first answer");
         assert!(started.elapsed() < FIRST, "kill {kill}: the first answer after {:?}", started.elapsed());
         known.extend(fresh);
+        // What is fetched before it knows all that is on the disk is not written.
+        is_open(&current).await;
         let before = written_bytes(&current).await;
         let new = mixed(next..next + 40, &mut random);
         next += 40;

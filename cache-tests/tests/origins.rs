@@ -43,7 +43,7 @@ async fn up(node: &Node, origin: &str) -> f64 {
 }
 
 async fn is_up(node: &Node, origin: &str, expected: f64) {
-    until(Duration::from_secs(5), &format!("{origin} is up: {expected}"), || async {
+    until(Duration::from_secs(10), &format!("{origin} is up: {expected}"), || async {
         let found = up(node, origin).await;
         if found == expected { Ok(()) } else { Err(format!("up is {found}")) }
     })
@@ -76,7 +76,8 @@ async fn a_spare_is_asked_while_its_betters_are_down_and_no_longer() {
         origin.serve("/healthz", Answer::ok("well").field("Cache-Control: no-store"));
     }
     let list = format!("\"{}\", {{ url = \"{}\", tier = 2 }}", origins[0].url(), origins[1].url());
-    let node = before(&list, "health = { path = \"/healthz\", interval = \"50ms\", timeout = \"50ms\" }").await;
+    let node =
+        before(&list, "health = { path = \"/healthz\", interval = \"400ms\", timeout = \"400ms\", fall = 2 }").await;
     let mut table = Table::new("tiers");
     table.row("at first", same("the origin", node.get("/p?1").await.text(), "0".to_owned()));
     origins[0].serve("/healthz", Answer::status(503));

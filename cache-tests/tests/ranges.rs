@@ -97,6 +97,7 @@ async fn what_is_off_the_grid_is_kept_and_its_chunk_completed() {
     let site = Site::start().await;
     let object = site.content.add(LENGTH);
     object.get(&site.node, Wanted::Last(SUFFIX)).await;
+    object.becomes_hit(&site.node, Wanted::Last(SUFFIX)).await.expect("right bytes");
     let first_missing = object.get(&site.node, Wanted::part(8 * CHUNK, 1)).await;
     assert_eq!(first_missing.told(), "partial; stored");
     assert_eq!(object.settled().await, 2 * CHUNK, "{:?}", object.questions());
@@ -217,8 +218,13 @@ async fn several_ranges_over_holes() {
         }
         let written = object.settled().await;
         assert!(written <= object.length(), "cold: {is_cold}: {written} bytes of {}", object.length());
-        let again = site.node.client().await.exchange("GET", &object.target(), &[&line]).await;
-        assert!(again.is_hit(), "cold: {is_cold}: {:?}", again.head);
+        // Its client may have what it wants before the runs are at their end.
+        until(PATIENCE, "all of it is a hit", || async {
+            let again = site.node.client().await.exchange("GET", &object.target(), &[&line]).await;
+            if again.is_hit() { Ok(()) } else { Err(format!("cold: {is_cold}: {:?}", again.head)) }
+        })
+        .await;
+        assert_eq!(object.settled().await, written, "cold: {is_cold}: {:?}", object.questions());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cache_tests::client::{Client, HOST, Socket};
+use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::gate::Gate;
 use cache_tests::ranged::{CHUNK, Hold, IfRange, Ranged, Reading, Site, Wanted};
 use cache_tests::response::End;
@@ -166,6 +167,7 @@ async fn a_soft_purge_leaves_the_parts_if_nothing_changed() {
     let chunks = [0, 5].map(|chunk| Wanted::part(chunk * CHUNK, 9));
     for wanted in &chunks {
         object.get(&site.node, wanted.clone()).await;
+        object.becomes_hit(&site.node, wanted.clone()).await.expect("right bytes");
     }
     let before = object.settled().await;
     site.node.purge(&json!({ "tags": [object.tag()], "mode": "invalidate" })).await;
@@ -174,7 +176,8 @@ async fn a_soft_purge_leaves_the_parts_if_nothing_changed() {
     }
     assert_eq!(object.settled().await, before, "{:?}", object.questions());
     assert_eq!(object.asked()[2].status, 304);
-    assert_eq!(object.get(&site.node, chunks[1].clone()).await.told(), "hit");
+    object.becomes_hit(&site.node, chunks[1].clone()).await.expect("right bytes");
+    assert_eq!(object.asked().len(), 3, "{:?}", object.questions());
 }
 
 /// What is purged while it is delivered goes out to its end, and to nobody else.
@@ -278,7 +281,12 @@ async fn variants_have_parts_of_their_own() {
     assert_eq!(ask("en", Wanted::part(5 * CHUNK, 9)).await, "uri-miss; stored");
     assert_eq!(ask("de", Wanted::part(5 * CHUNK, 9)).await, "vary-miss; stored");
     assert_eq!(ask("de", Wanted::part(9 * CHUNK, 9)).await, "partial; stored");
-    assert_eq!(ask("en", Wanted::part(5 * CHUNK + 9, 9)).await, "hit");
+    // Its client may have what it wants before the run is at its end.
+    until(PATIENCE, "it is a hit", || async {
+        let told = ask("en", Wanted::part(5 * CHUNK + 9, 9)).await;
+        if told == "hit" { Ok(()) } else { Err(told) }
+    })
+    .await;
     assert_eq!(ask("en", Wanted::part(9 * CHUNK, 9)).await, "partial; stored");
     assert_eq!(object.settled().await, 4 * CHUNK, "{:?}", object.questions());
 }

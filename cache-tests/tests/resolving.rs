@@ -6,7 +6,7 @@ use std::time::Duration;
 use cache_tests::answer::Answer;
 use cache_tests::deadline::until;
 use cache_tests::name_server::{Data, NameServer};
-use cache_tests::node::{Node, NodeOptions};
+use cache_tests::node::{Node, NodeOptions, free_port};
 use cache_tests::origin::{Origin, nobody_listens};
 use cache_tests::table::{Table, same, that};
 
@@ -196,9 +196,10 @@ async fn addresses_of_both_families_are_asked_or_those_of_one() {
         return;
     };
     drop(listener);
-    let v6 = Origin::start_at((std::net::Ipv6Addr::LOCALHOST, 0).into());
-    let v4 = Origin::start_at((Ipv4Addr::LOCALHOST, v6.address().port()).into());
-    let port = v6.address().port();
+    // A port that nobody and no outgoing connection has at either address.
+    let port = free_port(Ipv4Addr::LOCALHOST.into());
+    let v6 = Origin::start_at((std::net::Ipv6Addr::LOCALHOST, port).into());
+    let v4 = Origin::start_at((Ipv4Addr::LOCALHOST, port).into());
     let mut table = Table::new("families");
     for (resolve, up, share) in [("addresses", 2.0, [10, 10]), ("ipv4", 1.0, [20, 0]), ("ipv6", 1.0, [0, 20])] {
         for origin in [&v4, &v6] {

@@ -105,13 +105,13 @@ async fn large_bodies_pass_in_constant_memory() {
 #[tokio::test]
 async fn slow_bodies_pass() {
     let piece = pattern(16 << 10, 1);
-    let timeouts = "timeouts = { first_byte = \"500ms\", between_bytes = \"500ms\" }";
+    let timeouts = "timeouts = { first_byte = \"1s\", between_bytes = \"1s\" }";
     let mut table = Table::new("slow bodies");
     for http2 in [false, true] {
         let talker = Talker::start(manner(http2)).await;
         let node = before(&talker.url(), &format!("http2 = {http2}, {timeouts}")).await;
         for how in [How::Length, How::Chunks, How::Http2] {
-            let said = upload(&node, how, 15, &piece, Some(Duration::from_millis(100))).await;
+            let said = upload(&node, how, 15, &piece, Some(Duration::from_millis(120))).await;
             let name = format!("{how:?}, http2 = {http2}");
             table.row(&name, same("answer", said, format!("200 {}", 15 * piece.len())));
         }
@@ -232,11 +232,11 @@ async fn grpc_passes() {
 async fn a_silent_stream_stays_open() {
     let talker = Talker::start(manner(true)).await;
     let node =
-        before(&talker.url(), "http2 = true, timeouts = { first_byte = \"200ms\", between_bytes = \"200ms\" }").await;
+        before(&talker.url(), "http2 = true, timeouts = { first_byte = \"500ms\", between_bytes = \"500ms\" }").await;
     let client: Polite = node.h2().await;
     let (mut sending, begun) = client.send("POST", "/a.B/Talk", &GRPC, false).await.expect("it is sent").split();
     let mut begun = begun.await.expect("a head");
-    let mut ticks = interval(Duration::from_millis(600));
+    let mut ticks = interval(Duration::from_millis(1_200));
     for number in 0..3u64 {
         ticks.tick().await;
         let message = pattern(100, number);

@@ -117,7 +117,10 @@ mod tests {
         format!("[site.{name}]\nhosts = \"{host}\"\norigins = \"http://127.0.0.1:1\"\n")
     }
 
-    fn said(own: &str, documents: &[(Option<&str>, &str)]) -> Result<crate::Config, String> {
+    /// The site, and the text.
+    type Given<'a> = (Option<&'a str>, &'a str);
+
+    fn said(own: &str, documents: &[Given<'_>]) -> Result<crate::Config, String> {
         let documents: Vec<_> = documents.iter().map(|(site, text)| Document { site: *site, text }).collect();
         let mut problems = Vec::new();
         let path = Path::new("etc/edge.toml");
@@ -148,7 +151,7 @@ mod tests {
     #[test]
     fn what_does_not_go_together_is_said() {
         let (a, b) = (site("a", "a.test"), site("b", "a.test"));
-        let rows: &[(&str, &str, &[(Option<&str>, &str)], &str)] = &[
+        let rows: &[(&str, &str, &[Given<'_>], &str)] = &[
             (
                 "a host of two sites",
                 &a,

@@ -5,6 +5,9 @@ use serde_json::json;
 
 use super::purge::Wrong;
 
+/// Room for most answers: a receipt of one purge.
+const RECEIPT_BYTES: usize = 512;
+
 /// An answer of the API.
 pub struct Reply {
     pub status: StatusCode,
@@ -20,7 +23,12 @@ impl Reply {
     }
 
     pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Self {
-        let body = serde_json::to_string(value).unwrap_or_default() + "\n";
+        let mut body = Vec::with_capacity(RECEIPT_BYTES);
+        // What cannot be told is an empty answer; nothing that is told here is of that kind.
+        let body = match serde_json::to_writer(&mut body, value) {
+            Ok(()) => String::from_utf8(body).unwrap_or_default() + "\n",
+            Err(_) => "\n".to_owned(),
+        };
         Self { status, kind: "application/json", body, retry_after: None }
     }
 

@@ -41,8 +41,9 @@ impl ServerApp for Admin {
 impl Admin {
     async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
         let mut http = http1::Builder::new();
-        // It knows 100 fields at most by itself.
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES_MAX);
+        // It knows 100 fields at most by itself. A buffer may hold one head and what was read behind it.
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+        http.max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
         let service = service_fn(move |request| {
             let admin = self.clone();
             async move { admin.respond(request).await }

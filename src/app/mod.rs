@@ -8,12 +8,14 @@
 //! - [`storage`]: what outlives the process.
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
+//! - [`dev`]: a small CDN on loopback.
 //! - [`hub`]: what an operator does with what many nodes share.
 //! - [`life`]: from the first listener to the last answer.
 
 pub mod adoption;
 pub mod control;
 pub mod copy;
+pub mod dev;
 pub mod hub;
 pub mod identity;
 pub mod life;

@@ -261,8 +261,8 @@ impl Member {
         }
     }
 
-    /// A check has a result.
-    pub fn checked(&self, result: Result<(), String>, metrics: &Metrics) {
+    /// A check has a result. Gives the time from its start to that of the next.
+    pub fn checked(&self, result: Result<(), String>, interval: Duration, metrics: &Metrics) -> Duration {
         let mut state = self.state.lock();
         let passed = result.is_ok();
         if let Some(health) = &mut state.health
@@ -281,6 +281,7 @@ impl Member {
             state.seen_up = false;
         }
         self.show(&mut state, metrics);
+        state.health.map_or(interval, |health| health.pause(interval))
     }
 
     fn show(&self, state: &mut State, metrics: &Metrics) {

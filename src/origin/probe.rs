@@ -1,4 +1,4 @@
-//! Active checks: each over a connection of its own, from start to start in the interval.
+//! Active checks: each over a connection of its own, from start to start in the interval, or in half of it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,13 +28,17 @@ pub async fn watch(member: Weak<Member>, origins: Arc<Origins>) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        ticks.tick().await;
+        let started = ticks.tick().await;
         let Some(member) = member.upgrade() else { return };
         let Some((health, _)) = member.check_settings() else { return };
         let limit = health.timeout.get();
         let result = timeout(limit, check(&member, limit, &origins)).await;
         let result = result.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())));
-        member.checked(result, &origins.metrics);
+        let pause = member.checked(result, every, &origins.metrics);
+        if pause < every {
+            // In the past when the check took longer: then it is time.
+            ticks.reset_at(started + pause);
+        }
     }
 }
 

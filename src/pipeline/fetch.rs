@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use edge_config::section::limits::REJOINS_MAX;
-use edge_config::section::site::Isolated;
 use parking_lot::Mutex;
 
 use crate::clock;
@@ -18,15 +17,13 @@ use crate::pipeline::deliver::deliver;
 use crate::pipeline::failure;
 use crate::pipeline::fill::Job;
 use crate::pipeline::request::{Forwarded, Method, Outcome, Request};
-use crate::pipeline::session::write_last_cookie;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
 use crate::pipeline::sparse::asked::Asked;
-use crate::pipeline::sparse::serve::lacks;
 use crate::pipeline::stream::{first_byte, must_ask_alone, stream};
 use crate::purge::ledger::Verdict;
 use crate::semantics::cache_status::{CacheStatus, Reason};
-use crate::semantics::reuse::{self, Reuse, may_serve_on_error, reuse};
+use crate::semantics::reuse::{self, Reuse, reuse};
 use crate::semantics::vary::selecting_key;
 use crate::store::fill::reader::{Begun, Reader};
 use crate::store::fill::{Fill, FillHead, Sharing};
@@ -186,7 +183,7 @@ impl Pipeline {
     }
 
     /// Answers from a stored response, wherever its body is.
-    async fn serve<E: Exchange>(
+    pub(super) async fn serve<E: Exchange>(
         self: &Arc<Self>,
         request: &Request<'_>,
         stored: &Arc<StoredResponse>,
@@ -406,56 +403,6 @@ impl Pipeline {
             Reuse::Fresh | Reuse::StaleByRequest => Suits::Yes,
             Reuse::StaleWhileRevalidate | Reuse::Revalidate(_) => Suits::AskAlone,
         }
-    }
-
-    fn may_stand_in(&self, request: &Request<'_>, plan: &Plan, failure: reuse::Failure) -> bool {
-        // What it lacks cannot be had now.
-        if plan.stale.as_ref().is_some_and(|stale| lacks(request, stale)) {
-            return false;
-        }
-        let left = plan.stale.as_ref().and_then(|stale| stale.judge(&self.store.ledger).ok());
-        let left = left.map(|freshness| match self.isolation(request.site) {
-            Some(isolation) if isolation.mode != Isolated::Serve => freshness.doubtful(isolation.since),
-            _ => freshness,
-        });
-        left.is_some_and(|freshness| may_serve_on_error(&request.directives, &freshness, clock::wall(), failure))
-    }
-
-    async fn stand_in<E: Exchange>(
-        self: &Arc<Self>,
-        request: &Request<'_>,
-        plan: &Plan,
-        reason: Reason,
-        exchange: &mut E,
-    ) -> io::Result<Outcome> {
-        let Some(stale) = &plan.stale else { return Err(io::ErrorKind::NotFound.into()) };
-        let request = Request { now: clock::wall(), ..*request };
-        let freshness = stale.judge(&self.store.ledger).unwrap_or(stale.freshness());
-        let ttl = Some(freshness.ttl_seconds(request.now));
-        let status = CacheStatus { hit: true, ttl, detail: Some(reason), ..CacheStatus::default() };
-        let mut outcome = self.serve(&request, stale, status, CacheOutcome::Stale, exchange).await?;
-        outcome.origin = request.site.only_origin(request.group);
-        Ok(outcome)
-    }
-
-    async fn failed<E: Exchange>(
-        self: &Arc<Self>,
-        request: &Request<'_>,
-        plan: &Plan,
-        failure: Failure,
-        exchange: &mut E,
-    ) -> io::Result<Outcome> {
-        if self.may_stand_in(request, plan, reuse::Failure::Unreachable) {
-            return self.stand_in(request, plan, failure.reason(), exchange).await;
-        }
-        let forward = Some(plan.forward);
-        let status = CacheStatus { forward, detail: Some(failure.reason()), ..CacheStatus::default() };
-        let mut more = Vec::new();
-        write_last_cookie(request, failure, &mut more);
-        let mut outcome =
-            failure::answer_with(&more, Some(request.site), failure.status(), request.method, status, exchange).await?;
-        outcome.origin = request.site.only_origin(request.group);
-        Ok(outcome)
     }
 
     /// Passes a fill on to its client: the finished response where there is one, else the body as it comes.

@@ -6,6 +6,7 @@
 //! - [`disk`]: what is on a disk, read for the request that wants it.
 //! - [`coalesce`]: one fill for many requests.
 //! - [`fetch`]: the request machine's way through a miss.
+//! - [`standing_in`]: what is answered when an origin has failed.
 //! - [`stream`]: a response that is arriving, to one client.
 //! - [`fill`]: the fill machine.
 //! - [`sparse`]: bodies of which only some chunks are there.
@@ -33,6 +34,7 @@ pub mod session;
 #[cfg(test)]
 mod simulation;
 pub mod sparse;
+pub mod standing_in;
 pub mod stream;
 
 use std::future::Future;

@@ -36,6 +36,9 @@ const ROWS_MAX: u64 = 1 << 20;
 /// Records after which the ledger on disk follows: a node that starts replays at most so many.
 pub const COMPACT_EVERY: u64 = 4096;
 
+/// Room for most records: of one selector.
+const RECORD_BYTES: usize = 512;
+
 /// A purge that is in force, and where it is in the log.
 pub type Written = (LogPosition, PurgeRecord);
 
@@ -183,9 +186,12 @@ impl Kept {
         let transaction = self.database()?.begin_write().map_err(storage)?;
         {
             let mut rows = transaction.open_table(LEDGER).map_err(storage)?;
+            // Most of them are new: what was there comes back from the one look there is.
             for (name, entry) in &self.dirty {
-                let known = rows.get(name.as_str()).map_err(storage)?.map(|row| entry_of(row.value()));
-                rows.insert(name.as_str(), row_of(known.unwrap_or_default().and(*entry))).map_err(storage)?;
+                let known = rows.insert(name.as_str(), row_of(*entry)).map_err(storage)?;
+                if let Some(known) = known.map(|row| entry_of(row.value())) {
+                    rows.insert(name.as_str(), row_of(known.and(*entry))).map_err(storage)?;
+                }
             }
             fold(&mut rows)?;
             let mut records = transaction.open_table(RECORDS).map_err(storage)?;
@@ -268,13 +274,26 @@ impl Shared {
     }
 }
 
+/// Puts a file out of the way, and says where it is now.
+///
+/// # Errors
+/// It stays where it is.
+pub fn set_aside(directory: &Path, file: &str, now: UnixMs) -> std::io::Result<PathBuf> {
+    let aside = directory.join(format!("{file}.unusable-{}", now.0));
+    std::fs::rename(directory.join(file), &aside)?;
+    Ok(aside)
+}
+
 fn enter(transaction: &WriteTransaction, records: &[Written]) -> Result<(), LogError> {
     if records.is_empty() {
         return Ok(());
     }
     let mut table = transaction.open_table(RECORDS).map_err(storage)?;
+    let mut text = Vec::with_capacity(RECORD_BYTES);
     for (position, record) in records {
-        table.insert(position.as_u64(), serde_json::to_vec(record)?.as_slice()).map_err(storage)?;
+        text.clear();
+        serde_json::to_writer(&mut text, record)?;
+        table.insert(position.as_u64(), text.as_slice()).map_err(storage)?;
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! One thread writes. Purges that come while it writes, or shortly after, are written together: they share one transaction
 //! and one sync. A purge is acknowledged when its record is on disk and the ledger in memory has it.
 
+mod told;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -14,7 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
-use super::kept::{Kept, Shared, Written};
+use self::told::{Asker, tell};
+use super::kept::{self, Kept, Shared, Written};
 use super::ledger::Ledger;
 use super::log::{LogError, OpenError, PurgeLog, Purged, Standing, Wait};
 use super::position::LogPosition;
@@ -38,7 +41,7 @@ const FILE: &str = "purge.redb";
 /// A purge that waits for the disk.
 struct Waiting {
     record: PurgeRecord,
-    done: oneshot::Sender<Result<Written, Arc<LogError>>>,
+    asker: Asker,
 }
 
 /// The log. Dropping it closes it.
@@ -92,9 +95,7 @@ impl LocalLog {
     /// # Errors
     /// It stays where it is.
     pub fn set_aside(directory: &Path, now: UnixMs) -> std::io::Result<PathBuf> {
-        let aside = directory.join(format!("{FILE}.unusable-{}", now.0));
-        std::fs::rename(directory.join(FILE), &aside)?;
-        Ok(aside)
+        kept::set_aside(directory, FILE, now)
     }
 
     /// Writes a purge, and gives it its id. When this returns it is on disk and in the ledger.
@@ -102,16 +103,16 @@ impl LocalLog {
     /// # Errors
     /// It is neither.
     pub async fn write(&self, record: PurgeRecord) -> Result<Written, Arc<LogError>> {
-        let (done, told) = oneshot::channel();
+        let (asker, told) = oneshot::channel();
         let sent = match &*self.waiting.lock() {
-            Some(waiting) => waiting.try_send(Waiting { record, done }).map_err(|error| match error {
+            Some(waiting) => waiting.try_send(Waiting { record, asker }).map_err(|error| match error {
                 TrySendError::Full(_) => LogError::Overloaded,
                 TrySendError::Disconnected(_) => LogError::Closed,
             }),
             None => Err(LogError::Closed),
         };
         sent.map_err(Arc::new)?;
-        told.await.unwrap_or_else(|_| Err(Arc::new(LogError::Closed)))
+        told.await.map_err(|_| Arc::new(LogError::Closed))?.take()
     }
 
     fn purged(&self, (position, record): Written) -> Purged {
@@ -169,26 +170,23 @@ impl Writer {
 
     fn take(&mut self, batch: Vec<Waiting>) {
         let mut records = Vec::with_capacity(batch.len());
-        let mut done = Vec::with_capacity(batch.len());
+        let mut askers = Vec::with_capacity(batch.len());
         let mut position = self.kept.position;
-        for Waiting { mut record, done: sender } in batch {
+        for Waiting { mut record, asker } in batch {
             position = position.next();
             record.id = id_at(record.at, position);
             records.push((position, record));
-            done.push(sender);
+            askers.push(asker);
         }
         match self.write(&records) {
             Ok(()) => {
-                for (written, done) in records.into_iter().zip(done) {
-                    // Whoever asked may be gone; the purge holds all the same.
-                    let _ = done.send(Ok(written));
-                }
+                tell(askers.into_iter().zip(records.into_iter().map(Ok)).collect());
                 self.kept.keep_up();
             }
             Err(error) => {
-                tracing::error!(%error, purges = done.len(), "purges are not taken");
+                tracing::error!(%error, purges = askers.len(), "purges are not taken");
                 let error = Arc::new(error);
-                done.into_iter().for_each(|done| _ = done.send(Err(error.clone())));
+                tell(askers.into_iter().map(|asker| (asker, Err(error.clone()))).collect());
                 if let Err(error) = self.kept.reopen() {
                     tracing::error!(%error, path = ?self.kept.path(), "the purge log cannot be opened again");
                 }

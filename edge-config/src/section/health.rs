@@ -118,7 +118,8 @@ section! {
         BODY = "body": Kind::Text("a text");
         /// The service that is asked about; "" is the server as a whole. For "grpc".
         SERVICE = "service": Kind::Text("a name as in package.Service"), "";
-        /// Time from the start of a check to the start of the next.
+        /// Time from the start of a check to the start of the next; half of it after a check that contradicts what is known,
+        /// so that it is soon known whether it is so.
         INTERVAL = "interval": Kind::Duration, "500ms";
         /// How long a check may take, connection included. At most the interval.
         TIMEOUT = "timeout": Kind::Duration, "400ms";

@@ -89,13 +89,13 @@ section! {
         CREDENTIALS = "credentials": Kind::Text("a file");
         /// The name this node is known by to the hub, where that knows names and passwords.
         USER = "user": Kind::Text("a name");
-        /// And its password.
+        /// The password of that name.
         PASSWORD = "password": Kind::Any(&[Kind::Text("a password"), Kind::Table(&super::secret::SECRET_FILE)]);
         /// A PEM file of authorities that may vouch for the hub, beside those of the system.
         CA = "ca": Kind::Text("a file");
         /// A PEM file of the certificate this node shows the hub.
         CERTIFICATE = "certificate": Kind::Text("a file");
-        /// And of its key.
+        /// A PEM file of the key of that certificate.
         KEY = "key": Kind::Text("a file");
     }
 }

@@ -92,7 +92,8 @@ impl Link {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         let client = options.connect(&hub.servers).await?;
-        let context = jetstream::new(client.clone());
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(ANSWER_WITHIN);
         let told = client.new_inbox();
         Ok(Self { client, context, told, gone })
     }

@@ -47,7 +47,7 @@ use self::presence::Presence;
 use self::session::End;
 use self::shelf::Shelf;
 use self::writer::{Seen, Work, Writer};
-use super::kept::{Kept, Shared as File};
+use super::kept::{self, Kept, Shared as File};
 use super::ledger::Ledger;
 use super::log::{LogError, Member, OpenError, PurgeLog, Purged, Standing, Wait};
 use super::position::LogPosition;
@@ -68,6 +68,8 @@ const _: () = assert!(ASK_EVERY.as_millis() * 3 < LEASE_MS as u128);
 const MARGIN_MS: u64 = 100;
 /// Things that wait for the thread that writes.
 const WAITING_MAX: usize = 8192;
+/// How long a node that ends takes to say so.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
 /// Answers of the hub that are remembered: for how long something has been in the log.
 const ANSWERS_MAX: usize = 16;
 const FILE: &str = "purge-nats.redb";
@@ -181,9 +183,7 @@ impl NatsLog {
     /// # Errors
     /// It stays where it is.
     pub fn set_aside(directory: &Path, now: UnixMs) -> std::io::Result<PathBuf> {
-        let aside = directory.join(format!("{FILE}.unusable-{}", now.0));
-        std::fs::rename(directory.join(FILE), &aside)?;
-        Ok(aside)
+        kept::set_aside(directory, FILE, now)
     }
 }
 
@@ -209,6 +209,18 @@ impl Shared {
         let sender = self.work.lock().clone().ok_or(End::Closed)?;
         // It may wait for the disk: sessions run on a thread that has nothing else to do.
         sender.send(work).map_err(|_| End::Closed)
+    }
+
+    /// Says that this node is no more: it serves nothing from now on.
+    async fn say_goodbye(&self) {
+        let Some(link) = self.link.swap(None) else { return };
+        let (id, name) = (self.node.id.clone(), self.node.name.clone());
+        let said = Announcement { v: 1, id, name, gone: true, ..Announcement::default() };
+        let Ok(text) = serde_json::to_vec(&said) else { return };
+        if let Ok(sent) = link.context.publish(streams::node_subject(&self.node.id), text.into()).await {
+            // Without it receipts wait for the lease to run out.
+            let _ = sent.await;
+        }
     }
 
     /// Notes that the last record was this one when that was asked.
@@ -419,6 +431,8 @@ impl PurgeLog for NatsLog {
 
     fn close(&self) {
         if let Some(runtime) = self.runtime.lock().take() {
+            // Whoever waits for every node does not have to wait for this one any more. Not waited for when the hub is away.
+            runtime.block_on(async { tokio::time::timeout(GOODBYE_WITHIN, self.shared.say_goodbye()).await }).ok();
             runtime.shutdown_background();
         }
         drop(self.shared.work.lock().take());

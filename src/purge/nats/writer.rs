@@ -177,14 +177,10 @@ impl Writer {
         let position = LogPosition::new(generation, last.as_ref().map_or(0, |(seq, _)| *seq));
         let now = clock::wall().0;
         let record = last.map(|(_, record)| (position, record));
-        self.kept.begin_anew(
-            position,
-            record.as_ref().map(std::slice::from_ref).unwrap_or_default(),
-            |transaction| {
-                outbox::send_again(transaction, now)?;
-                outbox::follow(transaction, created)
-            },
-        )?;
+        self.kept.begin_anew(position, record.as_slice(), |transaction| {
+            outbox::send_again(transaction, now)?;
+            outbox::follow(transaction, created)
+        })?;
         let (pending, _) = outbox::restore(&self.kept.shared.read()?)?;
         *self.seen.pending.lock() = pending;
         let applied = record.map(|(position, record)| (position.seq(), record.id));
@@ -240,3 +236,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

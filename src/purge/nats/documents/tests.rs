@@ -50,6 +50,9 @@ fn a_share_is_exactly_that_of_the_nodes() {
     assert!(is_chosen(1, &Which::Node, "alone", &BTreeSet::new()), "a node that has not heard itself counts itself");
 }
 
+/// What was heard, what the node has, which node it is, the nodes, and what it is to have.
+type Row<'a> = (&'a str, Option<&'a Heard>, Option<Text>, &'a str, Option<&'a BTreeSet<String>>, Option<Text>);
+
 #[test]
 fn what_a_node_is_to_have() {
     let (a, nodes) = (site("a"), nodes(4));
@@ -61,7 +64,7 @@ fn what_a_node_is_to_have() {
     let chosen = nodes.iter().find(|node| is_in(node)).expect("one that is chosen");
     let other = nodes.iter().find(|node| !is_in(node)).expect("one that is not");
     let known = Some(&nodes);
-    let rows: [(&str, Option<&Heard>, Option<Text>, &str, Option<&BTreeSet<String>>, Option<Text>); 12] = [
+    let rows: [Row<'_>; 12] = [
         ("nothing was heard", None, Some(text(5, "one")), chosen, known, Some(text(5, "one"))),
         ("a first one", Some(&first), None, chosen, known, Some(text(5, "one"))),
         ("a new one", Some(&second), Some(text(5, "one")), other, None, Some(text(7, "two"))),
