@@ -157,6 +157,7 @@ async fn a_purge_that_waited_for_the_hub_survives_a_kill() {
     killed.kill().await;
     let again = near().within(&machine).start().await;
     assert!((again.metrics().await.sum("littoral_purges_pending", &[]) - 1.0).abs() < 0.1, "it is still to be sent");
+    assert!(!again.said().contains("was lost"), "its log is the one it has followed: {}", again.said());
     hub.start_again().await;
     current(&again).await;
     current(&far).await;

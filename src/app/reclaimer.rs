@@ -66,7 +66,7 @@ fn look_at_disks(pipeline: &Pipeline, record: &Record) {
     for disk in disks.all() {
         pipeline.metrics.disk_up(&disk.path.to_string_lossy(), !disk.is_out());
     }
-    record.note_disks(disks);
+    record.note(disks, pipeline.store.ledger.applied().log.generation());
 }
 
 fn round(pipeline: &Pipeline, ending: &AtomicBool) {

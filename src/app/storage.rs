@@ -97,14 +97,16 @@ impl Storage {
 }
 
 impl Record {
-    /// Remembers which disks are not used: what is replaced meanwhile may be found there again.
-    pub fn note_disks(&self, disks: &Disks) {
+    /// Remembers which disks are not used, where what is replaced meanwhile may be found again, and the generation of the log, which
+    /// grows while the node runs when its hub has lost one: should what is kept of it be lost, the next is to be later.
+    pub fn note(&self, disks: &Disks, generation: u16) {
         let out: Vec<PathBuf> = disks.all().iter().filter(|disk| disk.is_out()).map(|disk| disk.path.clone()).collect();
         let mut identity = self.identity.lock();
-        if identity.taken_out != out {
+        if identity.taken_out != out || identity.log_generation < generation {
             identity.taken_out = out;
+            identity.log_generation = identity.log_generation.max(generation);
             if let Err(error) = identity.save(&self.directory) {
-                tracing::error!(%error, "the next start does not know which disks were taken out");
+                tracing::error!(%error, "the next start does not know which disks were taken out, nor of the latest log");
             }
         }
     }
@@ -154,7 +156,7 @@ impl Opening<'_> {
                 let position = opened.ledger.applied().log;
                 let is_made_now = position.generation() == self.next_generation() && position.seq() == 0;
                 if is_known(&opened) || is_made_now {
-                    if is_made_now && identity.log_created != 0 {
+                    if !is_known(&opened) {
                         tracing::error!("the purge log was lost: everything that was stored is gone");
                         metrics.floor_reset();
                     }
