@@ -1,11 +1,14 @@
 //! Many nodes that follow one hub, and what is asked of them.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
-use crate::deadline::{PATIENCE, until};
+use crate::client::Client;
+use crate::deadline::{PATIENCE, until, within};
 use crate::hub::Hub;
 use crate::machine::Machine;
 use crate::node::{Node, NodeOptions};
@@ -124,5 +127,57 @@ impl Nodes {
             })
             .await;
         }
+    }
+}
+
+/// A load on all nodes, and what it found.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub answers: AtomicU64,
+    pub busy: AtomicU64,
+}
+
+/// Clients that ask for `/object/0` to `/object/999` in turn, `rate` a second together, until told to stop. Every answer is one, or
+/// 503 with `Retry-After`, and comes in time.
+///
+/// # Panics
+/// When one is not.
+pub async fn load(nodes: &[&Node], rate: u64, stop: Arc<AtomicBool>, seen: Arc<Seen>) {
+    const CLIENTS: u64 = 32;
+    let begun = Instant::now();
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let address = nodes[client as usize % nodes.len()].address();
+        let (stop, seen) = (stop.clone(), seen.clone());
+        clients.spawn(async move {
+            let mut connection = Client::connect(address).await;
+            let mut number = client;
+            while !stop.load(Ordering::Relaxed) {
+                let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
+                tokio::time::sleep_until(due.into()).await;
+                let target = format!("/object/{}", number % 1_000);
+                let response = within(Duration::from_secs(5), &target, connection.get(&target)).await;
+                match response.status {
+                    200 => _ = seen.answers.fetch_add(1, Ordering::Relaxed),
+                    503 if response.field("retry-after").is_some() => _ = seen.busy.fetch_add(1, Ordering::Relaxed),
+                    other => panic!("{target}: {other} {}", response.text()),
+                }
+                number += CLIENTS;
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("a client that found nothing wrong");
+    }
+}
+
+/// An origin of 1,000 objects that do not change.
+pub fn objects(origin: &Origin) {
+    for number in 0..1_000 {
+        let answer = Answer::ok(format!("object {number}"))
+            .field("Cache-Control: max-age=6000")
+            .field("ETag: \"one\"")
+            .when_matched("\"one\"", Answer::status(304).field("ETag: \"one\""));
+        origin.serve(&format!("/object/{number}"), answer);
     }
 }

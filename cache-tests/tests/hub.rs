@@ -1,5 +1,7 @@
 //! Many nodes, one log of purges: a receipt is true of every node, and a node that cannot know does not serve as if it did.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cache_tests::answer::Answer;
@@ -7,7 +9,10 @@ use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::gate::Gate;
 use cache_tests::hub::{Cut, Hub, Wire};
 use cache_tests::machine::Machine;
-use cache_tests::many::{Nodes, applied, current, following, isolated, page, purge, purge_everywhere, told, version};
+use cache_tests::many::{
+    Nodes, Seen, applied, current, following, isolated, load, objects, page, purge, purge_everywhere, told, version,
+};
+use cache_tests::node::Node;
 use cache_tests::origin::Origin;
 use cache_tests::process::Scratch;
 use cache_tests::table::{Table, same, that};
@@ -15,13 +20,14 @@ use serde_json::{Value, json};
 
 #[tokio::test]
 async fn after_a_receipt_no_node_serves_what_was_purged() {
-    receipts(4, 40).await;
+    receipts(4, 40, 0).await;
 }
 
 #[tokio::test]
 #[ignore = "eight nodes and 500 purges; cache-tests/run --soak"]
 async fn after_500_receipts_no_node_serves_what_was_purged() {
-    let mut took = receipts(8, 500).await;
+    // Beside 2,000 hits a second.
+    let mut took = receipts(8, 500, 2_000).await;
     took.sort_unstable();
     let at = |part: usize| took[took.len() * part / 100].as_secs_f64() * 1e3;
     println!(
@@ -32,11 +38,26 @@ async fn after_500_receipts_no_node_serves_what_was_purged() {
     );
 }
 
-async fn receipts(count: usize, purges: u64) -> Vec<Duration> {
+async fn receipts(count: usize, purges: u64, hits: u64) -> Vec<Duration> {
     let origin = Origin::start();
     origin.serve("/page", page());
     let hub = Hub::start().await;
+    objects(&origin);
     let Nodes { nodes, .. } = &Nodes::start(&origin, &hub, count).await;
+    let (stop, seen) = (Arc::new(AtomicBool::new(hits == 0)), Arc::new(Seen::default()));
+    let all: Vec<&Node> = nodes.iter().collect();
+    let work = async {
+        let took = receipts_of(nodes, purges).await;
+        stop.store(true, Ordering::Relaxed);
+        took
+    };
+    let (took, ()) = tokio::join!(work, load(&all, hits.max(1), stop.clone(), seen.clone()));
+    println!("{} answers beside {purges} purges", seen.answers.load(Ordering::Relaxed));
+    took
+}
+
+async fn receipts_of(nodes: &[Node], purges: u64) -> Vec<Duration> {
+    let count = nodes.len();
     let mut took = Vec::new();
     let mut last = 0;
     for number in 0..purges {

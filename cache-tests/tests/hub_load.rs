@@ -4,64 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cache_tests::answer::Answer;
 use cache_tests::client::Client;
-use cache_tests::deadline::{PATIENCE, until, within};
+use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::hub::{Cut, Hub, Wire};
 use cache_tests::machine::Machine;
-use cache_tests::many::{Nodes, applied, current, following, isolated, page, purge_everywhere, version};
+use cache_tests::many::{
+    Nodes, Seen, applied, current, following, isolated, load, objects, page, purge_everywhere, version,
+};
 use cache_tests::node::Node;
 use cache_tests::origin::Origin;
 use serde_json::json;
-
-/// A load on all nodes, and what it found.
-#[derive(Default)]
-struct Seen {
-    answers: AtomicU64,
-    busy: AtomicU64,
-}
-
-/// Clients that ask for `/object/0` to `/object/999` in turn, `rate` a second together, until told to stop. Every answer is one, or
-/// 503 with `Retry-After`, and comes in time.
-async fn load(nodes: &[&Node], rate: u64, stop: Arc<AtomicBool>, seen: Arc<Seen>) {
-    const CLIENTS: u64 = 32;
-    let begun = Instant::now();
-    let mut clients = tokio::task::JoinSet::new();
-    for client in 0..CLIENTS {
-        let address = nodes[client as usize % nodes.len()].address();
-        let (stop, seen) = (stop.clone(), seen.clone());
-        clients.spawn(async move {
-            let mut connection = Client::connect(address).await;
-            let mut number = client;
-            while !stop.load(Ordering::Relaxed) {
-                let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
-                tokio::time::sleep_until(due.into()).await;
-                let target = format!("/object/{}", number % 1_000);
-                let response = within(Duration::from_secs(5), &target, connection.get(&target)).await;
-                match response.status {
-                    200 => _ = seen.answers.fetch_add(1, Ordering::Relaxed),
-                    503 if response.field("retry-after").is_some() => _ = seen.busy.fetch_add(1, Ordering::Relaxed),
-                    other => panic!("{target}: {other} {}", response.text()),
-                }
-                number += CLIENTS;
-            }
-        });
-    }
-    while let Some(ended) = clients.join_next().await {
-        ended.expect("a client that found nothing wrong");
-    }
-}
-
-/// An origin of 1,000 objects that do not change.
-fn objects(origin: &Origin) {
-    for number in 0..1_000 {
-        let answer = Answer::ok(format!("object {number}"))
-            .field("Cache-Control: max-age=6000")
-            .field("ETag: \"one\"")
-            .when_matched("\"one\"", Answer::status(304).field("ETag: \"one\""));
-        origin.serve(&format!("/object/{number}"), answer);
-    }
-}
 
 #[tokio::test]
 async fn an_isolated_node_asks_gently() {
