@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::fleet::{
-    LIVE_WITHIN, body, called, following, live, live_on_all, post, push, rejects, sets, site, start,
+    body, called, following, live, live_on_all, live_within, post, push, rejects, sets, site, start,
 };
 use cache_tests::hub::Hub;
 use cache_tests::table::{Table, same, that};
@@ -23,12 +23,12 @@ async fn a_good_version_is_live_everywhere_and_a_bad_one_nowhere() {
     let first = push(&nodes[0], &site("shop", "shop.test", &one)).await;
     live_on_all(&nodes, "shop.test", "one").await;
     let took = begun.elapsed();
-    table.row("a first one", that(took < LIVE_WITHIN, || format!("{took:?}")));
+    table.row("a first one", that(took < live_within(), || format!("{took:?}")));
     let begun = Instant::now();
     let second = push(&nodes[1], &site("shop", "shop.test", &two)).await;
     live_on_all(&nodes, "shop.test", "two").await;
     let took = begun.elapsed();
-    table.row("another one", that(took < LIVE_WITHIN, || format!("{took:?}")));
+    table.row("another one", that(took < live_within(), || format!("{took:?}")));
     table.row("versions grow", that(second > first, || format!("{first} {second}")));
 
     let bad = post(
@@ -87,7 +87,7 @@ async fn a_good_version_is_live_everywhere_and_a_bad_one_nowhere() {
     table.row("back", same("status", back.status, 200));
     live_on_all(&nodes, "shop.test", "two").await;
     let took = begun.elapsed();
-    table.row("back", that(took < LIVE_WITHIN, || format!("{took:?}")));
+    table.row("back", that(took < live_within(), || format!("{took:?}")));
     let history = nodes[1].admin_get("/v1/config/history?site=shop").await.expect("an answer").json();
     table.row("versions", same("count", history["versions"].as_array().map(Vec::len), Some(4)));
     let target = format!("/v1/config/history?site=shop&version={first}");
@@ -209,7 +209,7 @@ async fn a_staged_version_is_on_exactly_its_share() {
     };
     for share in [25, 50, 75] {
         let took = staged(share).await;
-        table.row(&format!("{share} %"), that(took < LIVE_WITHIN, || format!("{took:?}")));
+        table.row(&format!("{share} %"), that(took < live_within(), || format!("{took:?}")));
     }
     until(PATIENCE, "two sets of documents", || async {
         let sets = sets(&nodes[3]).await;
@@ -229,7 +229,7 @@ async fn a_staged_version_is_on_exactly_its_share() {
     staged(50).await;
     post(&nodes[1], "rollback", json!({ "site": "shop" }), None).await;
     let took = live_on_all(&nodes, "shop.test", "one").await;
-    table.row("a staged one is taken back", that(took < LIVE_WITHIN, || format!("{took:?}")));
+    table.row("a staged one is taken back", that(took < live_within(), || format!("{took:?}")));
     // A new site that is staged is on no other node.
     let text = site("news", "news.test", &two);
     let response = post(&nodes[0], "push", json!({ "site": "news", "text": text, "share": 50 }), None).await;
