@@ -218,6 +218,30 @@ async fn sites_say_what_becomes_of_what_is_stored() {
     table.finish();
 }
 
+#[tokio::test]
+async fn nobody_waits_for_a_node_that_was_stopped() {
+    let origin = Origin::start();
+    let hub = Hub::start().await;
+    let machine = Machine::shared();
+    let near = following(&origin, &hub.url(), "near", "").within(&machine).start().await;
+    let mut far = following(&origin, &hub.url(), "far", "").within(&machine).start().await;
+    current(&near).await;
+    current(&far).await;
+    let nodes = async |count: usize| {
+        until(PATIENCE, "as many nodes", || async {
+            let nodes = near.admin_get("/v1/nodes").await?.json();
+            if nodes["nodes"].as_array().map(Vec::len) == Some(count) { Ok(()) } else { Err(format!("{nodes}")) }
+        })
+        .await;
+    };
+    nodes(2).await;
+    far.terminate();
+    far.end_within(Duration::from_secs(30)).await;
+    nodes(1).await;
+    let (status, receipt) = purge_everywhere(&near, "5s").await;
+    assert_eq!((status, receipt["nodes"].as_array().map(Vec::len)), (200, Some(1)), "{receipt}");
+}
+
 /// Isolated, a node answers with nothing that may be older than the request: who comes while an origin is asked waits for the next
 /// answer, and all who come meanwhile share that.
 #[tokio::test]

@@ -149,6 +149,8 @@ pub struct Ledger {
 
 /// Of a node that alone writes its log.
 const FOR_EVER: u64 = u64::MAX;
+/// Of one that follows its log no more.
+const NO_MORE: u64 = 0;
 
 struct Entries {
     everything: Entry,
@@ -217,9 +219,17 @@ impl Ledger {
         }
     }
 
-    /// It is current until then, on the same clock.
+    /// It is current until then, on the same clock; not if the log is followed no more.
     pub fn vouch(&self, until: u64) {
-        self.current_until.store(until.min(FOR_EVER - 1), Ordering::Release);
+        let until = until.clamp(NO_MORE + 1, FOR_EVER - 1);
+        let still = |now| (now != NO_MORE).then_some(until);
+        // Otherwise it is as it should be.
+        let _ = self.current_until.fetch_update(Ordering::AcqRel, Ordering::Acquire, still);
+    }
+
+    /// The log is followed no more: from now on it is not current, whoever vouches for it.
+    pub fn end(&self) {
+        self.current_until.store(NO_MORE, Ordering::Release);
     }
 
     /// The number of a host, a surrogate key or a cache group.

@@ -44,6 +44,20 @@ fn response(ledger: &Ledger) -> (crate::purge::selector::OwnedSelectors, Vec<Tar
 }
 
 #[test]
+fn a_lease_runs_out_and_ends() {
+    let ledger = Ledger::default();
+    let is_current = |at: u64| ledger.is_current(|| at);
+    assert!(is_current(u64::MAX - 1), "a node alone needs none");
+    ledger.vouch(100);
+    assert_eq!((is_current(99), is_current(100), ledger.isolated_for(|| 130)), (true, false, Some(30)));
+    ledger.vouch(200);
+    assert!(is_current(199));
+    ledger.end();
+    ledger.vouch(300);
+    assert!(!is_current(199), "nobody vouches for what is followed no more");
+}
+
+#[test]
 fn every_selector_reaches_what_it_names_and_what_began_after_is_live() {
     let naming = Ledger::default();
     let (_, targets) = response(&naming);

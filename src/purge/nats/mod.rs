@@ -211,9 +211,13 @@ impl Shared {
         sender.send(work).map_err(|_| End::Closed)
     }
 
-    /// Says that this node is no more: it serves nothing from now on.
+    /// Says that this node is no more, so that nobody waits for it. Until its process has ended it may be asked for something still:
+    /// so it first ceases to trust what it has stored. One that serves sites all the same says nothing.
     async fn say_goodbye(&self) {
-        let Some(link) = self.link.swap(None) else { return };
+        let link = self.link.swap(None);
+        self.ledger.end();
+        self.presence.end();
+        let Some(link) = link.filter(|_| self.presence.serves().is_empty()) else { return };
         let (id, name) = (self.node.id.clone(), self.node.name.clone());
         let said = Announcement { v: 1, id, name, gone: true, ..Announcement::default() };
         let Ok(text) = serde_json::to_vec(&said) else { return };

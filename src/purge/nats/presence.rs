@@ -11,6 +11,7 @@ use super::documents::{Texts, digest};
 #[derive(Debug, Default)]
 pub struct Presence {
     draining: AtomicBool,
+    ended: AtomicBool,
     config: AtomicU64,
     documents: Mutex<String>,
     changed: Notify,
@@ -25,6 +26,15 @@ impl Presence {
 
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// It says nothing of itself any more.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// A configuration is in force. `documents`: those of the hub. `serves`: the sites that are served also when the node is isolated.

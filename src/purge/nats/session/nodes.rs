@@ -21,6 +21,9 @@ impl Shared {
     pub(super) async fn announce(&self, link: &Link, created: u64) -> End {
         let subject = node_subject(&self.node.id);
         loop {
+            if self.presence.has_ended() {
+                return End::Closed;
+            }
             let announcement = Announcement {
                 v: 1,
                 id: self.node.id.clone(),
