@@ -242,6 +242,29 @@ async fn nobody_waits_for_a_node_that_was_stopped() {
     assert_eq!((status, receipt["nodes"].as_array().map(Vec::len)), (200, Some(1)), "{receipt}");
 }
 
+/// A node that was killed is waited for until its lease is out; later, when that is known, not at all.
+#[tokio::test]
+#[ignore = "a node that is silent for 14 seconds; cache-tests/run --soak"]
+async fn soon_nobody_waits_for_a_node_that_was_killed() {
+    let origin = Origin::start();
+    let hub = Hub::start().await;
+    let machine = Machine::shared();
+    let near = following(&origin, &hub.url(), "near", "").within(&machine).start().await;
+    let far = following(&origin, &hub.url(), "far", "").within(&machine).start().await;
+    current(&near).await;
+    current(&far).await;
+    far.kill().await;
+    let (status, receipt) = purge_everywhere(&near, "10s").await;
+    assert_eq!((status, receipt["nodes"].as_array().map(Vec::len)), (200, Some(2)), "{receipt}");
+    until(Duration::from_secs(20), "a receipt within a second", || async {
+        let begun = Instant::now();
+        let (status, receipt) = purge_everywhere(&near, "2s").await;
+        let took = begun.elapsed();
+        if status == 200 && took < Duration::from_secs(1) { Ok(()) } else { Err(format!("{took:?}: {receipt}")) }
+    })
+    .await;
+}
+
 /// Isolated, a node answers with nothing that may be older than the request: who comes while an origin is asked waits for the next
 /// answer, and all who come meanwhile share that.
 #[tokio::test]

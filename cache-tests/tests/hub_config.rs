@@ -244,3 +244,36 @@ async fn a_staged_version_is_on_exactly_its_share() {
     .await;
     table.finish();
 }
+
+#[tokio::test]
+async fn of_two_sites_that_claim_a_host_at_once_one_gets_it() {
+    let one = called("one");
+    let hub = Hub::start().await;
+    let (_machine, nodes) = start(&hub, 2, "").await;
+    let mut table = Table::new("claims");
+    for round in 0..8 {
+        let host = format!("host-{round}.test");
+        let claim = |number: usize| {
+            let name = format!("site-{round}-{number}");
+            let text = site(&name, &host, &one);
+            let node = &nodes[number];
+            async move { post(node, "push", json!({ "site": name, "text": text }), None).await.status }
+        };
+        let (first, second) = tokio::join!(claim(0), claim(1));
+        let mut statuses = [first, second];
+        statuses.sort_unstable();
+        table.row(&format!("round {round}"), same("statuses", statuses, [200, 422]));
+    }
+    // Others do not stand in one another's way.
+    let push = |number: usize| {
+        let text = site(&format!("other-{number}"), &format!("other-{number}.test"), &one);
+        let node = &nodes[number];
+        async move { post(node, "push", json!({ "site": format!("other-{number}"), "text": text }), None).await.status }
+    };
+    let statuses = tokio::join!(push(0), push(1));
+    table.row("two other sites", same("statuses", statuses, (200, 200)));
+    for node in &nodes {
+        table.row("what was refused", same("counted", cache_tests::fleet::rejects(node).await, 0));
+    }
+    table.finish();
+}

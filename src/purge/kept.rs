@@ -29,6 +29,8 @@ const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records")
 /// The compacted ledger: a selector, and the positions of its latest hard and soft purge and the time of the soft one.
 const LEDGER: TableDefinition<'_, &str, (u64, u64, u64)> = TableDefinition::new("ledger");
 
+/// Pages of the file in memory at most. What is looked up often, the ledger, is in memory anyway.
+const CACHE_BYTES: usize = 8 << 20;
 /// Records kept to be asked about: about 100 MiB.
 const RECORDS_MAX: u64 = 500_000;
 /// Rows of the ledger on disk; the ledger in memory has bounds of its own.
@@ -300,7 +302,7 @@ fn enter(transaction: &WriteTransaction, records: &[Written]) -> Result<(), LogE
 
 fn open(path: Option<&Path>) -> Result<Database, LogError> {
     match path {
-        Some(path) => Database::create(path).map_err(storage),
+        Some(path) => Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(storage),
         None => Database::builder().create_with_backend(InMemoryBackend::new()).map_err(storage),
     }
 }

@@ -22,6 +22,8 @@ use crate::purge::nats::shelf::{HubError, Shelf};
 
 /// How long it is waited for what this node makes of a version.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+/// How often a version is validated anew because something else was published meanwhile.
+const TRIES: u32 = 5;
 /// How long a difference is looked for; then it is told as larger than it is.
 const DIFF_WITHIN: Duration = Duration::from_millis(200);
 
@@ -131,9 +133,20 @@ impl Admin {
         {
             return Err(Reply::error(StatusCode::FORBIDDEN, why));
         }
-        self.validate(&which, &text).await?;
-        let document = Document::new(text, clock::wall().0, &caller.name, note, share, latest.as_ref());
-        let published = shelf.publish(&which, &document, version).await.map_err(|error| hub_error(&error))?;
+        let document = |text: &str| {
+            Document::new(text.to_owned(), clock::wall().0, &caller.name, note.clone(), share, latest.as_ref())
+        };
+        let mut tries = TRIES;
+        let published = loop {
+            let last = shelf.all_heard().await.map_err(|error| hub_error(&error))?;
+            self.validate(&which, &text).await?;
+            match shelf.publish(&which, &document(&text), version, last).await {
+                // Another document may have come between, and what is good beside it is to be seen. If it was another version of
+                // this one, the next try finds that too.
+                Err(HubError::Outdated) if tries > 0 => tries -= 1,
+                published => break published.map_err(|error| hub_error(&error))?,
+            }
+        };
         tracing::info!(document = %which, version = published, share, by = caller.name, "configuration is published");
         let is_settled = shelf.settled(published, SETTLES_WITHIN).await;
         let standing = shelf.standings().into_iter().find(|standing| standing.which == which);

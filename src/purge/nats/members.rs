@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::LEASE_MS;
 use super::streams::NODE_FORGOTTEN;
+use super::{LEASE_MS, MARGIN_MS, PRESENT_MS};
 
 /// What a node says of itself, every second and when it has applied something somebody waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +33,14 @@ pub struct Announcement {
     pub gone: bool,
 }
 
-/// What was heard of a node, and when: milliseconds since this machine was started.
+/// What was heard of a node. Times are milliseconds since this machine was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     pub said: Announcement,
+    /// When it said so, by the clocks of two machines.
     pub at: u64,
+    /// When that came here.
+    pub came: u64,
 }
 
 /// Every node that was heard of.
@@ -49,8 +52,8 @@ pub struct Members {
 }
 
 impl Members {
-    /// Hears what a node says of itself, at a time.
-    pub fn hear(&mut self, said: Announcement, at: u64) {
+    /// Hears now what a node said of itself at a time.
+    pub fn hear(&mut self, said: Announcement, at: u64, now: u64) {
         if said.gone {
             self.all.remove(&said.id);
             return;
@@ -59,10 +62,10 @@ impl Members {
             // A node's words can overtake one another; what it has applied stays applied.
             Some(known) if known.said.log == said.log && known.said.seq > said.seq => {
                 known.said = Announcement { seq: known.said.seq, ..said };
-                known.at = at;
+                (known.at, known.came) = (at, now);
             }
             _ => {
-                self.all.insert(said.id.clone(), Heard { said, at });
+                self.all.insert(said.id.clone(), Heard { said, at, came: now });
             }
         }
     }
@@ -94,6 +97,12 @@ impl Heard {
         }
     }
 
+    /// Whether it has been silent for so long that its lease is out: nobody takes itself for current who has not said what it
+    /// is for [`PRESENT_MS`]. Nothing it said may be on its way here.
+    pub fn is_out(&self, now: u64) -> bool {
+        now > self.came + PRESENT_MS + LEASE_MS + MARGIN_MS
+    }
+
     /// Whether it goes on serving one of these sites when it is isolated.
     pub fn serves_any(&self, sites: &[&str]) -> bool {
         let any = sites.contains(&"*") && !self.said.serves.is_empty();
@@ -119,19 +128,19 @@ mod tests {
     #[test]
     fn what_a_node_has_applied_stays_applied() {
         let mut members = Members::default();
-        members.hear(said("a", 7), 0);
-        members.hear(said("a", 5), 10);
+        members.hear(said("a", 7), 0, 0);
+        members.hear(said("a", 5), 10, 10);
         let seqs = |members: &Members| members.iter(10).map(|heard| heard.said.seq).collect::<Vec<_>>();
         assert_eq!(seqs(&members), [7]);
-        members.hear(Announcement { log: 2, ..said("a", 1) }, 20);
+        members.hear(Announcement { log: 2, ..said("a", 1) }, 20, 20);
         assert_eq!(seqs(&members), [1], "of another log");
-        members.hear(Announcement { gone: true, ..said("a", 0) }, 30);
+        members.hear(Announcement { gone: true, ..said("a", 0) }, 30, 30);
         assert_eq!(seqs(&members), [0; 0]);
     }
 
     #[test]
     fn states() {
-        let heard = |said: Announcement| Heard { said, at: 1_000 };
+        let heard = |said: Announcement| Heard { said, at: 1_000, came: 1_000 };
         let rows = [
             ("current", heard(said("a", 1)), 1_500, "current"),
             ("draining", heard(Announcement { draining: true, ..said("a", 1) }), 1_500, "draining"),
@@ -141,16 +150,19 @@ mod tests {
         for (name, heard, now, expected) in rows {
             assert_eq!(heard.state(now), expected, "{name}");
         }
+        let silent = Heard { said: said("a", 1), at: 0, came: 1_000 };
+        let until = 1_000 + PRESENT_MS + LEASE_MS + MARGIN_MS;
+        assert!(!silent.is_out(until) && silent.is_out(until + 1), "it counts from when it was heard");
         let mut members = Members::default();
-        members.hear(said("a", 1), 0);
+        members.hear(said("a", 1), 0, 0);
         assert_eq!(members.iter(24 * 3600 * 1000 - 1).count(), 1);
         assert_eq!(members.iter(24 * 3600 * 1000).count(), 0, "after a day it does not count");
     }
 
     #[test]
     fn sites_that_are_served_all_the_same() {
-        let heard = Heard { said: Announcement { serves: vec!["shop".into()], ..said("a", 1) }, at: 0 };
+        let heard = Heard { said: Announcement { serves: vec!["shop".into()], ..said("a", 1) }, at: 0, came: 0 };
         assert!(heard.serves_any(&["shop"]) && heard.serves_any(&["*"]) && !heard.serves_any(&["other"]));
-        assert!(!Heard { said: said("a", 1), at: 0 }.serves_any(&["*"]));
+        assert!(!Heard { said: said("a", 1), at: 0, came: 0 }.serves_any(&["*"]));
     }
 }

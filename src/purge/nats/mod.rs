@@ -38,7 +38,7 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use ulid::Ulid;
 
 use self::link::{Hub, Link};
@@ -64,12 +64,17 @@ const _: () = assert!(LEASE.as_millis() == LEASE_MS as u128);
 /// How often it asks: two answers may be late.
 const ASK_EVERY: Duration = Duration::from_millis(900);
 const _: () = assert!(ASK_EVERY.as_millis() * 3 < LEASE_MS as u128);
+/// For how long a node may take itself for current after it said what it is: who has not been heard for longer, and its lease,
+/// need not be waited for.
+const PRESENT_MS: u64 = 10_000;
 /// How much longer than its lease a node is believed to serve: what two clocks can differ by meanwhile, and more.
 const MARGIN_MS: u64 = 100;
 /// Things that wait for the thread that writes.
 const WAITING_MAX: usize = 8192;
 /// How long a node that ends takes to say so.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
+/// How long what nodes said may take to be heard, until it is looked again how far they are.
+const HEARD_WITHIN: Duration = Duration::from_millis(200);
 /// Answers of the hub that are remembered: for how long something has been in the log.
 const ANSWERS_MAX: usize = 16;
 const FILE: &str = "purge-nats.redb";
@@ -110,6 +115,12 @@ struct Shared {
     waited: Mutex<HashMap<Ulid, HashSet<String>>>,
     /// Something was heard of a node.
     heard: Notify,
+    /// The last message about a node that was heard on this connection.
+    nodes_heard: watch::Sender<u64>,
+    /// When all that nodes had said until then had been heard, on the clock of leases.
+    nodes_known: AtomicU64,
+    /// When this node last said what it is and the hub has it, on the same clock; 0: not on this connection.
+    announced: watch::Sender<u64>,
     /// There is something to say of this one.
     announce_soon: Notify,
     /// Purges that are on their way to the hub for the first time.
@@ -165,6 +176,9 @@ impl NatsLog {
             members: Mutex::default(),
             waited: Mutex::default(),
             heard: Notify::new(),
+            nodes_heard: watch::Sender::new(0),
+            nodes_known: AtomicU64::new(0),
+            announced: watch::Sender::new(0),
             announce_soon: Notify::new(),
             sending: Mutex::default(),
             answers: Mutex::default(),
@@ -252,12 +266,14 @@ impl Shared {
         let log = self.seen.followed.lock().created;
         let sites = record.sites();
         let told = self.waited.lock().get(&record.id).cloned().unwrap_or_default();
+        let known = self.nodes_known.load(Ordering::Acquire);
         let members = self.members.lock();
         let standing = |heard: &Heard| {
             let said = &heard.said;
             let knows = said.log == log;
             let is_applied = seq.is_some_and(|seq| knows && said.seq >= seq) || told.contains(&said.id);
-            let lease_is_out = since.is_some_and(|since| now >= since + LEASE_MS + MARGIN_MS);
+            let is_out = |since| now >= since + LEASE_MS + MARGIN_MS || (heard.is_out(now) && known >= since);
+            let lease_is_out = since.is_some_and(is_out);
             Standing {
                 node: said.name.clone(),
                 position: knows.then(|| LogPosition::new(applied.generation(), said.seq)),
@@ -353,6 +369,11 @@ impl PurgeLog for NatsLog {
             if purged.is_applied() || seq.is_none() || left.is_zero() {
                 return Ok(purged);
             }
+            if since.is_some_and(|since| shared.waits_for_the_silent(since)) {
+                // Leases run out meanwhile.
+                tokio::time::timeout(left.min(HEARD_WITHIN), shared.hear_all_nodes()).await.ok();
+                continue;
+            }
             // Also when nobody says anything: leases run out by themselves.
             let lease = since.map_or(0, |since| (since + LEASE_MS + MARGIN_MS).saturating_sub(clock::boot_ms()));
             let nap = left.min(Duration::from_millis(lease.max(10)));
@@ -420,7 +441,8 @@ impl PurgeLog for NatsLog {
             let text = serde_json::to_vec(&said).map_err(|error| error.to_string())?;
             let sent = link.context.publish(streams::node_subject(&said.id), text.into()).await;
             sent.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())?;
-            self.shared.members.lock().hear(said, clock::boot_ms());
+            let now = clock::boot_ms();
+            self.shared.members.lock().hear(said, now, now);
         }
         Ok(!gone.is_empty())
     }

@@ -15,6 +15,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{HeaderMap, Message, Subscriber};
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::link::Link;
@@ -22,7 +23,7 @@ use super::record::{self, TELL};
 use super::streams::{NODES, PURGE, purge_subject};
 use super::verify::{Found, Lost, verify};
 use super::writer::Work;
-use super::{ASK_EVERY, LEASE_MS, Shared};
+use super::{ASK_EVERY, LEASE_MS, PRESENT_MS, Shared};
 use crate::clock;
 use crate::purge::record::PurgeRecord;
 
@@ -31,6 +32,10 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) const SILENT: Duration = Duration::from_millis(2_500);
 /// Records applied together.
 const BATCH_MAX: usize = 1024;
+/// How long a record that nobody waits for waits for others, where the one before it came within this time: each time records
+/// are applied another thread is woken.
+const GATHER: Duration = Duration::from_millis(4);
+const BUSY_WITHIN: Duration = Duration::from_millis(3);
 /// How often purges that the hub has not acknowledged are sent again.
 const RESEND_EVERY: Duration = Duration::from_secs(1);
 /// Purges that are sent again at once.
@@ -86,6 +91,10 @@ impl Shared {
             () = link.gone() => return End::Gone,
         };
         tracing::info!(position = %*self.seen.applied.borrow(), "the purge log is followed");
+        // What nodes say is heard anew on each connection.
+        self.members.lock().complete = false;
+        self.nodes_heard.send_replace(0);
+        self.announced.send_replace(0);
         let shared = Arc::new(link.clone());
         self.link.store(Some(shared.clone()));
         self.shelf.connected(Some(shared));
@@ -178,15 +187,19 @@ impl Shared {
     }
 
     /// Applies records as they come.
-    async fn apply_all(&self, link: &Link, records: Subscriber) -> End {
-        let mut records = records.ready_chunks(BATCH_MAX);
+    async fn apply_all(&self, link: &Link, mut records: Subscriber) -> End {
         let mut consumed = 0;
+        let mut before = None::<Instant>;
         loop {
-            let batch = match tokio::time::timeout(SILENT, records.next()).await {
-                Ok(Some(batch)) => batch,
+            let first = match tokio::time::timeout(SILENT, records.next()).await {
+                Ok(Some(message)) => message,
                 Ok(None) => return End::Gone,
                 Err(_) => return End::Silent,
             };
+            let now = Instant::now();
+            let is_busy = before.is_some_and(|before| now.duration_since(before) < BUSY_WITHIN);
+            let batch = gather(first, &mut records, now + if is_busy { GATHER } else { Duration::ZERO }).await;
+            before = Some(Instant::now());
             let mut read = Vec::with_capacity(batch.len());
             let mut tell = Vec::new();
             let mut expected = self.seen.applied.borrow().seq();
@@ -225,8 +238,13 @@ impl Shared {
         let mut tick = tokio::time::interval(ASK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut applied = self.seen.applied.subscribe();
+        let mut announced = self.announced.subscribe();
         loop {
             tick.tick().await;
+            // Others know of a node before it takes itself for current.
+            if announced.wait_for(|at| *at > 0).await.is_err() {
+                return End::Closed;
+            }
             let asked = clock::boot_ms();
             let info = match stream.get_info().await {
                 Ok(info) => info,
@@ -242,7 +260,10 @@ impl Shared {
             }
             // Until the next question, which may be answered with more.
             let caught_up = applied.wait_for(|position| position.seq() >= last);
-            if let Ok(Ok(_)) = tokio::time::timeout(ASK_EVERY, caught_up).await {
+            let is_present = asked < *self.announced.borrow() + PRESENT_MS;
+            if let Ok(Ok(_)) = tokio::time::timeout(ASK_EVERY, caught_up).await
+                && is_present
+            {
                 self.known_at(asked, last);
                 let was_current = self.ledger.is_current(clock::boot_ms);
                 self.ledger.vouch(asked + LEASE_MS);
@@ -329,6 +350,22 @@ async fn publish(
     let subject = purge_subject(&record.sites());
     let text = serde_json::to_vec(record).unwrap_or_default();
     link.context.publish_with_headers(subject, headers, text.into()).await
+}
+
+/// What comes until a time, together; what is there already in any case. Somebody waits for one that is to be told: it waits for
+/// no other.
+async fn gather(first: Message, records: &mut Subscriber, until: Instant) -> Vec<Message> {
+    let mut batch = vec![first];
+    let is_waited_for = |message: &Message| message.headers.as_ref().is_some_and(|headers| headers.get(TELL).is_some());
+    while batch.len() < BATCH_MAX {
+        let until = if batch.last().is_some_and(is_waited_for) { Instant::now() } else { until };
+        match tokio::time::timeout_at(until, records.next()).await {
+            Ok(Some(message)) => batch.push(message),
+            // The next look finds that it has ended.
+            Ok(None) | Err(_) => break,
+        }
+    }
+    batch
 }
 
 /// When a log was made.

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use async_nats::Subscriber;
-use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::push::Config as Push;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind};
 use async_nats::{HeaderMap, Message, StatusCode};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -27,6 +27,8 @@ use super::streams::CONFIG;
 
 /// How soon the documents are looked at again when that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long what the hub has may take to be heard and decided about here.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// How long the versions of a document may take to arrive.
 const HISTORY_WITHIN: Duration = Duration::from_secs(5);
 
@@ -260,14 +262,34 @@ impl Shelf {
         }
     }
 
-    /// Publishes a version, if the latest one is still this one; 0: if there is none. Gives its number.
+    /// Waits until everything the hub has of any document has been decided about here. Gives the number of the last of it.
     ///
     /// # Errors
-    /// It is another one, or the hub does not answer: then it may have been published, or not.
-    pub async fn publish(&self, which: &Which, document: &Document, latest: u64) -> Result<u64, HubError> {
+    /// The hub does not answer, or what it has is not heard.
+    pub async fn all_heard(&self) -> Result<u64, HubError> {
+        let stream = self.link()?.context.get_stream_no_info(CONFIG).await.map_err(unanswered)?;
+        let last = stream.get_info().await.map_err(unanswered)?.state.last_sequence;
+        if self.settled(last, HEARD_WITHIN).await {
+            return Ok(last);
+        }
+        // Somebody may have taken it out by hand.
+        match stream.get_raw_message(last).await {
+            Err(error) if is_nothing(&error.kind()) => Ok(last),
+            Ok(_) => Err(unanswered("what was published last is not heard here")),
+            Err(error) => Err(unanswered(error)),
+        }
+    }
+
+    /// Publishes a version, if the latest one is still this one (0: if there is none), and if nothing else has been published
+    /// since `last` either: what it was validated with is what it will stand beside. Gives its number.
+    ///
+    /// # Errors
+    /// Something has been published, or the hub does not answer: then it may have been published, or not.
+    pub async fn publish(&self, which: &Which, document: &Document, latest: u64, last: u64) -> Result<u64, HubError> {
         let link = self.link()?;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, latest.to_string());
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, last.to_string());
         let text = serde_json::to_vec(document).map_err(unanswered)?;
         let failed = |error: async_nats::jetstream::context::PublishError| match error.kind() {
             PublishErrorKind::WrongLastSequence => HubError::Outdated,
@@ -295,6 +317,14 @@ impl Shelf {
             Ok(versions)
         };
         tokio::time::timeout(HISTORY_WITHIN, read).await.unwrap_or_else(|_| Err(unanswered("it takes too long")))
+    }
+}
+
+fn is_nothing(kind: &RawMessageErrorKind) -> bool {
+    match kind {
+        RawMessageErrorKind::NoMessageFound => true,
+        RawMessageErrorKind::JetStream(error) => error.error_code() == ErrorCode::NO_MESSAGE_FOUND,
+        _ => false,
     }
 }
 

@@ -1,17 +1,19 @@
 //! How the nodes hear of one another: what each says of itself, and that it has applied what another waits for.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber, jetstream};
 use futures_util::StreamExt;
 use ulid::Ulid;
 
-use super::{End, SILENT, unanswered};
+use super::{End, SILENT, has_quorum, numbers, unanswered};
 use crate::clock;
 use crate::purge::nats::Shared;
 use crate::purge::nats::link::Link;
 use crate::purge::nats::members::Announcement;
-use crate::purge::nats::streams::node_subject;
+use crate::purge::nats::streams::{NODES, node_subject};
 
 /// How often a node says what it is.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
@@ -38,19 +40,33 @@ impl Shared {
                 serves: self.presence.serves(),
                 gone: false,
             };
-            self.members.lock().hear(announcement.clone(), clock::boot_ms());
+            let now = clock::boot_ms();
+            self.members.lock().hear(announcement.clone(), now, now);
             let text = match serde_json::to_vec(&announcement) {
                 Ok(text) => text,
                 Err(error) => return unanswered(error),
             };
-            // Not waited for: the next one says the same, and more.
-            if let Err(error) = link.client.publish(subject.clone(), text.into()).await {
-                return unanswered(error);
-            }
+            let acknowledged = match link.context.publish(subject.clone(), text.into()).await {
+                Ok(acknowledged) => acknowledged,
+                Err(error) => return unanswered(error),
+            };
+            let next = async {
+                tokio::select! {
+                    () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+                    () = self.announce_soon.notified() => {}
+                    () = self.presence.changed() => {}
+                }
+            };
+            let kept = async {
+                // One that is not kept is followed by others.
+                if acknowledged.await.is_ok() {
+                    self.announced.send_replace(now);
+                }
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
-                () = self.announce_soon.notified() => {}
-                () = self.presence.changed() => {}
+                () = next => {}
+                () = kept => {}
             }
         }
     }
@@ -69,16 +85,45 @@ impl Shared {
             }
             unheard = unheard.saturating_sub(1);
             let age = age_ms(link, &message);
+            let number = numbers(link, &message).map_or(0, |(number, _, _)| number);
             let Ok(said) = serde_json::from_slice::<Announcement>(&message.payload) else { continue };
             let mut members = self.members.lock();
             members.complete |= unheard == 0;
             if said.id != self.node.id {
-                members.hear(said, clock::boot_ms().saturating_sub(age));
+                let now = clock::boot_ms();
+                members.hear(said, now.saturating_sub(age), now);
             }
             let known = members.complete.then(|| members.ids(clock::boot_ms()));
             drop(members);
+            self.nodes_heard.send_replace(number);
             known.into_iter().for_each(|known| self.shelf.know(known));
             self.heard.notify_waiters();
+        }
+    }
+
+    /// Whether there are nodes that have been silent for so long that nobody has to wait for them, if nothing they said since a
+    /// time is on its way.
+    pub(in crate::purge::nats) fn waits_for_the_silent(&self, since: u64) -> bool {
+        let now = clock::boot_ms();
+        self.nodes_known.load(Ordering::Acquire) < since && self.members.lock().iter(now).any(|heard| heard.is_out(now))
+    }
+
+    /// Waits until everything that nodes have said so far has been heard.
+    pub(in crate::purge::nats) async fn hear_all_nodes(&self) {
+        let known = async {
+            let link = self.link.load_full()?;
+            let asked = clock::boot_ms();
+            let info = link.context.get_stream_no_info(NODES).await.ok()?.get_info().await.ok()?;
+            let last = info.state.last_sequence;
+            self.nodes_heard.subscribe().wait_for(|heard| *heard >= last).await.ok()?;
+            // Of another connection, what was heard on this one says nothing.
+            let is_the_same = self.link.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, &link));
+            (is_the_same && has_quorum(info.cluster.as_ref())).then_some(asked)
+        };
+        match known.await {
+            Some(asked) => _ = self.nodes_known.fetch_max(asked, Ordering::AcqRel),
+            // The hub cannot say: their leases run out.
+            None => std::future::pending().await,
         }
     }
 
