@@ -403,7 +403,7 @@ impl Run {
         }
         let purge = Purge { data: self.data.clone(), ..Purge::default() };
         Config {
-            node: None,
+            node: edge_config::section::node::NodeSettings::default(),
             listen: Listen {
                 http: if self.listen.is_empty() && self.https.is_empty() {
                     vec![every_address(DEFAULT_PORT)]

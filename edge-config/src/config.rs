@@ -17,8 +17,7 @@ use crate::units::ByteSize;
 /// A configuration a node can run with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// What the node is called. None: as its machine.
-    pub node: Option<String>,
+    pub node: crate::section::node::NodeSettings,
     pub listen: Listen,
     pub tls: Tls,
     /// Where the operator connects.
@@ -96,7 +95,7 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            node: None,
+            node: crate::section::node::NodeSettings::default(),
             listen: Listen {
                 http: vec!["127.0.0.1:8080".parse().expect("address")],
                 https: vec![],

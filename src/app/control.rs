@@ -155,10 +155,11 @@ impl Control {
         let version = previous.version + 1;
         // Names of the new configuration are asked for from now on; one that is refused leaves everything as it was.
         let resolver = self.origins.resolver.swap(Arc::new(Resolver::new(&config.resolver)));
-        let snapshot = snapshot(&config, version, Some(&previous), &self.origins).map_err(|error| {
-            self.origins.resolver.store(resolver);
-            Refused::Start(error.into())
-        })?;
+        let snapshot =
+            snapshot(&config, version, Some(&previous), &self.origins, self.front.fleet.as_ref()).map_err(|error| {
+                self.origins.resolver.store(resolver);
+                Refused::Start(error.into())
+            })?;
         self.snapshots.replace(snapshot);
         self.forget_drains();
         self.front.pipeline.store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));

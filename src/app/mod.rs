@@ -78,6 +78,11 @@ pub enum StartError {
         "the file is what finds everything on the disks of the cache: restore it, or remove it and start with an empty cache"
     ))]
     Identity(#[from] IdentityError),
+    #[error("{0}: {1}")]
+    #[diagnostic(help(
+        "key_file of [node] is what nodes sign their requests to one another with: the same bytes on all of them"
+    ))]
+    NodeKey(std::path::PathBuf, std::io::Error),
     #[error("no thread can be started: {0}")]
     Runtime(std::io::Error),
     #[error("the system gives no random numbers: {0}")]

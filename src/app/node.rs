@@ -16,6 +16,9 @@ use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
 use super::storage::Storage;
 use crate::admin::Admin;
+use crate::fleet::asking::Key;
+use crate::fleet::through::Tiered;
+use crate::fleet::{Fleet, Own};
 use crate::front::Front;
 use crate::front::log::Log;
 use crate::front::pass::Pass;
@@ -23,6 +26,7 @@ use crate::front::registry::Registry;
 use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
 use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
+use crate::origin::Upstream;
 use crate::origin::credentials::CredentialError;
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
@@ -30,6 +34,7 @@ use crate::origin::mirror::Mirror;
 use crate::origin::peer::OriginPeer;
 use crate::pipeline::Pipeline;
 use crate::purge::log::PurgeLog;
+use crate::purge::nats::NodeName;
 use crate::routing::{Backing, Backings, Site, Snapshot, Snapshots};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -61,7 +66,8 @@ impl Node {
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
         // A start that fails is none: disks count those they missed.
         read_files(&config)?;
-        let Storage { log, presence, shelf, store, record } = Storage::open(&config, &start.documents, &metrics)?;
+        let Storage { log, node: name, presence, shelf, store, record } =
+            Storage::open(&config, &start.documents, &metrics)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
@@ -73,7 +79,8 @@ impl Node {
             .build()
             .map_err(StartError::Runtime)?;
         let origins = Arc::new(Origins::new(checks.handle().clone(), metrics.clone(), &config.resolver, random()?));
-        let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &origins)?);
+        let fleet = fleet(&config, &name, &log, &origins)?;
+        let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &origins, fleet.as_ref())?);
         let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
         let front = Arc::new(Front {
             pipeline: pipeline.clone(),
@@ -82,6 +89,7 @@ impl Node {
             pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics, node),
             proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
+            fleet,
         });
         let tickets = TicketKeys::new()?;
         let tls = match config.listen.https.is_empty() {
@@ -96,6 +104,19 @@ impl Node {
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);
         Ok(Self { front, tls, admin, control, access_log, log, pipeline, reclaimer, checks })
     }
+}
+
+/// The other nodes, where this one is of a PoP.
+fn fleet(
+    config: &Config,
+    name: &NodeName,
+    log: &Arc<dyn PurgeLog>,
+    origins: &Arc<Origins>,
+) -> Result<Option<Arc<Fleet>>, StartError> {
+    let (Some(pop), Some(path)) = (&config.node.pop, &config.node.key_file) else { return Ok(None) };
+    let secret = std::fs::read(path).map_err(|error| StartError::NodeKey(path.clone(), error))?;
+    let own = Own { id: name.id.clone(), pop: pop.clone(), authority: config.node.authority.clone() };
+    Ok(Some(Fleet::new(own, Key::new(&secret), log.clone(), origins.clone())))
 }
 
 fn random() -> Result<[u8; 32], StartError> {
@@ -121,6 +142,7 @@ pub fn snapshot(
     version: u64,
     previous: Option<&Snapshot>,
     origins: &Arc<Origins>,
+    fleet: Option<&Arc<Fleet>>,
 ) -> Result<Snapshot, CredentialError> {
     let mut sites = Vec::with_capacity(config.sites.len());
     for site in &config.sites {
@@ -134,7 +156,16 @@ pub fn snapshot(
             let is_mirror = site.rules.iter().any(|rule| rule.mirrors_to(name));
             let mirror =
                 is_mirror.then(|| Mirror::new(group.clone(), before.and_then(|before| before.mirror.as_deref())));
-            let upstream = Arc::new(Fetch::new(group.clone(), index));
+            let fetch = Arc::new(Fetch::new(group.clone(), index));
+            let upstream: Arc<dyn Upstream> = match fleet {
+                // A session is with one origin, and only this node knows which.
+                Some(fleet) if !group.is_sticky() => Arc::new(Tiered {
+                    site: site.name.clone(),
+                    tiers: fleet.tiers(site.shield.as_deref()),
+                    origins: fetch,
+                }),
+                _ => fetch,
+            };
             let validations = before.map(|before| before.validations.clone()).unwrap_or_default();
             Ok::<_, CredentialError>(Backing { name: name.to_owned(), group, upstream, mirror, validations })
         };
@@ -150,6 +181,7 @@ pub fn snapshot(
             );
         }
         let made = Site::new(site, index, Backings::new(own, others), config.geo.clone());
+        let made = if fleet.is_some() { made.asked_by_nodes() } else { made };
         sites.push((Arc::new(made), site.hosts.clone()));
     }
     Ok(Snapshot::new(version, config.limits, sites))

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge_config::Config;
+use edge_config::section::origin::{Origin, OriginScheme};
 use edge_config::section::purge::Log;
 use parking_lot::Mutex;
 
@@ -35,6 +36,7 @@ const LEDGER_SHARE: u64 = 16;
 /// What was put together.
 pub struct Storage {
     pub log: Arc<dyn PurgeLog>,
+    pub node: NodeName,
     /// What it says of itself to others.
     pub presence: Arc<Presence>,
     /// What the hub has of the configuration, if there is a hub.
@@ -92,7 +94,7 @@ impl Storage {
         identity.save(&directory)?;
         let store = Store::new(memory, ledger, keyer, metrics.clone(), &plan);
         let shelf = matches!(config.purge.log, Log::Nats(_)).then_some(shelf);
-        Ok(Self { log, presence, shelf, store, record: Record { directory, identity: Mutex::new(identity) } })
+        Ok(Self { log, node, presence, shelf, store, record: Record { directory, identity: Mutex::new(identity) } })
     }
 }
 
@@ -115,10 +117,18 @@ impl Record {
 /// What the node is called: by the configuration, or as its machine; and what tells it from another of that name.
 fn node_name(config: &Config, identity: &Identity) -> NodeName {
     let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let name = config.node.clone().unwrap_or_else(machine);
+    let name = config.node.name.clone().unwrap_or_else(machine);
     let digest = blake3::derive_key("littoral 2026 the id of a node", &identity.secret());
     let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    NodeName { id, name }
+    let address = config.node.address.as_ref().map(url_of).unwrap_or_default();
+    NodeName { id, name, pop: config.node.pop.clone().unwrap_or_default(), address }
+}
+
+/// Where something is, as a URL says it.
+fn url_of(origin: &Origin) -> String {
+    let scheme = if origin.scheme == OriginScheme::Https { "https" } else { "http" };
+    let host = if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
+    format!("{scheme}://{host}:{}", origin.port)
 }
 
 /// What it takes to open the log.

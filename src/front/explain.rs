@@ -106,7 +106,7 @@ impl Front {
         let snapshot = self.snapshots.load();
         let Some(site) = snapshot.site(head.host) else { return Ok(None) };
         let tls = (question.scheme == "https").then_some("TLSv1.3");
-        let peer = Peer { client: question.client, tls };
+        let peer = Peer { client: question.client, tls, relayed: false };
         let seen = Seen { peer, site: Some(site), head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
         let routed = Routed::new(&seen, site);
         let key = self.key(&seen, site, &routed, &mut Vec::new());
@@ -125,7 +125,7 @@ impl Front {
         let snapshot = self.snapshots.load();
         let site = snapshot.site(head.host);
         let tls = (question.scheme == "https").then_some("TLSv1.3");
-        let peer = Peer { client: question.client, tls };
+        let peer = Peer { client: question.client, tls, relayed: false };
         let seen = Seen { peer, site, head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
         let Some(site) = site else { return Ok(Answer::short("refused", Some(421), Reason::UnknownHost, None)) };
         if let Some((status, reason)) = refusal(&head, site) {

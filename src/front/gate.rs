@@ -154,6 +154,9 @@ impl Interest {
     /// `Connection` names fields that go no further: the origin does not see the request as it came.
     pub const NAMES_FIELDS: Self = Self(1 << 6);
 
+    /// `littoral-node`: another node asks, or so it says.
+    pub const NODE: Self = Self(1 << 7);
+
     /// Whether any of `groups` is in the set.
     pub const fn has(self, groups: Self) -> bool {
         self.0 & groups.0 != 0
@@ -388,6 +391,7 @@ impl<'a> Found<'a> {
             10 if is(b"connection") => self.connection(value),
             13 if is(b"cache-control") => self.interest.add(Interest::CACHE_CONTROL),
             13 if is(b"if-none-match") => self.interest.add(Interest::CONDITIONAL),
+            13 if is(b"littoral-node") => self.interest.add(Interest::NODE),
             13 if is(b"authorization") => self.interest.add(Interest::AUTHORIZATION),
             14 if is(b"content-length") => {
                 let length = number(value).ok_or(Refusal::MalformedContentLength)?;

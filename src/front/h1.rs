@@ -1,6 +1,7 @@
 //! One HTTP/1 connection: its requests, one after the other.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,19 +12,22 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 
 use crate::clock;
+use crate::fleet::asking::Asking;
 use crate::front::answer::Answer;
 use crate::front::connection::{ReadEnd, Timer, read_some, reset};
 use crate::front::gate::{Framing, Head, Refusal, Verdict, Version, gate};
 use crate::front::log::{Seen, Times};
+use crate::front::nodes::{self, From, ToNode};
 use crate::front::registry::Lease;
 use crate::front::request::{
     LazyId, Own, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::{Front, Peer};
 use crate::pipeline::failure;
-use crate::pipeline::request::{Forwarded, Outcome};
+use crate::pipeline::request::{Forwarded, Outcome, Request};
 use crate::routing::{Site, Snapshot};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
+use crate::store::key::CacheKey;
 use crate::telemetry::metrics::CacheOutcome;
 
 /// A refused client's remaining bytes are read for this long and up to this many, so that it sees the refusal and not
@@ -136,14 +140,23 @@ impl Front {
         self.snapshots.refresh(&mut connection.snapshot);
         // A site of its own, so that the connection can be used beside it.
         let site = connection.snapshot.site(head.host).cloned();
+        let from = self.from(head);
+        let peer = match &from {
+            From::Node(asking) => {
+                connection.lease.is_a_nodes();
+                connection.peer.of(asking)
+            }
+            From::Client | From::Forged => connection.peer,
+        };
         let seen = Seen {
-            peer: connection.peer,
+            peer,
             site: site.as_ref(),
             head,
             started: clock::monotonic(),
             proto: if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" },
         };
         let refused = match &site {
+            _ if matches!(from, From::Forged) => Some((403, Reason::NodeRequest)),
             None => Some((421, Reason::UnknownHost)),
             Some(site) => refusal(head, site),
         };
@@ -157,6 +170,9 @@ impl Front {
         let routed = Routed::new(&seen, site);
         if let Some(own) = Own::of(&seen, site, &routed) {
             return Box::pin(self.answer_own(stream, connection, &seen, site, own)).await;
+        }
+        if let From::Node(asking) = &from {
+            return Box::pin(self.asked_by_node(stream, connection, &seen, (site, &routed), asking)).await;
         }
         if !is_cached(head) {
             return Box::pin(self.pass_on(stream, connection, &seen, (site, &routed), buffer, shutdown)).await;
@@ -205,8 +221,23 @@ impl Front {
         let mut answer = self.answer_on(&mut stream, connection, seen.head.version, seen.head.keep_alive);
         let answered = self.pipeline.answer(&request, decision, &mut answer).await;
         let (keep_alive, first_byte) = (answer.keep_alive, answer.first_byte);
+        self.answered(stream, connection, seen, answered, (keep_alive, first_byte), key, id.trace(seen)).await
+    }
+
+    /// What follows an answer.
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own, and there are two callers")]
+    async fn answered(
+        &self,
+        mut stream: Stream,
+        connection: &mut Connection,
+        seen: &Seen<'_>,
+        answered: io::Result<Outcome>,
+        (keep_alive, first_byte): (bool, Option<Instant>),
+        key: CacheKey,
+        trace: Option<String>,
+    ) -> After {
         let outcome = answered.unwrap_or_else(|_| Outcome::client_gone());
-        self.log.write(seen, &outcome, Times::ended(first_byte), Some(key), id.trace(seen).as_deref());
+        self.log.write(seen, &outcome, Times::ended(first_byte), Some(key), trace.as_deref());
         if !outcome.complete {
             reset(&stream);
             return After::Close;
@@ -216,6 +247,37 @@ impl Front {
         }
         close(&mut stream, &mut connection.timer).await;
         After::Close
+    }
+
+    /// The way of another node's request.
+    async fn asked_by_node(
+        &self,
+        mut stream: Stream,
+        connection: &mut Connection,
+        seen: &Seen<'_>,
+        (site, routed): (&Arc<Site>, &Routed),
+        asking: &Asking,
+    ) -> After {
+        let key = self.key(seen, site, routed, &mut connection.scratch);
+        let id = LazyId::default();
+        let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, routed, &id, forwarded, out);
+        let by_node = match &self.fleet {
+            Some(fleet) => nodes::standing(fleet, asking, &self.pipeline.store.ledger).await,
+            None => None,
+        };
+        let answer = self.answer_on(&mut stream, connection, seen.head.version, seen.head.keep_alive);
+        let mut answer = ToNode(answer);
+        let answered = match by_node {
+            None => nodes::say_isolated(site, &mut answer.0).await,
+            Some(_) => {
+                let request = pipeline_request(seen, site, routed, key, clock::wall(), &forward);
+                let request = Request { by_node, ..request };
+                let decision = self.pipeline.decide(&request);
+                self.pipeline.answer(&request, decision, &mut answer).await
+            }
+        };
+        let (keep_alive, first_byte) = (answer.0.keep_alive, answer.0.first_byte);
+        self.answered(stream, connection, seen, answered, (keep_alive, first_byte), key, id.trace(seen)).await
     }
 
     /// The way of a request only the origin can answer.

@@ -44,7 +44,7 @@ impl Times {
 impl Seen<'_> {
     /// Whether what the client says of itself in `X-Forwarded-*` and the like is believed.
     pub fn trusted(&self) -> bool {
-        self.site.is_some_and(|site| site.trusts(self.peer.client))
+        self.peer.relayed || self.site.is_some_and(|site| site.trusts(self.peer.client))
     }
 }
 

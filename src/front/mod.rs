@@ -21,6 +21,7 @@ pub mod h1;
 pub mod h2;
 pub mod log;
 pub mod mirroring;
+mod nodes;
 pub mod pass;
 pub mod proxied;
 pub mod registry;
@@ -46,6 +47,7 @@ use self::registry::{Lease, Registry};
 use self::tls::Tls;
 use self::tls::stream::TlsStream;
 use crate::clock;
+use crate::fleet::Fleet;
 use crate::pipeline::Pipeline;
 use crate::routing::Snapshots;
 
@@ -58,6 +60,8 @@ pub struct Front {
     pub log: Log,
     /// From where connections begin with a header of the PROXY protocol; a new configuration swaps it.
     pub proxies: ArcSwap<Vec<Network>>,
+    /// The other nodes, where there are some that may ask this one.
+    pub fleet: Option<Arc<Fleet>>,
 }
 
 /// Who is at the other end of a connection, and how it is connected.
@@ -66,6 +70,8 @@ pub struct Peer {
     pub client: IpAddr,
     /// The version of TLS; none in the clear.
     pub tls: Option<&'static str>,
+    /// It is the client of another node, which asks for it.
+    pub relayed: bool,
 }
 
 impl Peer {
@@ -100,7 +106,7 @@ impl ServerApp for Doors {
                 // What the handshake needs is not carried along for the life of the connection.
                 Box::pin(self.front.serve_tls(tls, stream, client, lease, shutdown)).await;
             }
-            _ => self.front.serve_h1(stream, Peer { client, tls: None }, lease, shutdown).await,
+            _ => self.front.serve_h1(stream, Peer { client, tls: None, relayed: false }, lease, shutdown).await,
         }
         None
     }
@@ -139,7 +145,7 @@ impl Front {
             Err(end) => return end.reason().into_iter().for_each(|reason| self.log.dropped(reason)),
         };
         self.log.handshake(agreed.version, agreed.resumed);
-        let peer = Peer { client, tls: Some(agreed.version) };
+        let peer = Peer { client, tls: Some(agreed.version), relayed: false };
         if agreed.http2 {
             h2::serve(self, records, peer, lease, timer, shutdown).await;
         } else {

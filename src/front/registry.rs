@@ -30,7 +30,8 @@ struct State {
 pub struct Lease {
     registry: Arc<Registry>,
     id: u64,
-    client: IpAddr,
+    /// Whose connections it counts among; none: nobody's.
+    client: Option<IpAddr>,
 }
 
 impl Registry {
@@ -66,7 +67,7 @@ impl Registry {
         *count += 1;
         state.wakers.insert(id, None);
         self.metrics.connections.inc();
-        Some(Lease { registry: self.clone(), id, client })
+        Some(Lease { registry: self.clone(), id, client: Some(client) })
     }
 
     pub fn is_draining(&self) -> bool {
@@ -88,7 +89,28 @@ impl Registry {
     }
 }
 
+impl State {
+    /// A client has one connection less.
+    fn forget(&mut self, client: Option<IpAddr>) {
+        let Some(client) = client else { return };
+        if let Some(count) = self.per_client.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_client.remove(&client);
+            }
+        }
+    }
+}
+
 impl Lease {
+    /// It is another node's, and does not count among those of a client any more.
+    pub fn is_a_nodes(&mut self) {
+        let client = self.client.take();
+        if client.is_some() {
+            self.registry.state.lock().forget(client);
+        }
+    }
+
     /// Wakes this connection when the node drains. Once for each connection is enough: a connection is one task.
     pub fn wake_on_drain(&self, waker: &Waker) {
         self.registry.state.lock().wakers.insert(self.id, Some(waker.clone()));
@@ -103,12 +125,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let mut state = self.registry.state.lock();
         state.wakers.remove(&self.id);
-        if let Some(count) = state.per_client.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                state.per_client.remove(&self.client);
-            }
-        }
+        state.forget(self.client);
         drop(state);
         self.registry.metrics.connections.dec();
     }
@@ -133,11 +150,16 @@ mod tests {
     fn an_address_gets_its_number_of_connections_and_no_more() {
         let registry = Registry::new(2, Metrics::new("test"));
         let client: IpAddr = "192.0.2.1".parse().expect("address");
-        let first = registry.admit(client).expect("first");
+        let mut first = registry.admit(client).expect("first");
         let _second = registry.admit("::ffff:192.0.2.1".parse().expect("address")).expect("second");
         assert!(registry.admit(client).is_none());
         assert!(registry.admit("192.0.2.2".parse().expect("address")).is_some(), "another address");
+        first.is_a_nodes();
+        first.is_a_nodes();
+        let third = registry.admit(client).expect("a node's connection is no client's");
         drop(first);
+        assert!(registry.admit(client).is_none(), "it had given its place back before");
+        drop(third);
         assert!(registry.admit(client).is_some());
     }
 

@@ -59,6 +59,7 @@ pub fn forwarding<'a>(seen: &Seen<'_>, request_id: &'a str) -> Forwarding<'a> {
     Forwarding {
         client: seen.peer.client,
         trusted: seen.trusted(),
+        relayed: seen.peer.relayed,
         secure: seen.peer.tls.is_some(),
         received: seen.proto.strip_prefix("HTTP/").unwrap_or("1.1"),
         request_id,
@@ -279,6 +280,8 @@ pub fn pipeline_request<'a>(
         disk: true,
         rounds: 0,
         in_full: false,
+        by_node: None,
+        told: b"",
         forward,
     }
 }

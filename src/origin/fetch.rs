@@ -384,7 +384,7 @@ impl Fetch {
             deadline,
         };
         let (origin, retries) = (choice.index, u32::try_from(retries).unwrap_or(u32::MAX));
-        Ok(OriginResponse { status, fields, length, body: Box::new(body), retries, origin })
+        Ok(OriginResponse { status, fields, length, body: Box::new(body), retries, origin, judged: None })
     }
 }
 

@@ -46,13 +46,16 @@ pub mod sigv4;
 pub mod validations;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::session::Session;
+use crate::purge::position::LogPosition;
 use crate::semantics::cache_status::Reason;
+use crate::semantics::time::UnixMs;
 
 /// What a fill asks its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,50 @@ pub struct OriginRequest {
     pub avoid: Option<usize>,
     /// The session of whoever asks.
     pub session: Session,
+    /// What another node is told that may be asked in the place of an origin; none: none may.
+    pub through: Option<Arc<Through>>,
+}
+
+/// What it takes to ask another node: it decides by itself what the origin is to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Through {
+    /// Path and query as the client asks for them.
+    pub target: Vec<u8>,
+    /// Whether the client's scheme is https.
+    pub secure: bool,
+    /// The position of whoever asks: what was purged until then must not come back.
+    pub began: LogPosition,
+    /// An answer that was judged before this position cannot be put beside what is there.
+    pub needs: Option<LogPosition>,
+    /// What this node is to whoever asked it, if that was a node.
+    pub asked_as: Option<Role>,
+}
+
+/// What a node is to the one that asks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The one of its PoP that has this object.
+    Owner,
+    /// Between others and the origins.
+    Shield,
+}
+
+impl Role {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Shield => "shield",
+        }
+    }
+}
+
+/// What another node says about its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Up to where in the log purges do not concern it. None: nobody here can say what purges it.
+    pub at: Option<LogPosition>,
+    /// Stale since then at the latest, whatever its fields say.
+    pub stale_since: Option<UnixMs>,
 }
 
 /// What an origin answered.
@@ -86,6 +133,8 @@ pub struct OriginResponse {
     pub retries: u32,
     /// The index of the member of the group that answered.
     pub origin: usize,
+    /// Where another node answered.
+    pub judged: Option<Judged>,
 }
 
 /// Takes interim responses as they come.

@@ -123,7 +123,7 @@ impl Pipeline {
                 return Decision::Fetch(own(FillSharing::AsIs, Forward::Request, None));
             }
         }
-        let isolation = self.isolation(request.site);
+        let isolation = self.doubts(request);
         let freshness = match isolation {
             Some(Isolation { mode: Isolated::Fail, .. }) => return Decision::Isolated,
             Some(Isolation { mode: Isolated::Revalidate, since }) => freshness.doubtful(since.min(request.now)),

@@ -96,8 +96,9 @@ pub async fn deliver_from<E: Exchange>(
     let shown_age = (status.hit || age > 0).then_some(age);
     let mut dynamic = Vec::with_capacity(128);
     write_dynamic(Some((request.site, request.group)), shown_age, stored.upstream_status(), &status, &mut dynamic);
+    dynamic.extend_from_slice(request.told);
     let for_any_status = dynamic.len();
-    if let Some(browser) = stored.browser() {
+    if let Some(browser) = stored.browser().filter(|_| request.by_node.is_none()) {
         write_browser_ttl(browser.ttl, shown_age, &mut dynamic);
     }
     let mut outcome = Outcome::new(stored.status(), cache, status.detail);

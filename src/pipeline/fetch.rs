@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::origin::validations::Validation;
-use crate::origin::{Failure, OriginRequest};
+use crate::origin::{Failure, OriginRequest, Through};
 use crate::pipeline::Pipeline;
 use crate::pipeline::coalesce::Joined;
 use crate::pipeline::decide::{Decision, FillSharing, Plan, wanted_of};
@@ -22,6 +22,7 @@ use crate::pipeline::simulation::{Planted, planted};
 use crate::pipeline::sparse::asked::Asked;
 use crate::pipeline::stream::{first_byte, must_ask_alone, stream};
 use crate::purge::ledger::Verdict;
+use crate::purge::position::LogPosition;
 use crate::semantics::cache_status::{CacheStatus, Reason};
 use crate::semantics::reuse::{self, Reuse, reuse};
 use crate::semantics::vary::selecting_key;
@@ -31,6 +32,9 @@ use crate::store::key::CacheKey;
 use crate::store::persist::Label;
 use crate::store::record::StoredResponse;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
+
+/// 102 (RFC 2518 section 10.1): a node that asks is told that its answer takes as long as an origin does.
+pub const PROCESSING: u16 = 102;
 
 /// What a follower does with the head of a fill it joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,10 @@ impl Pipeline {
                 }
                 continue;
             };
+            if request.by_node.is_some() {
+                // Whoever asks waits for an origin from here on, and not for this node.
+                exchange.interim(PROCESSING, b"").await?;
+            }
             let head = match self.wait_for_head(&seat, exchange).await {
                 Some(Ok(head)) => head,
                 Some(Err(failure)) => return self.failed(request, &plan, failure, exchange).await,
@@ -191,6 +199,8 @@ impl Pipeline {
         cache: CacheOutcome,
         exchange: &mut E,
     ) -> io::Result<Outcome> {
+        let told = self.told_of_stored(request, stored, &status);
+        let request = &Request { told: told.as_deref().unwrap_or_default(), ..*request };
         match stored.sparse() {
             None => deliver(request, stored, status, cache, exchange).await,
             // Boxed: what hits in memory do not go through must not make every answer larger.
@@ -313,6 +323,7 @@ impl Pipeline {
 
     fn job(&self, request: &Request<'_>, plan: &Plan, fill: Arc<Fill>) -> Job {
         let as_is = plan.sharing == FillSharing::AsIs;
+        let fill_pos = fill.fill_pos().log;
         let mut fields = Vec::with_capacity(request.fields.as_bytes().len() + 256);
         (request.forward)(if as_is { Forwarded::Own } else { Forwarded::Shared }, &mut fields);
         let method = match request.method {
@@ -341,6 +352,7 @@ impl Pipeline {
             as_is,
             also,
             stale: if as_is { None } else { plan.stale.clone() },
+            judged: Mutex::default(),
             late: Mutex::default(),
             shared: plan.sharing == FillSharing::Shared,
             origin_request: OriginRequest {
@@ -351,6 +363,7 @@ impl Pipeline {
                 client: request.client,
                 avoid: None,
                 session: if plan.sharing == FillSharing::Shared { request.session.for_all() } else { request.session },
+                through: (!as_is && plan.detail != Some(Reason::HitForMiss)).then(|| through(request, fill_pos, None)),
             },
         }
     }
@@ -387,7 +400,7 @@ impl Pipeline {
             return Suits::Yes;
         }
         let Sharing::Stored { freshness, selecting, selectors } = &head.sharing else { return Suits::AskAlone };
-        let freshness = match self.store.ledger.judge(&selectors.get(), fill.fill_pos).verdict {
+        let freshness = match self.store.ledger.judge(&selectors.get(), fill.fill_pos()).verdict {
             Verdict::Live => *freshness,
             Verdict::StaleSince(at) => freshness.stale_since(at),
             Verdict::Gone(_) => return Suits::LookAgain,
@@ -438,12 +451,27 @@ impl Pipeline {
         let request = Request { now: clock::wall(), range, conditional, ..*request };
         let mut outcome = match &head.record {
             Some(record) => self.serve(&request, record, status, cache, exchange).await?,
-            None => stream(&request, seat.reader, head, status, cache, exchange).await?,
+            None => {
+                let told = self.told_of_arriving(&request, head, seat.reader.fill().fill_pos().log);
+                let request = Request { told: told.as_deref().unwrap_or_default(), ..request };
+                stream(&request, seat.reader, head, status, cache, exchange).await?
+            }
         };
         outcome.origin = Some(head.origin);
         outcome.retries = head.retries;
         Ok(outcome)
     }
+}
+
+/// What another node is told that may be asked for this.
+pub(super) fn through(request: &Request<'_>, began: LogPosition, needs: Option<LogPosition>) -> Arc<Through> {
+    Arc::new(Through {
+        target: request.target.to_vec(),
+        secure: request.scheme == "https",
+        began,
+        needs,
+        asked_as: request.by_node.map(|node| node.role),
+    })
 }
 
 /// After a bounded number of fills that were not for it, a request asks alone: nobody waits for ever.

@@ -20,9 +20,10 @@ pub use self::judge::{Head, Judge, group_number};
 use self::receive::{Receiving, next_or_else};
 use crate::clock;
 use crate::origin::resume::{Rest, Resuming};
-use crate::origin::{Failure, OriginRequest, OriginResponse};
+use crate::origin::{Failure, Interims, Judged, OriginRequest, OriginResponse};
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date, without_length, without_withheld};
+use crate::pipeline::nodes::for_nodes;
 use crate::pipeline::ruled::Ruled;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
@@ -68,6 +69,8 @@ pub struct Job {
     pub stale: Option<Arc<StoredResponse>>,
     /// What a part is stored under that answers exactly this request.
     pub part: Option<CacheKey>,
+    /// What another node said about its answer, if one answered.
+    pub judged: Mutex<Option<Judged>>,
     /// What a disk was too busy for while somebody waited: the key, and the response.
     pub late: Mutex<Option<(CacheKey, Arc<StoredResponse>)>>,
     /// What it is known by as well: as the whole, which one that asks for a part may bring; or as a part, where the origin
@@ -138,6 +141,7 @@ impl Job {
             stale: self.stale.as_ref(),
             part: self.part.is_some(),
             stands_apart: false,
+            judged: self.judged.lock().as_ref().copied(),
             spills: Some(&self.primary).filter(|_| self.part.is_none() && self.origin_request.method == "GET"),
         }
     }
@@ -152,7 +156,7 @@ impl Job {
         if let Some(asked) = self.asked.as_ref().filter(|_| !self.as_is) {
             asked.write(&mut request.to_mut().fields);
         }
-        let response = self.site.upstream(self.group).open(&request, &interim).await?;
+        let response = self.open(&request, &interim).await?;
         let response_time = clock::wall();
         let facts = RequestFacts {
             method_is_get: self.origin_request.method == "GET",
@@ -177,6 +181,16 @@ impl Job {
         }
     }
 
+    /// Asks whoever is to be asked, and notes what a node says about its answer.
+    async fn open(&self, request: &OriginRequest, interim: Interims<'_>) -> Result<OriginResponse, Failure> {
+        let response = self.site.upstream(self.group).open(request, interim).await?;
+        *self.judged.lock() = response.judged;
+        if let Some(Judged { at: Some(at), .. }) = response.judged {
+            self.fill.judged_at(at);
+        }
+        Ok(response)
+    }
+
     /// RFC 9111 section 4.3.4: the stored body under the fields of the 304.
     async fn renew(
         &self,
@@ -186,7 +200,7 @@ impl Job {
         (retries, origin): (u32, usize),
         facts: &RequestFacts,
     ) {
-        let Freshened { record, sharing, fields, browser_ttl } = self.freshen(pipeline, stale, newer, facts);
+        let Freshened { record, sharing, fields, browser_ttl, for_nodes } = self.freshen(pipeline, stale, newer, facts);
         match &sharing {
             Sharing::Stored { selecting, .. } => {
                 self.commit(pipeline, selecting.as_ref(), &record).await;
@@ -205,6 +219,7 @@ impl Job {
             retries,
             origin,
             browser_ttl,
+            for_nodes,
             part: None,
             record: Some(record),
         };
@@ -248,12 +263,17 @@ impl Job {
         let judge = self.judge();
         // What is purged by was taken out when the response was stored; it stands until the origin says something else.
         let says_keys = surrogate::FIELDS.iter().any(|name| Fields::new(&fields).contains(name));
+        let tags = match says_keys {
+            true => judge.tags(&ruled, Fields::new(&fields)),
+            false => stale.tags().map(Into::into),
+        };
         let selectors = match says_keys {
             true => judge.with_keys(&pipeline.store.ledger, &ruled, &mut fields),
             false => Ok(OwnedSelectors::of(&stale.selectors())),
         };
         let verdict = storable(facts, stale.status(), Fields::new(&fields), &directives, self.site.set_cookie)
             .map_err(NotStored::reason)
+            .and_then(|freshness| judge.placed(freshness))
             .and_then(|freshness| if ruled.forbids() { Err(Reason::Rule) } else { Ok((freshness, selectors?)) });
         remove(&mut fields, "age");
         if directives.no_cache_fields {
@@ -272,16 +292,18 @@ impl Job {
             status: stale.status(),
             fields: &fields,
             freshness,
-            fill_pos: self.fill.fill_pos,
+            fill_pos: self.fill.fill_pos(),
             upstream_status: upstream_status.as_deref(),
             browser: browser.as_ref(),
+            tags: tags.as_deref(),
             selectors: match &sharing {
                 Sharing::Stored { selectors, .. } => selectors.get(),
                 Sharing::NotStored(_) => stale.selectors(),
             },
         };
         let record = Arc::new(stale.freshened(&parts));
-        Freshened { record, sharing, fields, browser_ttl: browser.map(|browser| browser.ttl) }
+        let for_nodes = for_nodes(tags.as_deref(), browser.as_ref());
+        Freshened { record, sharing, fields, browser_ttl: browser.map(|browser| browser.ttl), for_nodes }
     }
 
     async fn receive(
@@ -314,7 +336,7 @@ impl Job {
 
     /// Receives the body of a response whose head has been judged.
     async fn receive_judged(&self, pipeline: &Pipeline, head: Head, response: OriginResponse) -> Result<(), Failure> {
-        let OriginResponse { status, fields, length, mut body, retries, origin } = response;
+        let OriginResponse { status, fields, length, mut body, retries, origin, .. } = response;
         // Whether it may go on should it break off. Nothing is made for that before it does: hardly any body breaks off.
         let mut resumes = (status == 200 && (!self.as_is || self.asked.is_none())).then_some(fields);
         let mut received = 0;
@@ -323,7 +345,7 @@ impl Job {
             && !self.as_is
             && matches!(head.sharing, Sharing::Stored { .. })
             && length.is_some_and(|length| length <= CHUNK_BYTES as u64);
-        let fill_pos = self.fill.fill_pos;
+        let fill_pos = self.fill.fill_pos();
         #[cfg(test)]
         let fill_pos = if planted(Planted::FillPosAfterHead) { pipeline.store.ledger.applied() } else { fill_pos };
         let unpublished = Some(head);
@@ -380,6 +402,7 @@ struct Freshened {
     sharing: Sharing,
     fields: Vec<u8>,
     browser_ttl: Option<DeltaSeconds>,
+    for_nodes: Box<[u8]>,
 }
 
 /// Whether an answer is not shared because of what its client put into the request. That says nothing about what others

@@ -30,9 +30,17 @@ impl Pipeline {
         Some(Isolation { mode: site.isolated, since: UnixMs(clock::wall().0.saturating_sub(ms)) })
     }
 
+    /// How this one is answered, if what is stored here may have been purged: the node is isolated, or the node that asks has
+    /// applied more than this one.
+    pub(super) fn doubts(&self, request: &Request<'_>) -> Option<Isolation> {
+        let behind = || Isolation { mode: Isolated::Revalidate, since: request.now };
+        let is_behind = request.by_node.is_some_and(|node| node.behind);
+        self.isolation(request.site).or_else(|| is_behind.then(behind))
+    }
+
     /// Whether an answer has to be newer than the request.
     pub(super) fn wants_newer(&self, request: &Request<'_>) -> bool {
-        self.isolation(request.site).is_some_and(|isolation| isolation.mode != Isolated::Serve)
+        self.doubts(request).is_some_and(|isolation| isolation.mode != Isolated::Serve)
     }
 
     /// Room for a validation that would not be, were the node not isolated; nothing is needed for others. None: there is no room.

@@ -13,6 +13,7 @@
 //! - [`ruled`]: what the rules of a site do to a response.
 //! - [`edits`]: changes to field lines on their way into the store.
 //! - [`isolation`]: a node that cannot know what was purged.
+//! - [`nodes`]: requests of other nodes, and what these are told beside the answer.
 //! - [`explain`]: what would become of a request.
 //! - [`failure`]: answers of our own.
 
@@ -26,6 +27,7 @@ pub mod failure;
 pub mod fetch;
 pub mod fill;
 pub mod isolation;
+pub mod nodes;
 pub mod request;
 pub mod ruled;
 #[cfg(test)]

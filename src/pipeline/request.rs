@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::origin::session::Session;
+use crate::pipeline::nodes::ByNode;
 use crate::routing::rule::Matched;
 use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::canonical_host;
@@ -56,6 +57,10 @@ pub struct Request<'a> {
     pub rounds: u32,
     /// The origin gives no ranges of it: all of it is asked for.
     pub in_full: bool,
+    /// Another node asks.
+    pub by_node: Option<ByNode>,
+    /// What it is told in lines of its own.
+    pub told: &'a [u8],
     /// Writes the field lines an origin gets for this request.
     pub forward: &'a (dyn Fn(Forwarded, &mut Vec<u8>) + Sync),
 }

@@ -85,7 +85,15 @@ impl Upstream for Script {
         let (status, fields) = self.answers.lock().pop_front().ok_or(Failure::Unreachable)?;
         let body = (status != 304 && request.method == "GET").then(|| Bytes::from_static(b"body"));
         let length = body.as_ref().map(|body| body.len() as u64);
-        Ok(OriginResponse { status, fields: fields.into(), length, body: Box::new(Body(body)), retries: 0, origin: 0 })
+        Ok(OriginResponse {
+            status,
+            fields: fields.into(),
+            length,
+            body: Box::new(Body(body)),
+            retries: 0,
+            origin: 0,
+            judged: None,
+        })
     }
 }
 
@@ -225,6 +233,8 @@ impl Node {
             session: crate::origin::session::Session::default(),
             rounds: 0,
             in_full: false,
+            by_node: None,
+            told: b"",
             site: &self.site,
             matched: matched.as_ref(),
             method,

@@ -67,6 +67,10 @@ pub(in crate::pipeline) enum Planted {
     RunForgetsTooEarly,
     /// A run that broke ends as one that is complete.
     BrokenRunEndsCleanly,
+    /// What another node says is stale is stored as its fields say.
+    StaleStoredAsFresh,
+    /// A node says that it judged its answer at the position it has applied, whatever it is.
+    CurrentPositionSent,
     /// A run says that it has begun before what its reader begins with is answered.
     RunBegunTooEarly,
 }
@@ -226,6 +230,8 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
         session: crate::origin::session::Session::default(),
         rounds: 0,
         in_full: false,
+        by_node: None,
+        told: b"",
         matched: None,
         site: &site,
         method: Method::Get,

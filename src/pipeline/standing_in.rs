@@ -26,7 +26,7 @@ impl Pipeline {
             return false;
         }
         let left = plan.stale.as_ref().and_then(|stale| stale.judge(&self.store.ledger).ok());
-        let left = left.map(|freshness| match self.isolation(request.site) {
+        let left = left.map(|freshness| match self.doubts(request) {
             Some(isolation) if isolation.mode != Isolated::Serve => freshness.doubtful(isolation.since),
             _ => freshness,
         });

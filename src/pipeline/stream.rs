@@ -72,7 +72,8 @@ pub async fn stream<E: Exchange>(
     let mut dynamic = Vec::with_capacity(128);
     write_dynamic(Some((request.site, request.group)), age, head.upstream_status.as_deref(), &status, &mut dynamic);
     write_cookie(request, head, &mut dynamic);
-    if let Some(ttl) = head.browser_ttl {
+    dynamic.extend_from_slice(request.told);
+    if let Some(ttl) = head.browser_ttl.filter(|_| request.by_node.is_none()) {
         // What is not stored goes on with the `Age` it came with.
         let told = || fields.first("age").and_then(DeltaSeconds::parse).map(|age| u64::from(age.0));
         write_browser_ttl(ttl, age.or_else(told), &mut dynamic);

@@ -80,6 +80,9 @@ pub struct Member {
     pub documents: String,
     /// How long ago it said so, in milliseconds.
     pub heard_ms: u64,
+    /// The PoP it is of, and where other nodes reach it; empty: none.
+    pub pop: String,
+    pub address: String,
 }
 
 /// Whether somebody waits for a purge.
@@ -109,6 +112,12 @@ pub trait PurgeLog: Send + Sync {
     /// Every node there is.
     fn members(&self) -> Vec<Member> {
         Vec::new()
+    }
+
+    /// When the log was made, as all who follow it know that; 0: nobody else does, or another log is just being adopted. Read after
+    /// a position, it is of the same log or of a later one.
+    fn made(&self) -> u64 {
+        0
     }
 
     /// Has a node not count any more that is no more. False: none is called that.

@@ -42,6 +42,8 @@ pub struct Site {
     pub backings: Backings,
     /// The cookies that its groups tell sessions by: nobody else's business.
     pub session_cookies: Vec<String>,
+    /// Whether other nodes may ask for what is stored of it: they have to know what it is purged by.
+    pub is_asked_by_nodes: bool,
     /// In which country an address is; none where nobody knows.
     pub geo: Option<Geo>,
 }
@@ -73,8 +75,14 @@ impl Site {
                 .filter_map(|backing| backing.group.cookie_name().map(str::to_owned))
                 .collect(),
             backings,
+            is_asked_by_nodes: false,
             geo,
         }
+    }
+
+    /// The same site, where other nodes may ask for what is stored of it.
+    pub fn asked_by_nodes(self) -> Self {
+        Self { is_asked_by_nodes: true, ..self }
     }
 
     /// The body for an answer of our own.

@@ -59,6 +59,8 @@ reasons! {
     // What the site or the node decided.
     Rule, "rule", "A rule of the site says so.";
     Admission, "admission", "The store admits a response only when it is asked for again.";
+    NodeRequest, "node-request", "The request says that it comes from another node of this network, and that is not so.";
+    Unplaced, "unplaced", "The node that was asked cannot say, in terms of this node's purge log, by what and up to where its answer can be purged.";
     HitForMiss, "hit-for-miss", "A recent answer could not be stored, so requests do not wait for one another.";
     Isolated, "isolated", "The node has lost the purge log for too long to trust what it stored.";
     MemoryFull, "memory-full", "The memory set aside for responses on their way into the store is full.";

@@ -10,7 +10,7 @@ pub mod readers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use edge_config::section::limits::{ABANDONED_REMAINDER_MAX, READ_AHEAD_MAX, RETAINED_MAX};
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use self::reader::Reader;
 use self::readers::Readers;
 use crate::origin::Failure;
-use crate::purge::position::Position;
+use crate::purge::position::{LogPosition, Position};
 use crate::purge::selector::OwnedSelectors;
 use crate::semantics::cache_status::Reason;
 use crate::semantics::content_range::ContentRange;
@@ -50,6 +50,8 @@ pub struct FillHead {
     pub origin: usize,
     /// The lifetime that is left for browsers, where a rule says so.
     pub browser_ttl: Option<DeltaSeconds>,
+    /// Field lines that other nodes get: what it is purged by, and what a rule keeps from browsers.
+    pub for_nodes: Box<[u8]>,
     /// Which part of the representation the body is, where it is not all of it.
     pub part: Option<ContentRange>,
     /// The finished response, where it was complete when the head was published; or one that stands apart from its body.
@@ -93,8 +95,10 @@ enum End {
 pub struct Fill {
     /// What a look-up for it would use: the primary key, or a variant's.
     pub key: CacheKey,
-    /// The ledger position before the origin was asked.
-    pub fill_pos: Position,
+    /// The ledger position before anybody was asked.
+    began: Position,
+    /// Where another node answered: the position in the log at which it judged that, if earlier.
+    judged: AtomicU64,
     state: Mutex<State>,
     /// Wakes readers: a head, a piece or the end is there.
     changed: Notify,
@@ -255,7 +259,18 @@ impl Fill {
     pub fn new(key: CacheKey, fill_pos: Position) -> Arc<Self> {
         let state = Mutex::new(State::default());
         let (changed, room, asked) = (Notify::new(), Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { key, fill_pos, state, changed, room, asked })
+        let judged = AtomicU64::new(fill_pos.log.as_u64());
+        Arc::new(Self { key, began: fill_pos, judged, state, changed, room, asked })
+    }
+
+    /// Up to where purges are known not to concern what it brings.
+    pub fn fill_pos(&self) -> Position {
+        Position { log: LogPosition::from_u64(self.judged.load(Ordering::Acquire)), ..self.began }
+    }
+
+    /// The node that answered judged that at this position in the log. Before the head is published.
+    pub fn judged_at(&self, position: LogPosition) {
+        self.judged.fetch_min(position.as_u64(), Ordering::AcqRel);
     }
 
     /// The origin is asked from now on: the answer may be older than who comes later.

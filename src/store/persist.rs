@@ -1,7 +1,7 @@
 //! What is kept in memory, as the bytes of a frame, and back. Pure.
 //!
-//! The payload of a response is its block, as it is sent to clients, then what is needed to judge it, then how long that
-//! is: a response is written without a copy of it, and read into the place it stays in.
+//! The payload of a response is its block, as it is sent to clients, then what is needed to judge it and the field lines that
+//! name its surrogate keys, then how long these are: a response is written without a copy of it, and read into the place it stays in.
 
 use std::sync::Arc;
 
@@ -84,6 +84,7 @@ pub fn response(stored: &Arc<StoredResponse>, label: &Label) -> Option<Payload> 
         },
     };
     let mut bytes = postcard::to_stdvec(&meta).ok()?;
+    bytes.extend_from_slice(stored.tags().unwrap_or_default());
     let length = u32::try_from(bytes.len()).ok()?;
     bytes.extend_from_slice(&length.to_le_bytes());
     Some(Payload::Response { stored: stored.clone(), meta: bytes.into() })
@@ -98,7 +99,7 @@ pub fn read_response(
 ) -> Option<(StoredResponse, Label)> {
     let (rest, length) = payload.split_last_chunk::<END>()?;
     let block_len = rest.len().checked_sub(u32::from_le_bytes(*length) as usize)?;
-    let meta: Meta<'_> = postcard::from_bytes(rest.get(block_len..)?).ok()?;
+    let (meta, tags): (Meta<'_>, _) = postcard::take_from_bytes(rest.get(block_len..)?).ok()?;
     if meta.fields_len as usize + 2 > block_len {
         return None;
     }
@@ -111,6 +112,7 @@ pub fn read_response(
         fill_pos: Position { log: LogPosition::from_u64(meta.log), local: meta.local },
         upstream_status: meta.upstream_status,
         browser: browser.as_ref(),
+        tags: Some(tags).filter(|tags| !tags.is_empty()),
         selectors: Selectors {
             site: SiteId::of(meta.site),
             host: meta.host,
@@ -237,8 +239,10 @@ mod tests {
         };
         let freshness = Freshness::new(UnixMs(77_000), 1_000, DeltaSeconds(60), &ResponseDirectives::default());
         let fill_pos = Ledger::default().applied();
-        let parts =
-            Parts { status: 203, fields: b"etag: \"a\"\r\n", freshness, fill_pos, upstream_status, browser, selectors };
+        let fields = b"etag: \"a\"\r\n";
+        // Few have any.
+        let tags = browser.map(|_| &b"surrogate-key: a b\r\n"[..]);
+        let parts = Parts { status: 203, fields, freshness, fill_pos, upstream_status, browser, tags, selectors };
         Arc::new(match chunks {
             None => StoredResponse::new(&parts, &[Bytes::from_static(b"hello")]),
             Some(generation) => StoredResponse::of_chunks(&parts, &[vec![7; 300_000].into()], generation),
@@ -262,6 +266,7 @@ mod tests {
             assert_eq!(after.wire_head(), before.wire_head());
             assert_eq!((after.body_len(), after.fill_pos()), (before.body_len(), before.fill_pos()));
             assert_eq!((after.upstream_status(), after.browser()), (upstream, browser));
+            assert_eq!(after.tags(), before.tags());
             let keys = |stored: &StoredResponse| stored.selectors().keys().collect::<Vec<_>>();
             assert_eq!((keys(&after), after.selectors().path), (keys(&before), &b"/a"[..]));
             assert_eq!(after.sparse().map(|body| body.generation), chunks);
@@ -284,6 +289,7 @@ mod tests {
             fill_pos: Ledger::default().applied(),
             upstream_status: None,
             browser: None,
+            tags: None,
             selectors: Selectors::default(),
         };
         let alone = Arc::new(StoredResponse::new(&parts, &[vec![7; 300_000].into()]));

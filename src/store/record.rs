@@ -50,6 +50,8 @@ struct Rest {
     upstream_status: Option<Box<[u8]>>,
     /// What a rule of the site has browsers told.
     browser: Option<Browser>,
+    /// The field lines that name its surrogate keys, for nodes that ask this one.
+    tags: Option<Box<[u8]>>,
 }
 
 /// Where a body of more than one chunk is.
@@ -82,6 +84,8 @@ pub struct Parts<'a> {
     /// The `Cache-Status` of caches behind us.
     pub upstream_status: Option<&'a [u8]>,
     pub browser: Option<&'a Browser>,
+    /// The field lines that name its surrogate keys; none where no other node asks for it.
+    pub tags: Option<&'a [u8]>,
     /// What it is purged by.
     pub selectors: Selectors<'a>,
 }
@@ -145,8 +149,9 @@ impl StoredResponse {
     }
 
     fn with_body(&self, body: Body) -> Option<Self> {
-        let Rest { length, upstream_status, browser, .. } = self.rest.as_deref()?;
-        let rest = Rest { body, length: *length, upstream_status: upstream_status.clone(), browser: browser.clone() };
+        let Rest { length, upstream_status, browser, tags, .. } = self.rest.as_deref()?;
+        let (upstream_status, browser, tags) = (upstream_status.clone(), browser.clone(), tags.clone());
+        let rest = Rest { body, length: *length, upstream_status, browser, tags };
         Some(Self {
             block: self.block.clone(),
             selectors: self.selectors.clone(),
@@ -187,8 +192,9 @@ impl StoredResponse {
             length,
             upstream_status: parts.upstream_status.map(Into::into),
             browser: parts.browser.cloned(),
+            tags: parts.tags.map(Into::into),
         };
-        let needs_rest = !is_inline || rest.upstream_status.is_some() || rest.browser.is_some();
+        let needs_rest = !is_inline || rest.upstream_status.is_some() || rest.browser.is_some() || rest.tags.is_some();
         Self {
             block: block.into_boxed_slice(),
             selectors: pack(&parts.selectors),
@@ -244,6 +250,11 @@ impl StoredResponse {
     /// What browsers are told in place of what the origin said.
     pub fn browser(&self) -> Option<&Browser> {
         self.rest.as_ref()?.browser.as_ref()
+    }
+
+    /// The field lines that name its surrogate keys, where they were kept.
+    pub fn tags(&self) -> Option<&[u8]> {
+        self.rest.as_ref()?.tags.as_deref()
     }
 
     /// As it was when it came; [`Self::judge`] says what purges have left of it.
@@ -361,7 +372,8 @@ impl StoredResponse {
         let rest = self.rest.as_ref().map_or(0, |rest| {
             let browser = rest.browser.as_ref().map_or(0, |browser| allocation(browser.replaced.len()));
             let status = rest.upstream_status.as_ref().map_or(0, |status| allocation(status.len()));
-            allocation(size_of::<Rest>()) + browser + status
+            let tags = rest.tags.as_ref().map_or(0, |tags| allocation(tags.len()));
+            allocation(size_of::<Rest>()) + browser + status + tags
         });
         let record =
             allocation(self.block.len()) + allocation(self.selectors.len()) + allocation(size_of::<Self>() + 16);

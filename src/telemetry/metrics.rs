@@ -80,6 +80,8 @@ families! {
     fill_waiters: IntGauge = "littoral_fill_waiters" [];
     /// Bytes of memory taken now by responses that are arriving.
     fill_bytes: IntGauge = "littoral_fill_bytes" [];
+    /// Requests sent to other nodes, by what those were asked as and what became of it.
+    node_requests: IntCounterVec = "littoral_node_requests_total" ["role", "outcome"];
     /// Times an origin broke off an answer and it went on with the rest from a further request.
     fills_resumed: IntCounterVec = "littoral_fills_resumed_total" ["site"];
     /// Bytes of stored responses.
@@ -331,6 +333,11 @@ impl Metrics {
     /// Counts a connection or a request that was refused.
     pub fn refusal(&self, reason: &'static str) {
         self.families.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request to another node: `ok`, `failed` where the origins have, or why somebody else was asked.
+    pub fn node_request(&self, role: &'static str, outcome: &'static str) {
+        self.families.node_requests.with_label_values(&[role, outcome]).inc();
     }
 
     /// Counts an answer that goes on after it broke off.

@@ -50,6 +50,8 @@ pub struct Site {
     pub isolated: Isolated,
     /// Such validations at each origin at a time.
     pub isolated_requests: u32,
+    /// The PoP between edges and origins.
+    pub shield: Option<String>,
     /// Bodies for answers of the node's own; the first that covers a status.
     pub error_pages: Vec<ErrorPage>,
 }
@@ -98,6 +100,7 @@ impl Site {
             disk_share: None,
             isolated: Isolated::default(),
             isolated_requests: ISOLATED_REQUESTS,
+            shield: None,
             error_pages: Vec::new(),
         }
     }
@@ -248,6 +251,8 @@ section! {
         /// How many such questions each origin gets at a time. Others are answered with what is stored where stale-if-error
         /// allows that, else 503 with Retry-After.
         ISOLATED_REQUESTS_KEY = "isolated_requests": Kind::Integer(1, 100_000), "64";
+        /// The PoP.
+        SHIELD = "shield": Kind::Text("a PoP");
         /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
         ERROR_PAGES = "error_pages": Kind::Map(&Kind::Text("a file"));
         /// Origins besides its own, for what rules send there: [site.NAME.group.NAME].
@@ -352,6 +357,7 @@ impl Site {
             https_only: table.boolean(reader, &HTTPS_ONLY).unwrap_or(false),
             disk_share: disk_share(&table, reader),
             isolated: table.choice(reader, &ISOLATED, &isolated).unwrap_or_default(),
+            shield: table.parsed::<String>(reader, &SHIELD).map(|shield| shield.value),
             isolated_requests: table.integer(reader, &ISOLATED_REQUESTS_KEY, 1..=100_000).unwrap_or(ISOLATED_REQUESTS),
             error_pages: error_pages(&table, reader),
         };

@@ -49,6 +49,8 @@ pub struct Forwarding<'a> {
     pub client: IpAddr,
     /// Whether the peer is a proxy whose word about its clients is believed.
     pub trusted: bool,
+    /// Whether another node asks, which has written all of this.
+    pub relayed: bool,
     /// Whether the connection is TLS.
     pub secure: bool,
     /// The version of HTTP the request came in: `1.0`, `1.1` or `2`.
@@ -116,7 +118,9 @@ fn write_fields(head: &Head<'_>, forwarding: &Forwarding<'_>, wanted: impl Fn(&L
     let (mut has_proto, mut has_host, mut has_id) = (false, false, false);
     for line in end_to_end(head.fields) {
         // These are written anew.
-        if ["host", "content-length", "via", "x-forwarded-for"].iter().any(|name| line.is(name)) || !wanted(&line) {
+        if ["host", "content-length", "via", "x-forwarded-for", "littoral-node"].iter().any(|name| line.is(name))
+            || !wanted(&line)
+        {
             continue;
         }
         if is_vouched(line.name) {
@@ -130,8 +134,12 @@ fn write_fields(head: &Head<'_>, forwarding: &Forwarding<'_>, wanted: impl Fn(&L
         line.write(out);
     }
     let client = forwarding.client.to_canonical();
-    begin_appended("x-forwarded-for", head, forwarding.trusted, out);
-    write!(out, "{client}\r\n").expect("a vector takes every byte");
+    if forwarding.relayed {
+        head.fields.lines().filter(|line| line.is("x-forwarded-for")).for_each(|line| line.write(out));
+    } else {
+        begin_appended("x-forwarded-for", head, forwarding.trusted, out);
+        write!(out, "{client}\r\n").expect("a vector takes every byte");
+    }
     if !has_proto {
         write("x-forwarded-proto", if forwarding.secure { b"https" } else { b"http" }, out);
     }

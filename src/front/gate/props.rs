@@ -6,7 +6,14 @@ use proptest::strategy::ValueTree;
 use super::*;
 
 fn forwarding(trusted: bool) -> Forwarding<'static> {
-    Forwarding { client: [192, 0, 2, 7].into(), trusted, secure: true, received: "1.1", request_id: "id7" }
+    Forwarding {
+        client: [192, 0, 2, 7].into(),
+        trusted,
+        relayed: false,
+        secure: true,
+        received: "1.1",
+        request_id: "id7",
+    }
 }
 
 fn accepted(buffer: &[u8]) -> Head<'_> {

@@ -129,6 +129,7 @@ mod tests {
             fill_pos: crate::purge::ledger::Ledger::default().applied(),
             upstream_status: None,
             browser: None,
+            tags: None,
             selectors: crate::purge::selector::Selectors::default(),
         };
         Arc::new(StoredResponse::new(&parts, &[]))

@@ -37,6 +37,7 @@ use crate::front::connection::{Patience, Timer};
 use crate::front::gate::Refusal;
 use crate::front::gate::h2::OwnedHead;
 use crate::front::log::{Seen, Times};
+use crate::front::nodes::From;
 use crate::front::registry::Lease;
 use crate::front::request::{
     LazyId, Own, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
@@ -282,6 +283,8 @@ impl Client<'_> {
         let site = self.snapshot.site(head.host);
         let seen = Seen { peer: self.peer, site, head: &head, started, proto: PROTO };
         let refused = match site {
+            // Nodes speak HTTP/1.1 among themselves.
+            _ if !matches!(self.front.from(&head), From::Client) => Some((403, Reason::NodeRequest)),
             None => Some((421, Reason::UnknownHost)),
             Some(site) => refusal(&head, site),
         };

@@ -71,6 +71,7 @@ impl Kept {
             stale: None,
             part: false,
             stands_apart: false,
+            judged: None,
             spills: None,
         };
         let facts = RequestFacts {
@@ -122,6 +123,7 @@ impl Kept {
             fill_pos: self.fill_pos,
             upstream_status: self.head.upstream_status.as_deref(),
             browser: self.head.browser.as_ref(),
+            tags: self.head.tags.as_deref(),
             selectors: selectors.get(),
         };
         let record = Arc::new(StoredResponse::new(&parts, &self.collector.finish()));

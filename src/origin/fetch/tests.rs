@@ -60,6 +60,7 @@ fn request(avoid: Option<usize>) -> OriginRequest {
         client: None,
         avoid,
         session: Session::default(),
+        through: None,
     }
 }
 

@@ -76,6 +76,11 @@ impl Group {
         }
     }
 
+    /// Whether its clients have sessions with one of them.
+    pub fn is_sticky(&self) -> bool {
+        self.sticky.is_some()
+    }
+
     /// The cookie that its sessions are told by.
     pub fn cookie_name(&self) -> Option<&str> {
         self.cookies().map(Cookies::name)

@@ -266,6 +266,7 @@ fn an_answer_to_head_has_nothing_to_resume() {
         client: None,
         avoid: None,
         session: Session::default(),
+        through: None,
     };
     let (upstream, metrics) = (case.script.clone(), case.metrics.clone());
     let rest =

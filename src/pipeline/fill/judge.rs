@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::origin::Judged;
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, without, without_withheld};
 use crate::pipeline::ruled::Ruled;
+#[cfg(test)]
+use crate::pipeline::simulation::{Planted, planted};
 use crate::purge::ledger::Ledger;
 use crate::purge::selector::{Named, OwnedSelectors};
 use crate::routing::Site;
@@ -13,9 +16,9 @@ use crate::semantics::cache_status::Reason;
 use crate::semantics::content_range::ContentRange;
 use crate::semantics::deception::contradicts;
 use crate::semantics::directives::{RequestDirectives, ResponseDirectives};
-use crate::semantics::fields::Fields;
+use crate::semantics::fields::{Fields, Line};
 use crate::semantics::freshness::lifetime;
-use crate::semantics::reuse::{self, may_serve_on_error};
+use crate::semantics::reuse::{self, Freshness, may_serve_on_error};
 use crate::semantics::storable::{NotStored, RequestFacts, storable};
 use crate::semantics::surrogate::{self, Kind, surrogate_keys};
 use crate::semantics::time::UnixMs;
@@ -40,6 +43,8 @@ pub struct Judge<'a> {
     pub part: bool,
     /// Its body is kept part by part: there need not be room for all of it.
     pub stands_apart: bool,
+    /// Where another node answered.
+    pub judged: Option<Judged>,
     /// The key of its URL, where a body that memory is too small for may go to a disk.
     pub spills: Option<&'a CacheKey>,
 }
@@ -60,6 +65,8 @@ pub struct Head {
     /// What caches behind us said.
     pub upstream_status: Option<Box<[u8]>>,
     pub browser: Option<Browser>,
+    /// The lines that name its surrogate keys, for nodes that ask this one.
+    pub tags: Option<Box<[u8]>>,
     /// Which part of the representation it is of, where it was asked for by us and is passed on alone.
     pub part: Option<ContentRange>,
 }
@@ -81,6 +88,7 @@ impl Judge<'_> {
     ) -> Head {
         let ruled = Ruled::apply(self.site, self.matched, status, &mut fields);
         let directives = ruled.directives(ResponseDirectives::parse(Fields::new(&fields)));
+        let tags = self.tags(&ruled, Fields::new(&fields));
         let selectors = self.with_keys(&pipeline.store.ledger, &ruled, &mut fields);
         let mut reservation = pipeline.store.budget.fills.reservation();
         let mut spill = None;
@@ -98,6 +106,7 @@ impl Judge<'_> {
                     .map_err(NotStored::reason)
             }
         };
+        let storable = storable.and_then(|freshness| self.placed(freshness));
         let verdict = storable.and_then(|freshness| match length {
             _ if ruled.forbids() => Err(Reason::Rule),
             _ if self.is_deceived(Fields::new(&fields)) => Err(Reason::ContentTypeMismatch),
@@ -145,6 +154,7 @@ impl Judge<'_> {
                     bytes_max,
                     upstream_status: None,
                     browser,
+                    tags,
                     part: None,
                 }
             }
@@ -161,10 +171,40 @@ impl Judge<'_> {
                     bytes_max,
                     upstream_status,
                     browser,
+                    tags,
                     part,
                 }
             }
         }
+    }
+
+    /// What another node's answer is stored as: stale where that says so.
+    ///
+    /// # Errors
+    /// Nobody can say what purges it.
+    pub fn placed(&self, freshness: Freshness) -> Result<Freshness, Reason> {
+        match self.judged {
+            None => Ok(freshness),
+            Some(Judged { at: None, .. }) => Err(Reason::Unplaced),
+            #[cfg(test)]
+            Some(_) if planted(Planted::StaleStoredAsFresh) => Ok(freshness),
+            Some(Judged { stale_since: Some(since), .. }) => Ok(freshness.stale_since(since)),
+            Some(_) => Ok(freshness),
+        }
+    }
+
+    /// The lines that name its surrogate keys, those that rules add among them, if other nodes may ask for it.
+    pub fn tags(&self, ruled: &Ruled<'_>, fields: Fields<'_>) -> Option<Box<[u8]>> {
+        if !self.site.is_asked_by_nodes {
+            return None;
+        }
+        let mut tags = Vec::new();
+        let named = fields.lines().filter(|line| surrogate::FIELDS.iter().any(|name| line.is(name)));
+        named.for_each(|line| line.write(&mut tags));
+        for key in ruled.surrogate_keys() {
+            Line { name: b"surrogate-key", value: key.as_bytes() }.write(&mut tags);
+        }
+        (!tags.is_empty()).then(|| tags.into_boxed_slice())
     }
 
     /// What the answer is purged by. The fields that say so are for us; a site may want them passed on.

@@ -14,6 +14,7 @@ use crate::origin::resume::Resuming;
 use crate::origin::{Failure, OriginBody, OriginResponse};
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date};
+use crate::pipeline::nodes::for_nodes;
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
 use crate::pipeline::sparse::asked::Asked;
@@ -77,7 +78,7 @@ impl Job {
             // Nothing can be made of what does not say where it belongs.
             drop(response);
             let interim = |status, fields| self.fill.push_interim(status, fields);
-            let response = self.site.upstream(self.group).open(&self.origin_request, &interim).await?;
+            let response = self.open(&self.origin_request, &interim).await?;
             return self.receive(pipeline, response, facts).await;
         };
         if !self.as_is && said.range() == (0..total) {
@@ -120,8 +121,8 @@ impl Job {
         let key = selecting.as_ref().map_or(self.primary, |s| store.keyer.variant(&self.primary, &s.values));
         let (body, fill_pos) = match self.combines_with(&key, &head.fields, total) {
             // The earliest of its parts says what it can be purged by.
-            Some((stale, body)) => (body.clone(), stale.fill_pos().min(self.fill.fill_pos)),
-            None => (store.sparse(key, new_generation().ok_or(Failure::Abandoned)?), self.fill.fill_pos),
+            Some((stale, body)) => (body.clone(), stale.fill_pos().min(self.fill.fill_pos())),
+            None => (store.sparse(key, new_generation().ok_or(Failure::Abandoned)?), self.fill.fill_pos()),
         };
         let parts = Parts {
             status: 200,
@@ -130,6 +131,7 @@ impl Job {
             fill_pos,
             upstream_status: head.upstream_status.as_deref(),
             browser: head.browser.as_ref(),
+            tags: head.tags.as_deref(),
             selectors: selectors.get(),
         };
         let record = Arc::new(StoredResponse::of_sparse(&parts, total, body.clone()));
@@ -140,6 +142,7 @@ impl Job {
         let rest = self.rest(pipeline, said_fields, origin, said.range(), Some(total));
         let bytes = Resuming::over(bytes, rest);
         let browser_ttl = head.browser.as_ref().map(|browser| browser.ttl);
+        let for_nodes = for_nodes(head.tags.as_deref(), head.browser.as_ref());
         let fetching = Fetching {
             site: self.site.clone(),
             group: self.group,
@@ -158,6 +161,7 @@ impl Job {
             retries,
             origin,
             browser_ttl,
+            for_nodes,
             part: None,
             record: Some(record),
         };
@@ -196,6 +200,7 @@ impl Job {
             fill_pos: part.fill_pos(),
             upstream_status: part.upstream_status(),
             browser: part.browser(),
+            tags: part.tags(),
             selectors: part.selectors(),
         };
         let body = pipeline.store.sparse(self.primary, generation);

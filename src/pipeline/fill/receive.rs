@@ -15,6 +15,7 @@ use super::{Job, is_the_requests};
 use crate::clock;
 use crate::origin::{Failure, OriginBody};
 use crate::pipeline::Pipeline;
+use crate::pipeline::nodes::for_nodes;
 use crate::purge::position::Position;
 use crate::purge::selector::OwnedSelectors;
 use crate::semantics::cache_status::Reason;
@@ -65,6 +66,7 @@ pub(super) struct Keeping {
     selectors: Arc<OwnedSelectors>,
     upstream_status: Option<Box<[u8]>>,
     browser: Option<Browser>,
+    tags: Option<Box<[u8]>>,
 }
 
 impl Keeping {
@@ -76,6 +78,7 @@ impl Keeping {
             fill_pos,
             upstream_status: self.upstream_status.as_deref(),
             browser: self.browser.as_ref(),
+            tags: self.tags.as_deref(),
             selectors: self.selectors.get(),
         }
     }
@@ -85,8 +88,9 @@ impl Receiving<'_> {
     /// Publishes the head, and what has been held back; with the record if that is finished already.
     pub(super) fn publish(&mut self, record: Option<Arc<StoredResponse>>) {
         let Some(head) = self.unpublished.take() else { return };
-        let Head { status, fields, withheld, sharing, reservation, spill, bytes_max, upstream_status, browser, part } =
-            head;
+        let for_nodes = for_nodes(head.tags.as_deref(), head.browser.as_ref());
+        let Head { status, fields, withheld, sharing, reservation, spill, bytes_max, upstream_status, .. } = head;
+        let (browser, tags, part) = (head.browser, head.tags, head.part);
         if let Sharing::NotStored(reason) = &sharing {
             self.not_shared(status, *reason);
         }
@@ -115,6 +119,7 @@ impl Receiving<'_> {
                     selectors: selectors.clone(),
                     upstream_status: upstream_status.clone(),
                     browser: browser.clone(),
+                    tags,
                 });
             }
         }
@@ -132,6 +137,7 @@ impl Receiving<'_> {
             retries: self.retries,
             origin: self.origin,
             browser_ttl: browser.map(|browser| browser.ttl),
+            for_nodes,
             part,
             record,
         };
@@ -155,7 +161,7 @@ impl Receiving<'_> {
             return;
         }
         if self.job.shared {
-            self.pipeline.store.marks.set(self.job.primary, Mark { fill_pos: self.job.fill.fill_pos, reason });
+            self.pipeline.store.marks.set(self.job.primary, Mark { fill_pos: self.job.fill.fill_pos(), reason });
         }
         // A whole answer that must not be stored takes the place of one that was.
         if self.job.origin_request.method == "GET" && !matches!(status, 206 | 304 | 416) {
@@ -257,6 +263,7 @@ impl Receiving<'_> {
                         fill_pos: self.fill_pos,
                         upstream_status: head.upstream_status.as_deref(),
                         browser: head.browser.as_ref(),
+                        tags: head.tags.as_deref(),
                         selectors: selectors.get(),
                     };
                     let record = Arc::new(StoredResponse::new(&parts, &self.held));

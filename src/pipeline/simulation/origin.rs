@@ -137,6 +137,6 @@ impl SimulatedOrigin {
         let at_once = rng.one_in(4);
         let status = if unchanged { 304 } else { 200 };
         let body = Box::new(SimulatedBody { world: self.0.clone(), pieces, fails, at_once });
-        Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0, origin: 0 })
+        Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0, origin: 0, judged: None })
     }
 }

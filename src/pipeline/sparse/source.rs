@@ -14,6 +14,7 @@ use super::runs::Joined;
 use crate::exchange::Exchange;
 use crate::origin::{Failure, OriginRequest};
 use crate::pipeline::Pipeline;
+use crate::pipeline::fetch::through;
 use crate::pipeline::request::{Forwarded, Request};
 #[cfg(test)]
 use crate::pipeline::simulation::{Planted, planted};
@@ -256,6 +257,11 @@ impl<'a> Source<'a> {
                 client: request.client,
                 avoid: None,
                 session: request.session.for_all(),
+                through: Some(through(
+                    request,
+                    self.pipeline.store.ledger.applied().log,
+                    Some(self.stored.fill_pos().log),
+                )),
             },
             stored: self.stored.clone(),
             body: self.body.clone(),

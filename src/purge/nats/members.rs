@@ -28,6 +28,11 @@ pub struct Announcement {
     /// The sites it goes on serving when it cannot know what was purged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<String>,
+    /// The PoP it is of, and where other nodes reach it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pop: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address: String,
     /// It was taken out of the list by the operator.
     #[serde(default)]
     pub gone: bool,

@@ -86,6 +86,9 @@ pub struct NodeName {
     pub id: String,
     /// What operators call it.
     pub name: String,
+    /// The PoP it is of, and where other nodes reach it; empty: they do not.
+    pub pop: String,
+    pub address: String,
 }
 
 /// The log.
@@ -426,8 +429,14 @@ impl PurgeLog for NatsLog {
             config: heard.said.config,
             documents: heard.said.documents.clone(),
             heard_ms: now.saturating_sub(heard.at),
+            pop: heard.said.pop.clone(),
+            address: heard.said.address.clone(),
         };
         members.iter(now).map(member).collect()
+    }
+
+    fn made(&self) -> u64 {
+        self.shared.seen.made.load(Ordering::Acquire)
     }
 
     async fn forget_member(&self, name: &str) -> Result<bool, String> {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,9 @@ pub enum Work {
 /// What others see of it.
 pub struct Seen {
     pub followed: Mutex<Followed>,
+    /// When the log was made; 0 while another one is being adopted, so that who reads a position first and then this has no
+    /// position of the new log with the name of the old.
+    pub made: AtomicU64,
     /// The generation and the number of the last record applied.
     pub applied: watch::Sender<LogPosition>,
     /// What is applied and not on disk yet.
@@ -81,6 +85,7 @@ impl Writer {
         let applied = kept.shared.record_at(kept.position)?.map(|record| (kept.position.seq(), record.id));
         let followed = Followed { created: outbox::followed(&read)?, applied, acknowledged };
         let seen = Arc::new(Seen {
+            made: AtomicU64::new(followed.created),
             followed: Mutex::new(followed),
             applied: watch::Sender::new(kept.position),
             recent: Mutex::default(),
@@ -175,6 +180,7 @@ impl Writer {
         }
         let generation = self.kept.position.generation().saturating_add(1);
         let position = LogPosition::new(generation, last.as_ref().map_or(0, |(seq, _)| *seq));
+        self.seen.made.store(0, Ordering::Release);
         let now = clock::wall().0;
         let record = last.map(|(_, record)| (position, record));
         self.kept.begin_anew(position, record.as_slice(), |transaction| {
@@ -185,6 +191,7 @@ impl Writer {
         *self.seen.pending.lock() = pending;
         let applied = record.map(|(position, record)| (position.seq(), record.id));
         *self.seen.followed.lock() = Followed { created, applied, acknowledged: None };
+        self.seen.made.store(created, Ordering::Release);
         self.seen.applied.send_replace(position);
         Ok(())
     }

@@ -14,6 +14,7 @@ fn record(pieces: &[&[u8]]) -> StoredResponse {
             fill_pos,
             upstream_status: None,
             browser: None,
+            tags: None,
             selectors: Selectors::default(),
         },
         &body,

@@ -88,7 +88,7 @@ impl Upstream for Script {
         match answer.ok_or(Failure::Unreachable)? {
             Answer::Says { status, fields, pieces, end, length, origin } => {
                 let body = Box::new(Body { pieces: pieces.into(), end, due: None });
-                Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0, origin })
+                Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0, origin, judged: None })
             }
             Answer::Fails(failure) => Err(failure),
             Answer::Waits => std::future::pending().await,
@@ -126,6 +126,7 @@ impl Case {
             client: None,
             avoid: None,
             session: Session::default(),
+            through: None,
         };
         let rest = Rest {
             upstream: self.script.clone(),

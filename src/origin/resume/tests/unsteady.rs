@@ -97,7 +97,7 @@ impl Upstream for Unsteady {
             Some(Wrong::Refused | Wrong::Longer) => return Err(Failure::Unreachable),
         };
         let body = Box::new(next.body(&bytes));
-        Ok(OriginResponse { status, fields: fields.into(), length: None, body, retries: 0, origin: 0 })
+        Ok(OriginResponse { status, fields: fields.into(), length: None, body, retries: 0, origin: 0, judged: None })
     }
 }
 
@@ -151,6 +151,7 @@ fn read_unsteadily(asked: &(Vec<u8>, usize, Option<usize>, bool), first: &Move, 
             client: None,
             avoid: None,
             session: Session::default(),
+            through: None,
         },
         fields: ETAG.into(),
         origin: 0,

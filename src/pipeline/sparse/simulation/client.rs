@@ -209,6 +209,8 @@ async fn request(pipeline: &Arc<Pipeline>, site: &Arc<Site>, scene: &Arc<Scene>)
         session: crate::origin::session::Session::default(),
         rounds: 0,
         in_full: false,
+        by_node: None,
+        told: b"",
         matched: None,
         site,
         method: if ask.is_head { Method::Head } else { Method::Get },

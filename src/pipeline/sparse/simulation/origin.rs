@@ -109,7 +109,15 @@ impl RangedOrigin {
             fields += "vary: accept-language\r\n";
         }
         let body = Box::new(RangedBody { scene: scene.clone(), pieces, end, at_once: scene.one_in(4) });
-        Ok(OriginResponse { status, fields: fields.into(), length, body, retries: 0, origin: scene.below(2) })
+        Ok(OriginResponse {
+            status,
+            fields: fields.into(),
+            length,
+            body,
+            retries: 0,
+            origin: scene.below(2),
+            judged: None,
+        })
     }
 
     fn tell(&self, asked: &Asked<'_>, version: u64) -> Told {

@@ -38,6 +38,8 @@ impl Shared {
                 config: self.presence.config(),
                 documents: self.presence.documents(),
                 serves: self.presence.serves(),
+                pop: self.node.pop.clone(),
+                address: self.node.address.clone(),
                 gone: false,
             };
             let now = clock::boot_ms();

@@ -1,0 +1,192 @@
+//! Asking another node in the place of an origin.
+//!
+//! Within its PoP each object has an owner; the owner asks the shield of the site, and that asks an origin. Who cannot be asked, or
+//! does not answer soon, is passed by: the one that comes second is asked, and then the next tier.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::answered::{self, Answer, Answered};
+use super::asking::Asking;
+use super::choosing;
+use super::roster::Node;
+use crate::origin::session::Session;
+use crate::origin::{Failure, Interims, Judged, OriginRequest, OriginResponse, Role, Through, Upstream};
+use crate::purge::position::LogPosition;
+use crate::semantics::fields::Fields;
+
+/// How many nodes of one PoP are asked.
+const NODES_MAX: usize = 2;
+/// How long a node may take to say that it has an answer, or that it is waiting for one (102).
+const SAYS_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Who is asked before an origin is.
+pub trait Tiers: Send + Sync {
+    /// The PoP in which this is asked next, and as what; none: an origin is.
+    fn next(&self, asked_as: Option<Role>) -> Option<(&str, Role)>;
+
+    /// The node of that PoP that has an object. None: nobody is left. `tried`: numbers of nodes.
+    fn choose(&self, pop: &str, key: u64, tried: &[usize]) -> Option<Arc<Node>>;
+
+    /// What this node says of itself.
+    fn asking(&self, role: Role, through: &Through, request: &OriginRequest) -> Asking;
+
+    /// Signs it.
+    fn sign(&self, asking: &Asking, request: &OriginRequest, out: &mut Vec<u8>);
+
+    /// Another node was asked.
+    fn told(&self, role: Role, outcome: &'static str);
+}
+
+/// What fills ask: other nodes, and then the origins.
+pub struct Tiered {
+    pub site: String,
+    pub tiers: Arc<dyn Tiers>,
+    pub origins: Arc<dyn Upstream>,
+}
+
+/// What comes of asking a node.
+enum Came {
+    Answer(OriginResponse),
+    /// Somebody else is to be asked.
+    PassBy(&'static str),
+    /// The origins have failed, says the node; asking them as well would not make them better.
+    Failed(Failure),
+}
+
+#[async_trait]
+impl Upstream for Tiered {
+    async fn open(&self, request: &OriginRequest, interim: Interims<'_>) -> Result<OriginResponse, Failure> {
+        let Some(through) = &request.through else { return self.origins.open(request, interim).await };
+        let key = choosing::key(&self.site, through.secure, &request.host, &through.target);
+        let mut asked_as = through.asked_as;
+        let mut nodes = 0;
+        while let Some((pop, role)) = self.tiers.next(asked_as) {
+            // One that broke off an answer to this is not asked for the rest.
+            let mut tried: Vec<usize> = request.avoid.into_iter().collect();
+            for _ in 0..NODES_MAX {
+                let Some(node) = self.tiers.choose(pop, key, &tried) else { break };
+                let Some(asking) = &node.asking else { break };
+                tried.push(node.number);
+                let under_way = node.begin();
+                let came = self.ask(asking.as_ref(), role, request, through, interim).await;
+                drop(under_way);
+                match came {
+                    Came::Answer(response) => {
+                        node.answered();
+                        self.tiers.told(role, "ok");
+                        return Ok(OriginResponse {
+                            retries: response.retries + nodes,
+                            origin: node.number,
+                            ..response
+                        });
+                    }
+                    Came::Failed(failure) => {
+                        self.tiers.told(role, "failed");
+                        return Err(failure);
+                    }
+                    Came::PassBy(why) => {
+                        nodes += 1;
+                        if matches!(why, "silent" | "unreachable") {
+                            node.failed();
+                        }
+                        self.tiers.told(role, why);
+                    }
+                }
+            }
+            asked_as = Some(role);
+        }
+        let avoid = request.avoid.filter(|index| *index < FIRST_NUMBER);
+        let request = OriginRequest { avoid, through: None, ..request.clone() };
+        let response = self.origins.open(&request, interim).await?;
+        Ok(OriginResponse { retries: response.retries + nodes, ..response })
+    }
+}
+
+/// Numbers of nodes begin here: those of origins are smaller.
+pub const FIRST_NUMBER: usize = 1 << 32;
+
+impl Tiered {
+    async fn ask(
+        &self,
+        node: &dyn Upstream,
+        role: Role,
+        request: &OriginRequest,
+        through: &Through,
+        interim: Interims<'_>,
+    ) -> Came {
+        let mut asked = OriginRequest {
+            target: through.target.clone(),
+            avoid: None,
+            session: Session::default(),
+            through: None,
+            ..request.clone()
+        };
+        let asking = self.tiers.asking(role, through, &asked);
+        let mut line = Vec::with_capacity(256);
+        self.tiers.sign(&asking, &asked, &mut line);
+        asked.fields.extend_from_slice(&line);
+        let waits = Notify::new();
+        let passed_on = |status: u16, fields: Vec<u8>| match status {
+            102 => waits.notify_one(),
+            _ => interim(status, fields),
+        };
+        let opened = {
+            let open = node.open(&asked, &passed_on);
+            tokio::pin!(open);
+            let soon = async {
+                tokio::select! {
+                    () = waits.notified() => std::future::pending().await,
+                    () = tokio::time::sleep(SAYS_WITHIN) => {}
+                }
+            };
+            tokio::select! {
+                opened = &mut open => opened,
+                () = soon => return Came::PassBy("silent"),
+            }
+        };
+        let response = match opened {
+            Ok(response) => response,
+            Err(Failure::Malformed) => return Came::PassBy("malformed"),
+            Err(_) => return Came::PassBy("unreachable"),
+        };
+        let said = Fields::new(&response.fields).only(answered::FIELD).and_then(Answer::read);
+        match said {
+            Some(Answer::Judged(answered)) => {
+                let judged = place(&answered, &asking, through);
+                // The rest of a body stands beside what came of it before.
+                let needs = through.needs.or(request.avoid.map(|_| through.began));
+                if needs.is_some_and(|needs| judged.at.is_none_or(|at| at < needs)) {
+                    return Came::PassBy("earlier");
+                }
+                let fields = without_answered(&response.fields);
+                Came::Answer(OriginResponse { judged: Some(judged), fields, ..response })
+            }
+            Some(Answer::Failed { status: 503 }) => Came::Failed(Failure::Busy),
+            Some(Answer::Failed { status: 504 }) => Came::Failed(Failure::FirstByteTimeout),
+            Some(Answer::Failed { .. }) => Came::Failed(Failure::Unreachable),
+            Some(Answer::Isolated) => Came::PassBy("isolated"),
+            Some(Answer::Refused) => Came::PassBy("refused"),
+            // Who is no node of ours, or not any more, does not say.
+            None => Came::PassBy("refused"),
+        }
+    }
+}
+
+/// The lines without what one node says to another.
+fn without_answered(fields: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(fields.len());
+    Fields::new(fields).lines().filter(|line| !line.is(answered::FIELD)).for_each(|line| line.write(&mut kept));
+    kept
+}
+
+/// Where in this node's own log an answer stands: the earlier of what the other node says and of what this one had applied when it
+/// asked. Positions of different logs do not compare.
+fn place(answered: &Answered, asking: &Asking, through: &Through) -> Judged {
+    let is_same = answered.log == asking.log && asking.log != 0 && answered.tags;
+    let judged = LogPosition::new(through.began.generation(), answered.seq);
+    Judged { at: is_same.then(|| judged.min(through.began)), stale_since: answered.stale_since }
+}
