@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use edge_config::section::origin::{HostHeader, Origin};
 use edge_config::section::site::Site;
 
 use self::asking::{Asking, Forged, Key};
 use self::roster::{Node, Roster};
-use self::through::{FIRST_NUMBER, Tiers};
+use self::through::{FIRST_NUMBER, SAYS_WITHIN, Tiers};
 use crate::clock;
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
@@ -135,6 +136,7 @@ pub struct SiteTiers {
     shield: Option<String>,
 }
 
+#[async_trait]
 impl Tiers for SiteTiers {
     fn next(&self, asked_as: Option<Role>) -> Option<(&str, Role)> {
         let shield = self.shield.as_deref().filter(|shield| *shield != self.fleet.own.pop);
@@ -164,6 +166,10 @@ impl Tiers for SiteTiers {
 
     fn sign(&self, asking: &Asking, request: &OriginRequest, out: &mut Vec<u8>) {
         asking.write(&self.fleet.key, request.method, &request.host, &request.target, out);
+    }
+
+    async fn patience(&self) {
+        tokio::time::sleep(SAYS_WITHIN).await;
     }
 
     fn told(&self, role: Role, outcome: &'static str) {

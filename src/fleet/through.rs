@@ -14,16 +14,17 @@ use super::asking::Asking;
 use super::choosing;
 use super::roster::Node;
 use crate::origin::session::Session;
-use crate::origin::{Failure, Interims, Judged, OriginRequest, OriginResponse, Role, Through, Upstream};
+use crate::origin::{Changed, Failure, Interims, Judged, OriginRequest, OriginResponse, Role, Through, Upstream};
 use crate::purge::position::LogPosition;
 use crate::semantics::fields::Fields;
 
 /// How many nodes of one PoP are asked.
 const NODES_MAX: usize = 2;
 /// How long a node may take to say that it has an answer, or that it is waiting for one (102).
-const SAYS_WITHIN: Duration = Duration::from_millis(1_500);
+pub const SAYS_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Who is asked before an origin is.
+#[async_trait]
 pub trait Tiers: Send + Sync {
     /// The PoP in which this is asked next, and as what; none: an origin is.
     fn next(&self, asked_as: Option<Role>) -> Option<(&str, Role)>;
@@ -36,6 +37,9 @@ pub trait Tiers: Send + Sync {
 
     /// Signs it.
     fn sign(&self, asking: &Asking, request: &OriginRequest, out: &mut Vec<u8>);
+
+    /// Resolves when a node that was asked has said nothing for too long.
+    async fn patience(&self);
 
     /// Another node was asked.
     fn told(&self, role: Role, outcome: &'static str);
@@ -104,12 +108,68 @@ impl Upstream for Tiered {
         let response = self.origins.open(&request, interim).await?;
         Ok(OriginResponse { retries: response.retries + nodes, ..response })
     }
+
+    async fn changed(&self, changed: &Changed) {
+        // Who is not told by then has to be waited for by nobody.
+        let _ = tokio::time::timeout(TOLD_WITHIN, self.tell_all(changed)).await;
+    }
 }
+
+/// The method by which a node tells another one that what is stored of a URL is gone.
+pub const INVALIDATE: &str = "INVALIDATE";
+/// How long the client of an unsafe request waits for other nodes to hear of it.
+const TOLD_WITHIN: Duration = Duration::from_millis(250);
 
 /// Numbers of nodes begin here: those of origins are smaller.
 pub const FIRST_NUMBER: usize = 1 << 32;
 
 impl Tiered {
+    /// Tells every node that may be asked for something before an origin is.
+    async fn tell_all(&self, changed: &Changed) {
+        let mut telling = Vec::new();
+        for target in &changed.targets {
+            let key = choosing::key(&self.site, changed.secure, &changed.host, target);
+            let mut asked_as = None;
+            while let Some((pop, role)) = self.tiers.next(asked_as) {
+                let mut tried = Vec::new();
+                while tried.len() < NODES_MAX {
+                    let Some(node) = self.tiers.choose(pop, key, &tried) else { break };
+                    tried.push(node.number);
+                    telling.extend(node.asking.is_some().then(|| self.tell(node, role, target, changed)));
+                }
+                asked_as = Some(role);
+            }
+        }
+        futures_util::future::join_all(telling).await;
+    }
+
+    async fn tell(&self, node: Arc<Node>, role: Role, target: &[u8], changed: &Changed) {
+        let Some(asking) = &node.asking else { return };
+        let through = Through {
+            target: target.to_vec(),
+            secure: changed.secure,
+            began: LogPosition::default(),
+            needs: None,
+            asked_as: None,
+        };
+        let mut request = OriginRequest {
+            method: INVALIDATE,
+            target: target.to_vec(),
+            host: changed.host.clone(),
+            fields: changed.fields.clone(),
+            client: None,
+            avoid: None,
+            session: Session::default(),
+            through: None,
+        };
+        let said = self.tiers.asking(role, &through, &request);
+        let mut line = Vec::with_capacity(256);
+        self.tiers.sign(&said, &request, &mut line);
+        request.fields.extend_from_slice(&line);
+        let told = asking.open(&request, &|_, _| {}).await;
+        self.tiers.told(role, if told.is_ok_and(|response| response.status == 204) { "told" } else { "not-told" });
+    }
+
     async fn ask(
         &self,
         node: &dyn Upstream,
@@ -140,7 +200,7 @@ impl Tiered {
             let soon = async {
                 tokio::select! {
                     () = waits.notified() => std::future::pending().await,
-                    () = tokio::time::sleep(SAYS_WITHIN) => {}
+                    () = self.tiers.patience() => {}
                 }
             };
             tokio::select! {

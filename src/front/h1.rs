@@ -262,12 +262,13 @@ impl Front {
         let id = LazyId::default();
         let forward = |forwarded: Forwarded, out: &mut Vec<u8>| self.forward(seen, routed, &id, forwarded, out);
         let by_node = match &self.fleet {
-            Some(fleet) => nodes::standing(fleet, asking, &self.pipeline.store.ledger).await,
-            None => None,
+            Some(fleet) if is_cached(seen.head) => nodes::standing(fleet, asking, &self.pipeline.store.ledger).await,
+            _ => None,
         };
         let answer = self.answer_on(&mut stream, connection, seen.head.version, seen.head.keep_alive);
         let mut answer = ToNode(answer);
         let answered = match by_node {
+            _ if !is_cached(seen.head) => self.invalidated(seen, site, &mut answer.0).await,
             None => nodes::say_isolated(site, &mut answer.0).await,
             Some(_) => {
                 let request = pipeline_request(seen, site, routed, key, clock::wall(), &forward);

@@ -13,16 +13,23 @@ use crate::exchange::{BodyLength, Exchange, StoredPart};
 use crate::fleet::Fleet;
 use crate::fleet::answered::Answer;
 use crate::fleet::asking::{Asking, FIELD};
+use crate::fleet::through::INVALIDATE;
 use crate::front::gate::{Head, Interest, Method};
+use crate::front::log::Seen;
 use crate::front::{Front, Peer};
 use crate::pipeline::fetch::PROCESSING;
+use crate::pipeline::fill::group_number;
 use crate::pipeline::nodes::{ByNode, line};
 use crate::pipeline::request::Outcome;
 use crate::pipeline::{failure, request};
 use crate::purge::ledger::Ledger;
+use crate::purge::record::host_number;
 use crate::routing::Site;
+use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Reason};
+use crate::semantics::surrogate::invalidated_groups;
 use crate::store::record::StoredResponse;
+use crate::telemetry::metrics::CacheOutcome;
 
 /// How long a node waits for records that the one that asks has applied already.
 const CATCHES_UP_WITHIN: Duration = Duration::from_millis(50);
@@ -43,7 +50,7 @@ impl Front {
             return From::Client;
         }
         let Some(fleet) = &self.fleet else { return From::Client };
-        let is_asked = head.method == Method::Get && !head.framing.has_body();
+        let is_asked = matches!(head.method, Method::Get | Method::Other(INVALIDATE)) && !head.framing.has_body();
         let read = head.fields.only(FIELD).map(|value| fleet.read(value, head.method.as_str(), head.host, head.target));
         match read {
             Some(Ok(asking)) if is_asked => From::Node(asking),
@@ -95,6 +102,31 @@ pub(super) async fn say_isolated<E: Exchange>(site: &Site, exchange: &mut E) -> 
     line(&Answer::Isolated, &mut said);
     let status = CacheStatus { detail: Some(Reason::Isolated), ..CacheStatus::default() };
     failure::answer_with(&said, Some(site), 503, request::Method::Get, status, exchange).await
+}
+
+impl Front {
+    /// Something was changed by way of another node: what is stored of it is gone.
+    ///
+    /// # Errors
+    /// That node could not be written to.
+    pub(super) async fn invalidated<E: Exchange>(
+        &self,
+        seen: &Seen<'_>,
+        site: &Site,
+        to: &mut E,
+    ) -> io::Result<Outcome> {
+        let (head, store) = (seen.head, &self.pipeline.store);
+        let host = canonical_host(head.host, seen.peer.scheme());
+        let parts = KeyParts::of_url(&site.name, seen.peer.scheme(), &host, head.target);
+        store.invalidate(&store.keyer.primary(&parts, &mut Vec::new()));
+        let number = host_number(&store.ledger, head.host);
+        for group in invalidated_groups(head.fields) {
+            store.ledger.invalidate_group(group_number(&store.ledger, number, &group));
+        }
+        to.head(204, &[], BodyLength::None);
+        to.finish().await?;
+        Ok(Outcome::new(204, CacheOutcome::Pass, Some(Reason::Method)))
+    }
 }
 
 /// An answer to another node: one that does not say what it is is none of an origin's and none that was stored.

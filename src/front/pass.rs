@@ -4,6 +4,7 @@
 //! What this request is, and what became of it, travels beside it in the task.
 
 mod failing;
+mod invalidating;
 mod kept;
 mod passed;
 mod patience;
@@ -41,16 +42,11 @@ use crate::origin::Failure;
 use crate::origin::prepare::prepare;
 use crate::origin::retry::{is_failure, is_tried_again};
 use crate::pipeline::Pipeline;
-use crate::pipeline::fill::group_number;
 use crate::pipeline::request::Outcome;
 use crate::purge::ledger::Invalidated;
-use crate::purge::record::host_number;
 use crate::routing::Site;
-use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Forward, Reason};
-use crate::semantics::fields::Fields;
-use crate::semantics::invalidation::targets;
-use crate::semantics::surrogate::{self, invalidated_groups};
+use crate::semantics::surrogate;
 use crate::telemetry::metrics::{CacheOutcome, Metrics};
 
 tokio::task_local! {
@@ -334,6 +330,7 @@ impl ProxyHttp for App {
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
+        passed.tell_others().await;
         if let Some(cookie) = passed.cookie(response.status.as_u16()) {
             response.append_header(http::header::SET_COOKIE, cookie)?;
         }
@@ -446,37 +443,6 @@ impl ProxyHttp for App {
 }
 
 impl App {
-    /// RFC 9111 section 4.4: an unsafe request that succeeded makes what was stored of its targets gone, and the groups
-    /// that the answer names (RFC 9875 section 3). Whatever group was asked, and for whatever path: all that is stored for
-    /// the URL is gone. Gives what became of that.
-    fn invalidate(&self, passed: &Passed, response: &ResponseHeader) -> Option<Invalidated> {
-        let status = response.status.as_u16();
-        let mut fields = Vec::new();
-        for name in ["location", "content-location", "cache-group-invalidation"] {
-            for value in response.headers.get_all(name) {
-                fields.extend_from_slice(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-            }
-        }
-        let fields = Fields::new(&fields);
-        let host = canonical_host(&passed.host, passed.scheme);
-        let (mut scratch, mut own) = (Vec::new(), None);
-        for path in targets(passed.method.as_bytes(), status, &passed.target, passed.scheme, &passed.host, fields) {
-            let parts = KeyParts::of_url(&passed.site.name, passed.scheme, &host, &path);
-            let key = self.pipeline.store.keyer.primary(&parts, &mut scratch);
-            let invalidated = self.pipeline.store.invalidate(&key);
-            // The target comes first.
-            own.get_or_insert(invalidated);
-        }
-        if own.is_some() {
-            let ledger = &self.pipeline.store.ledger;
-            let host = host_number(ledger, &passed.host);
-            for group in invalidated_groups(fields) {
-                ledger.invalidate_group(group_number(ledger, host, &group));
-            }
-        }
-        own
-    }
-
     fn keep(&self, passed: &Passed, invalidated: Invalidated, response: &ResponseHeader) -> Option<Kept> {
         if passed.method != "POST" || !response.headers.contains_key("content-location") {
             return None;

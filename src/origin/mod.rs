@@ -146,6 +146,21 @@ pub trait Upstream: Send + Sync {
     /// Sends the request and waits for the head of the final response. Interim responses go to `interim`: their status
     /// and end-to-end field lines.
     async fn open(&self, request: &OriginRequest, interim: Interims<'_>) -> Result<OriginResponse, Failure>;
+
+    /// Something was changed by way of this node: whoever stands between it and an origin is told. Not for long: who cannot be
+    /// told may answer with what was there before.
+    async fn changed(&self, _: &Changed) {}
+}
+
+/// What an unsafe request has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    pub host: Vec<u8>,
+    /// Paths and queries.
+    pub targets: Vec<Vec<u8>>,
+    pub secure: bool,
+    /// The lines that name cache groups (RFC 9875 section 3).
+    pub fields: Vec<u8>,
 }
 
 /// Nobody, for tests of what comes before anybody is asked.

@@ -8,6 +8,7 @@
 pub(in crate::pipeline) mod node;
 mod origin;
 pub(in crate::pipeline) mod schedule;
+mod tiers;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -67,7 +68,7 @@ pub(in crate::pipeline) enum Planted {
     RunForgetsTooEarly,
     /// A run that broke ends as one that is complete.
     BrokenRunEndsCleanly,
-    /// What another node says is stale is stored as its fields say.
+    /// What is served stale is told another node, and so stored there, as live and fresh.
     StaleStoredAsFresh,
     /// A node says that it judged its answer at the position it has applied, whatever it is.
     CurrentPositionSent,
@@ -143,6 +144,8 @@ pub(in crate::pipeline) struct World {
     pub(in crate::pipeline) promised: [u64; URLS],
     /// What the origin had when the last acknowledged soft purge began: older must be neither a hit nor called fresh.
     pub(in crate::pipeline) softly: [u64; URLS],
+    /// What the origin says is mostly fresh, and mostly for all.
+    pub(in crate::pipeline) is_lasting: bool,
     /// The log has a purge in hand: it applies one after the other.
     pub(in crate::pipeline) log_is_busy: bool,
     pub(in crate::pipeline) seen: BTreeSet<String>,
@@ -168,10 +171,22 @@ struct Recorder {
     length: BodyLength,
     body: Vec<u8>,
     clean: bool,
+    /// A node further on says that what it answered with is stale.
+    told_stale: bool,
+}
+
+impl Recorder {
+    /// The last member of `Cache-Status` is this node's.
+    fn hear(&mut self, dynamic: &[u8]) {
+        let said = Fields::new(dynamic).first("cache-status").unwrap_or_default();
+        let others = String::from_utf8_lossy(said).rsplit_once(", ").map(|(others, _)| others.to_owned());
+        self.told_stale = others.is_some_and(|others| others.contains("; ttl=-") || others.contains("; ttl=0"));
+    }
 }
 
 impl Exchange for Recorder {
-    async fn stored(&mut self, response: &Arc<StoredResponse>, _: StoredPart, _: &[u8]) -> io::Result<()> {
+    async fn stored(&mut self, response: &Arc<StoredResponse>, _: StoredPart, dynamic: &[u8]) -> io::Result<()> {
+        self.hear(dynamic);
         self.status = response.status();
         let slices: Vec<&[u8]> = response.slices(0..response.body_len()).collect();
         self.body(&slices).await?;
@@ -182,7 +197,8 @@ impl Exchange for Recorder {
         Ok(())
     }
 
-    fn head(&mut self, status: u16, _: &[&[u8]], length: BodyLength) {
+    fn head(&mut self, status: u16, fields: &[&[u8]], length: BodyLength) {
+        self.hear(fields.first().copied().unwrap_or_default());
         (self.status, self.length) = (status, length);
     }
 
@@ -249,7 +265,14 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
         now: clock::wall(),
         forward: &forward,
     };
-    let mut got = Recorder { world: world.clone(), status: 0, length: BodyLength::None, body: vec![], clean: false };
+    let mut got = Recorder {
+        world: world.clone(),
+        status: 0,
+        length: BodyLength::None,
+        body: vec![],
+        clean: false,
+        told_stale: false,
+    };
     let (promised, softly) = {
         let world = world.lock();
         (world.promised[url], world.softly[url])
@@ -267,7 +290,12 @@ async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shar
         }
         // Stale answers may be older than a soft purge; hits, and what was fetched for this request, may not.
         Ok(outcome) => {
-            let old = matches!(outcome.cache, CacheOutcome::Stale);
+            // So may what another node says is stale, once: stored, it is no hit.
+            let old = match outcome.cache {
+                CacheOutcome::Stale => true,
+                CacheOutcome::Hit => false,
+                _ => got.told_stale,
+            };
             Mark::check(&got.body, url, language, &id, if old { promised } else { promised.max(softly) })
         }
     };
@@ -388,6 +416,7 @@ impl World {
             versions: [version; URLS],
             promised: [0; URLS],
             softly: [0; URLS],
+            is_lasting: false,
             log_is_busy: false,
             seen: BTreeSet::new(),
             wrong: None,

@@ -15,6 +15,7 @@ use crate::front::gate::{Forwarding, Framing, Head, Keep, write_forward_fields};
 use crate::front::log::Seen;
 use crate::front::mirroring::Pending;
 use crate::front::request::Routed;
+use crate::origin::Changed;
 use crate::origin::Failure;
 use crate::origin::group::{Choice, Group, Member, Wanted};
 use crate::origin::prepare::Payload;
@@ -54,6 +55,8 @@ pub(super) struct Passed {
     pub(super) request_time: UnixMs,
     /// The answer, where it is kept.
     pub(super) kept: Mutex<Option<Kept>>,
+    /// What it has changed, until other nodes are told.
+    pub(super) changed: Mutex<Option<Changed>>,
     pub(super) wants_trailers: bool,
     pub(super) reason: Reason,
     pub(super) result: Mutex<PassResult>,
@@ -110,6 +113,7 @@ impl Passed {
             began,
             request_time: clock::wall(),
             kept: Mutex::default(),
+            changed: Mutex::default(),
             reason: match (head.asks_for_websocket(), head.method.is_safe()) {
                 (true, _) => Reason::PassUpgrade,
                 (false, true) if matches!(head.method.as_str(), "GET" | "HEAD") => Reason::RequestBody,

@@ -6,8 +6,6 @@ use crate::origin::Judged;
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, without, without_withheld};
 use crate::pipeline::ruled::Ruled;
-#[cfg(test)]
-use crate::pipeline::simulation::{Planted, planted};
 use crate::purge::ledger::Ledger;
 use crate::purge::selector::{Named, OwnedSelectors};
 use crate::routing::Site;
@@ -186,8 +184,6 @@ impl Judge<'_> {
         match self.judged {
             None => Ok(freshness),
             Some(Judged { at: None, .. }) => Err(Reason::Unplaced),
-            #[cfg(test)]
-            Some(_) if planted(Planted::StaleStoredAsFresh) => Ok(freshness),
             Some(Judged { stale_since: Some(since), .. }) => Ok(freshness.stale_since(since)),
             Some(_) => Ok(freshness),
         }

@@ -100,12 +100,12 @@ impl SimulatedOrigin {
         let asked = Fields::new(&request.fields);
         let text = |name| String::from_utf8_lossy(asked.first(name).unwrap_or(b"*")).into_owned();
         let url = usize::from(request.target[1] - b'0');
-        let version = world.versions[url];
+        let (version, is_lasting) = (world.versions[url], world.is_lasting);
         let rng = &mut world.rng;
         if rng.one_in(12) {
             return Err(Failure::Unreachable);
         }
-        let no_store = rng.one_in(3);
+        let no_store = rng.one_in(if is_lasting { 12 } else { 3 });
         let public = rng.one_in(2);
         let varies = rng.one_in(6);
         let language = if varies { text("accept-language") } else { "*".into() };
@@ -123,7 +123,7 @@ impl SimulatedOrigin {
         };
         fields += if public { ", public\r\n" } else { "\r\n" };
         // With this some are stale from the first moment on.
-        fields += if rng.below(4) > 0 { "age: 100\r\n" } else { "" };
+        fields += if rng.below(4) > if is_lasting { 2 } else { 0 } { "age: 100\r\n" } else { "" };
         fields += if varies && !unchanged { "vary: accept-language\r\n" } else { "" };
         let only = if no_store || (asked.contains("authorization") && !public) { text("x-client") } else { "*".into() };
         let pieces = if unchanged { 0 } else { 1 + rng.below(6) };
