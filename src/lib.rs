@@ -9,6 +9,8 @@ pub mod origin;
 pub mod purge;
 pub mod store;
 
+pub mod fleet;
+
 pub mod routing;
 
 pub mod exchange;

@@ -14,11 +14,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("purge", &["semantics", "clock", "store::key", "telemetry"]),
     ("store", &["semantics", "clock", "purge", "telemetry", "origin::Failure"]),
     ("origin", &["semantics", "clock", "telemetry", "purge"]),
-    ("routing", &["semantics", "clock", "telemetry", "purge", "store", "origin"]),
+    ("fleet", &["semantics", "clock", "telemetry", "purge", "store", "origin"]),
+    ("routing", &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet"]),
     ("exchange", &["semantics", "store"]),
-    ("pipeline", &["semantics", "clock", "telemetry", "purge", "store", "origin", "routing", "exchange"]),
-    ("front", &["semantics", "clock", "telemetry", "purge", "store", "origin", "routing", "exchange", "pipeline"]),
-    ("admin", &["semantics", "clock", "telemetry", "purge", "store", "origin", "routing", "exchange", "pipeline"]),
+    ("pipeline", &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet", "routing", "exchange"]),
+    (
+        "front",
+        &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet", "routing", "exchange", "pipeline"],
+    ),
+    (
+        "admin",
+        &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet", "routing", "exchange", "pipeline"],
+    ),
 ];
 
 /// The tests of every layer may use it; it is compiled for tests alone.
@@ -30,6 +37,9 @@ const ROOT: &[&str] = &["app", "ask", "cli", "lib", "main", "tidy"];
 /// Decisions: functions of their arguments.
 const PURE: &[&str] = &[
     "src/semantics/",
+    "src/fleet/answered.rs",
+    "src/fleet/asking.rs",
+    "src/fleet/parameters.rs",
     "src/purge/ledger.rs",
     "src/purge/limit.rs",
     "src/purge/nats/documents.rs",
