@@ -57,7 +57,7 @@ pub fn run(command: &Command) -> Result<String, HubError> {
 }
 
 fn hub(at: &At) -> Result<Hub, HubError> {
-    let name = NodeName { id: "operator".into(), name: "littoral hub".into() };
+    let name = NodeName { id: "operator".into(), name: "littoral hub".into(), ..NodeName::default() };
     if let Some(path) = &at.config {
         return match edge_config::load(path)?.purge.log {
             Log::Nats(hub) => Ok(hub_of(&hub, &name)),

@@ -112,13 +112,15 @@ impl Record {
     }
 }
 
-/// What the node is called: by the configuration, or as its machine; and what tells it from another of that name.
+/// What the node is called: by the configuration, or as its machine; what tells it from another of that name; and where it is.
 fn node_name(config: &Config, identity: &Identity) -> NodeName {
     let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = config.node.name.clone().unwrap_or_else(machine);
     let digest = blake3::derive_key("littoral 2026 the id of a node", &identity.secret());
     let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    NodeName { id, name }
+    let pop = config.node.pop.clone().unwrap_or_default();
+    let address = config.node.address.as_ref().map(|address| address.url()).unwrap_or_default();
+    NodeName { id, name, pop, address }
 }
 
 /// What it takes to open the log.

@@ -75,12 +75,16 @@ const ANSWERS_MAX: usize = 16;
 const FILE: &str = "purge-nats.redb";
 
 /// What a node is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeName {
     /// The same after every start.
     pub id: String,
     /// What operators call it.
     pub name: String,
+    /// The point of presence it stands in; empty: it says none.
+    pub pop: String,
+    /// The URL by which other nodes reach it; empty: they do not.
+    pub address: String,
 }
 
 /// The log.
@@ -399,6 +403,8 @@ impl PurgeLog for NatsLog {
         let member = |heard: &Heard| Member {
             id: heard.said.id.clone(),
             name: heard.said.name.clone(),
+            pop: heard.said.pop.clone(),
+            address: heard.said.address.clone(),
             position: (heard.said.log == log).then(|| LogPosition::new(generation, heard.said.seq)),
             state: heard.state(now),
             version: heard.said.version.clone(),

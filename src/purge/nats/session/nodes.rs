@@ -36,6 +36,8 @@ impl Shared {
                 config: self.presence.config(),
                 documents: self.presence.documents(),
                 serves: self.presence.serves(),
+                pop: self.node.pop.clone(),
+                address: self.node.address.clone(),
                 gone: false,
             };
             self.members.lock().hear(announcement.clone(), clock::boot_ms());
