@@ -21,6 +21,7 @@ use crate::purge::nats::presence::Presence;
 use crate::purge::nats::shelf::Shelf;
 use crate::purge::nats::{NatsLog, NodeName};
 use crate::purge::selector::Naming;
+use crate::semantics::cdn_loop::CdnId;
 use crate::store::Store;
 use crate::store::budget::Budget;
 use crate::store::disk::Disks;
@@ -41,6 +42,8 @@ pub struct Storage {
     pub shelf: Option<Arc<Shelf>>,
     pub store: Store,
     pub record: Record,
+    /// What the node calls itself in `CDN-Loop`.
+    pub cdn: CdnId,
 }
 
 /// Writes down what the next start has to know.
@@ -58,7 +61,7 @@ impl Storage {
         let directory = data_directory(config);
         std::fs::create_dir_all(&directory).map_err(|error| OpenError::Directory(directory.clone(), error))?;
         let mut identity = Identity::load(&directory)?;
-        let keyer = Keyer::new(identity.secret());
+        let (keyer, cdn) = (Keyer::new(identity.secret()), CdnId::new(&identity.secret()));
         let memory = config.cache.memory.bytes();
         let has_disks = !config.cache.disks.is_empty();
         let node = node_name(config, &identity);
@@ -92,7 +95,7 @@ impl Storage {
         identity.save(&directory)?;
         let store = Store::new(memory, ledger, keyer, metrics.clone(), &plan);
         let shelf = matches!(config.purge.log, Log::Nats(_)).then_some(shelf);
-        Ok(Self { log, presence, shelf, store, record: Record { directory, identity: Mutex::new(identity) } })
+        Ok(Self { log, presence, shelf, store, record: Record { directory, identity: Mutex::new(identity) }, cdn })
     }
 }
 

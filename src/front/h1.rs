@@ -17,7 +17,7 @@ use crate::front::gate::{Framing, Head, Refusal, Verdict, Version, gate};
 use crate::front::log::{Seen, Times};
 use crate::front::registry::Lease;
 use crate::front::request::{
-    LazyId, Own, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+    LazyId, Own, Routed, answer_refusal, answered_method, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::{Front, Peer};
 use crate::pipeline::failure;
@@ -145,7 +145,7 @@ impl Front {
         };
         let refused = match &site {
             None => Some((421, Reason::UnknownHost)),
-            Some(site) => refusal(head, site),
+            Some(site) => refusal(head, site, &self.cdn),
         };
         if let Some((status, reason)) = refused {
             let outcome = self.refuse_with(&mut stream, connection, &seen, status, reason).await;
@@ -230,7 +230,7 @@ impl Front {
     ) -> After {
         let id = self.log.next_id();
         let (request_id, trace) = (id.text(), name_of(seen, id));
-        let forwarding = forwarding(seen, &request_id);
+        let forwarding = self.forwarding(seen, &request_id);
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let limits = connection.snapshot.limits;
         let (next, outcome) = self.pass.run_h1(stream, seen, site, routed, limits, body, &forwarding, shutdown).await;

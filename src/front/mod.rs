@@ -48,6 +48,7 @@ use self::tls::stream::TlsStream;
 use crate::clock;
 use crate::pipeline::Pipeline;
 use crate::routing::Snapshots;
+use crate::semantics::cdn_loop::CdnId;
 
 /// What every connection shares.
 pub struct Front {
@@ -56,6 +57,8 @@ pub struct Front {
     pub registry: Arc<Registry>,
     pub pass: Pass,
     pub log: Log,
+    /// What the node calls itself in `CDN-Loop`.
+    pub cdn: CdnId,
     /// From where connections begin with a header of the PROXY protocol; a new configuration swaps it.
     pub proxies: ArcSwap<Vec<Network>>,
 }

@@ -40,8 +40,9 @@ section! {
 }
 
 /// Fields whose meaning is the node's or the protocol's own, in requests to an origin. `If-*` goes without being listed.
-const PROTECTED: [&str; 21] = [
+const PROTECTED: [&str; 22] = [
     "accept-encoding",
+    "cdn-loop",
     "connection",
     "content-length",
     "expect",
