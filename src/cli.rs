@@ -22,6 +22,7 @@ use edge_config::section::admin::default_admin;
 use edge_config::section::cache::{Cache, Disk};
 use edge_config::section::limits::Limits;
 use edge_config::section::listener::{Listen, every_address};
+use edge_config::section::node::NodeSettings;
 use edge_config::section::origin::{HostHeader, Origin, OriginTimeouts};
 use edge_config::section::purge::Purge;
 use edge_config::section::resolver::Resolver;
@@ -403,7 +404,7 @@ impl Run {
         }
         let purge = Purge { data: self.data.clone(), ..Purge::default() };
         Config {
-            node: edge_config::section::node::NodeSettings::default(),
+            node: NodeSettings::default(),
             listen: Listen {
                 http: if self.listen.is_empty() && self.https.is_empty() {
                     vec![every_address(DEFAULT_PORT)]

@@ -273,7 +273,7 @@ async fn of_two_sites_that_claim_a_host_at_once_one_gets_it() {
     let statuses = tokio::join!(push(0), push(1));
     table.row("two other sites", same("statuses", statuses, (200, 200)));
     for node in &nodes {
-        table.row("what was refused", same("counted", cache_tests::fleet::rejects(node).await, 0));
+        table.row("what was refused", same("counted", rejects(node).await, 0));
     }
     table.finish();
 }

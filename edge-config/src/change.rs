@@ -16,7 +16,11 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare(old.cache.memory == new.cache.memory, "cache.memory");
     compare(old.cache.disks == new.cache.disks, "cache.disk");
     compare(old.admin == new.admin, "admin.listen");
-    compare(old.node == new.node, "node.name");
+    compare(old.node.name == new.node.name, "node.name");
+    compare(old.node.pop == new.node.pop, "node.pop");
+    compare(old.node.address == new.node.address, "node.address");
+    compare(old.node.authority == new.node.authority, "node.authority");
+    compare(old.node.key_file == new.node.key_file, "node.key_file");
     compare(old.purge.log == new.purge.log, "purge.log");
     compare(old.purge.data == new.purge.data, "purge.data");
     compare(old.access_log == new.access_log, "telemetry.access_log");
@@ -102,6 +106,22 @@ mod tests {
         );
         assert_eq!(needs_restart(&old, &new), ["workers", "cache.memory", "cache.disk"]);
         assert_eq!(needs_restart(&old, &old), [""; 0]);
+    }
+
+    #[test]
+    fn where_a_node_stands_needs_a_restart_and_a_shield_does_not() {
+        let key = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let with = |node: &str, shield: &str| {
+            let hub = "[purge]\nlog = { nats = \"nats://hub\" }\n[listen]\nhttp = \"127.0.0.1:8080\"\n";
+            config(&format!("{hub}[node]\nkey_file = \"{key}\"\n{node}{}{shield}", site("a", 1)))
+        };
+        let old = with("pop = \"fra\"\naddress = \"http://192.0.2.1:8080\"\n", "");
+        let new = with("name = \"a\"\npop = \"ams\"\naddress = \"http://192.0.2.2:8080\"\n", "");
+        assert_eq!(needs_restart(&old, &new), ["node.name", "node.pop", "node.address"]);
+        let shielded = with("pop = \"fra\"\naddress = \"http://192.0.2.1:8080\"\n", "shield = \"ams\"\n");
+        assert_eq!(needs_restart(&old, &shielded), [""; 0]);
+        assert_eq!(site_changes(&old, &shielded).changed, ["a"]);
+        assert_eq!(shielded.node.address.map(|address| address.url()).as_deref(), Some("http://192.0.2.1:8080"));
     }
 
     #[test]

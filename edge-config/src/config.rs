@@ -7,6 +7,7 @@ use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
 use crate::section::geo::Geo;
 use crate::section::limits::Limits;
 use crate::section::listener::Listen;
+use crate::section::node::NodeSettings;
 use crate::section::purge::Purge;
 use crate::section::resolver::Resolver;
 use crate::section::site::Site;
@@ -17,7 +18,8 @@ use crate::units::ByteSize;
 /// A configuration a node can run with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    pub node: crate::section::node::NodeSettings,
+    /// What the node is called, and how others reach it.
+    pub node: NodeSettings,
     pub listen: Listen,
     pub tls: Tls,
     /// Where the operator connects.
@@ -95,7 +97,7 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            node: crate::section::node::NodeSettings::default(),
+            node: NodeSettings::default(),
             listen: Listen {
                 http: vec!["127.0.0.1:8080".parse().expect("address")],
                 https: vec![],

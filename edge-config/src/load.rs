@@ -9,13 +9,13 @@ use toml::de::DeTable;
 use crate::Config;
 use crate::read::key::{Kind, Section, section};
 use crate::read::problem::{Problem, Problems, Source};
-use crate::read::{At, Reader, Table, why_unreadable};
+use crate::read::{At, Known, Reader, Table, why_unreadable};
 use crate::section::admin::{self, ADMIN, default_admin};
 use crate::section::cache::{CACHE, Cache};
 use crate::section::geo::{GEO, Geo};
 use crate::section::limits::{LIMITS, Limits};
 use crate::section::listener::{LISTEN, ListenAt};
-use crate::section::node::{self, NODE};
+use crate::section::node::{NODE, NodeSettings};
 use crate::section::purge::{Log, PURGE, Purge};
 use crate::section::resolver::{RESOLVER, Resolver};
 use crate::section::site::{SITE, Site, SiteAt};
@@ -28,7 +28,7 @@ section! {
     ROOT = "the file" {
         /// Worker threads. Absent: one for each processor.
         WORKERS = "workers": Kind::Integer(1, 1_024);
-        /// What this node is called.
+        /// What this node is called, and how others reach it.
         ROOT_NODE = "node": Kind::Table(&NODE);
         /// Where clients connect.
         ROOT_LISTEN = "listen": Kind::Table(&LISTEN);
@@ -176,7 +176,7 @@ pub(crate) fn parse(
     let cache = Cache::read(cache, &mut reader);
     let mut admin = admin::read(admin, &mut reader);
     let mut purge = Purge::read(purge, &mut reader);
-    let node = node::read(node, &mut reader);
+    let node = NodeSettings::read(node, &mut reader, &purge.log);
     let mut resolver = Resolver::read(resolver, &mut reader);
     // Before the sites, whose rules may need it.
     let geo = Geo::read(geo, &mut reader);
@@ -197,13 +197,13 @@ pub(crate) fn parse(
     admin.tokens.extend(settings.tokens);
     root.finish(&mut reader);
     problems.append(&mut reader.problems);
-    let (source, countries) = (reader.source.clone(), reader.known.countries);
+    let (source, known) = (reader.source.clone(), reader.known);
     for (file, text) in site_files {
-        sites.read_file(file, text, countries, &SITES_ROOT, problems);
+        sites.read_file(file, text, &known, &SITES_ROOT, problems);
     }
     for document in documents {
         let Some(name) = document.site.filter(|_| !document.text.trim().is_empty()) else { continue };
-        sites.read_file(&document.file(path), document.text, countries, &SITES_ROOT, problems);
+        sites.read_file(&document.file(path), document.text, &known, &SITES_ROOT, problems);
         sites.check_document(name, problems);
     }
     // With a hub there may be sites that are not known yet.
@@ -268,12 +268,12 @@ impl SiteList {
         &mut self,
         file: &Path,
         text: &str,
-        countries: bool,
+        known: &Known,
         section: &'static Section,
         problems: &mut Vec<Problem>,
     ) {
         let mut reader = Reader::new(file.to_owned(), text);
-        reader.known.countries = countries;
+        (reader.known.countries, reader.known.shielding) = (known.countries, known.shielding);
         let document = document(&mut reader, text);
         let root = reader.root(section, &document);
         self.read(&root, &SITES_ONLY, &mut reader);

@@ -24,6 +24,8 @@ fn the_example_is_complete_and_loads() {
         ("tls/example.com.pem", "-----BEGIN CERTIFICATE-----\n"),
         ("tls/example.com.key", "-----BEGIN PRIVATE KEY-----\n"),
         ("tls/internal-ca.pem", "-----BEGIN CERTIFICATE-----\n"),
+        ("tls/nodes-ca.pem", "-----BEGIN CERTIFICATE-----\n"),
+        ("secrets/node.key", "0123456789abcdef0123456789abcdef"),
         ("tls/node.pem", "-----BEGIN CERTIFICATE-----\n"),
         ("tls/node.key", "-----BEGIN PRIVATE KEY-----\n"),
         ("secrets/origin", "hush"),

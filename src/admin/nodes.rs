@@ -22,6 +22,10 @@ pub struct Nodes {
 pub struct NodeState {
     pub id: String,
     pub name: String,
+    /// The point of presence it stands in. None: it does not say so.
+    pub pop: Option<String>,
+    /// The URL by which other nodes reach it. None: they do not.
+    pub address: Option<String>,
     /// `current`; `isolated`: it has been cut off for longer than it may trust what it stored; `draining`; `silent`: nothing has been
     /// heard of it for so long.
     pub state: &'static str,
@@ -49,6 +53,8 @@ impl Admin {
         let state = |member: crate::purge::log::Member| NodeState {
             id: member.id,
             name: member.name,
+            pop: Some(member.pop).filter(|pop| !pop.is_empty()),
+            address: Some(member.address).filter(|address| !address.is_empty()),
             state: member.state,
             position: member.position.map(place),
             version: member.version,

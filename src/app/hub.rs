@@ -57,8 +57,7 @@ pub fn run(command: &Command) -> Result<String, HubError> {
 }
 
 fn hub(at: &At) -> Result<Hub, HubError> {
-    let (pop, address) = (String::new(), String::new());
-    let name = NodeName { id: "operator".into(), name: "littoral hub".into(), pop, address };
+    let name = NodeName { id: "operator".into(), name: "littoral hub".into(), ..NodeName::default() };
     if let Some(path) = &at.config {
         return match edge_config::load(path)?.purge.log {
             Log::Nats(hub) => Ok(hub_of(&hub, &name)),

@@ -66,7 +66,7 @@ impl Node {
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
         // A start that fails is none: disks count those they missed.
         read_files(&config)?;
-        let Storage { log, node: name, presence, shelf, store, record } =
+        let Storage { log, node: name, presence, shelf, store, record, cdn } =
             Storage::open(&config, &start.documents, &metrics)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
@@ -88,6 +88,7 @@ impl Node {
             registry,
             pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics, node),
+            cdn,
             proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
             fleet,
         });

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge_config::Config;
-use edge_config::section::origin::{Origin, OriginScheme};
 use edge_config::section::purge::Log;
 use parking_lot::Mutex;
 
@@ -22,6 +21,7 @@ use crate::purge::nats::presence::Presence;
 use crate::purge::nats::shelf::Shelf;
 use crate::purge::nats::{NatsLog, NodeName};
 use crate::purge::selector::Naming;
+use crate::semantics::cdn_loop::CdnId;
 use crate::store::Store;
 use crate::store::budget::Budget;
 use crate::store::disk::Disks;
@@ -43,6 +43,8 @@ pub struct Storage {
     pub shelf: Option<Arc<Shelf>>,
     pub store: Store,
     pub record: Record,
+    /// What the node calls itself in `CDN-Loop`.
+    pub cdn: CdnId,
 }
 
 /// Writes down what the next start has to know.
@@ -60,7 +62,7 @@ impl Storage {
         let directory = data_directory(config);
         std::fs::create_dir_all(&directory).map_err(|error| OpenError::Directory(directory.clone(), error))?;
         let mut identity = Identity::load(&directory)?;
-        let keyer = Keyer::new(identity.secret());
+        let (keyer, cdn) = (Keyer::new(identity.secret()), CdnId::new(&identity.secret()));
         let memory = config.cache.memory.bytes();
         let has_disks = !config.cache.disks.is_empty();
         let node = node_name(config, &identity);
@@ -94,7 +96,15 @@ impl Storage {
         identity.save(&directory)?;
         let store = Store::new(memory, ledger, keyer, metrics.clone(), &plan);
         let shelf = matches!(config.purge.log, Log::Nats(_)).then_some(shelf);
-        Ok(Self { log, node, presence, shelf, store, record: Record { directory, identity: Mutex::new(identity) } })
+        Ok(Self {
+            log,
+            node,
+            presence,
+            shelf,
+            store,
+            record: Record { directory, identity: Mutex::new(identity) },
+            cdn,
+        })
     }
 }
 
@@ -114,21 +124,15 @@ impl Record {
     }
 }
 
-/// What the node is called: by the configuration, or as its machine; and what tells it from another of that name.
+/// What the node is called: by the configuration, or as its machine; what tells it from another of that name; and where it is.
 fn node_name(config: &Config, identity: &Identity) -> NodeName {
     let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = config.node.name.clone().unwrap_or_else(machine);
     let digest = blake3::derive_key("littoral 2026 the id of a node", &identity.secret());
     let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let address = config.node.address.as_ref().map(url_of).unwrap_or_default();
-    NodeName { id, name, pop: config.node.pop.clone().unwrap_or_default(), address }
-}
-
-/// Where something is, as a URL says it.
-fn url_of(origin: &Origin) -> String {
-    let scheme = if origin.scheme == OriginScheme::Https { "https" } else { "http" };
-    let host = if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
-    format!("{scheme}://{host}:{}", origin.port)
+    let pop = config.node.pop.clone().unwrap_or_default();
+    let address = config.node.address.as_ref().map(|address| address.url()).unwrap_or_default();
+    NodeName { id, name, pop, address }
 }
 
 /// What it takes to open the log.

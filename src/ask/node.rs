@@ -36,8 +36,9 @@ fn in_words(answer: &Value) -> String {
         let heard = number(node, "heard_ms") as f64 / 1000.0;
         let (name, id, state, version) = (text("name"), text("id"), text("state"), text("version"));
         let config = number(node, "config");
+        let pop = node.get("pop").and_then(Value::as_str).map_or_else(String::new, |pop| format!(" in {pop}"));
         format!(
-            "{name} ({id}): {state}, {position}, littoral {version}, configuration {config}, heard {heard:.1} s ago"
+            "{name} ({id}){pop}: {state}, {position}, littoral {version}, configuration {config}, heard {heard:.1} s ago"
         )
     };
     nodes.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -50,13 +51,13 @@ mod tests {
     #[test]
     fn nodes_in_words() {
         let nodes = json!({ "nodes": [
-            { "id": "0f", "name": "edge-1", "state": "current", "position": { "generation": 2, "seq": 41 },
+            { "id": "0f", "name": "edge-1", "pop": "fra", "state": "current", "position": { "generation": 2, "seq": 41 },
               "version": "0.1.0", "config": 1, "heard_ms": 400 },
-            { "id": "1f", "name": "edge-2", "state": "silent", "position": null, "version": "0.1.0", "config": 1, "heard_ms": 61_000 },
+            { "id": "1f", "name": "edge-2", "pop": null, "state": "silent", "position": null, "version": "0.1.0", "config": 1, "heard_ms": 61_000 },
         ] });
         assert_eq!(
             in_words(&nodes),
-            "edge-1 (0f): current, at 41, littoral 0.1.0, configuration 1, heard 0.4 s ago\n\
+            "edge-1 (0f) in fra: current, at 41, littoral 0.1.0, configuration 1, heard 0.4 s ago\n\
              edge-2 (1f): silent, follows another log, littoral 0.1.0, configuration 1, heard 61.0 s ago"
         );
         assert_eq!(in_words(&json!({ "nodes": [] })), "this node keeps its log of purges alone");

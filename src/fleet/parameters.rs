@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn one_form_alone() {
-        let rows: &[(&str, &str, Option<(u64, bool)>)] = &[
+        type Row = (&'static str, &'static str, Option<(u64, bool)>);
+        let rows: &[Row] = &[
             ("all", "a; n=7; f", Some((7, true))),
             ("no flag", "a; n=0", Some((0, false))),
             ("the largest", "a; n=18446744073709551615", Some((u64::MAX, false))),

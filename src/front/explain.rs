@@ -128,7 +128,7 @@ impl Front {
         let peer = Peer { client: question.client, tls, relayed: false };
         let seen = Seen { peer, site, head: &head, started: clock::monotonic(), proto: "HTTP/1.1" };
         let Some(site) = site else { return Ok(Answer::short("refused", Some(421), Reason::UnknownHost, None)) };
-        if let Some((status, reason)) = refusal(&head, site) {
+        if let Some((status, reason)) = refusal(&head, site, &self.cdn) {
             return Ok(Answer::short("refused", Some(status), reason, Some((site, GroupIndex::OWN))));
         }
         let routed = Routed::new(&seen, site);

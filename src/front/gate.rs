@@ -153,6 +153,8 @@ impl Interest {
 
     /// `Connection` names fields that go no further: the origin does not see the request as it came.
     pub const NAMES_FIELDS: Self = Self(1 << 6);
+    /// `CDN-Loop`.
+    pub const CDN_LOOP: Self = Self(1 << 7);
 
     /// `littoral-node`: another node asks, or so it says.
     pub const NODE: Self = Self(1 << 7);
@@ -387,6 +389,7 @@ impl<'a> Found<'a> {
             6 if is(b"expect") => self.interest.add(Interest::EXPECT),
             7 if is(b"upgrade") => self.interest.add(Interest::UPGRADE),
             8 if is(b"if-match") => self.interest.add(Interest::CONDITIONAL),
+            8 if is(b"cdn-loop") => self.interest.add(Interest::CDN_LOOP),
             8 if is(b"if-range") => self.interest.add(Interest::RANGE),
             10 if is(b"connection") => self.connection(value),
             13 if is(b"cache-control") => self.interest.add(Interest::CACHE_CONTROL),

@@ -20,7 +20,7 @@ use crate::front::log::{Seen, Times};
 use crate::front::nodes::{self, From, ToNode};
 use crate::front::registry::Lease;
 use crate::front::request::{
-    LazyId, Own, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+    LazyId, Own, Routed, answer_refusal, answered_method, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::{Front, Peer};
 use crate::pipeline::failure;
@@ -158,7 +158,7 @@ impl Front {
         let refused = match &site {
             _ if matches!(from, From::Forged) => Some((403, Reason::NodeRequest)),
             None => Some((421, Reason::UnknownHost)),
-            Some(site) => refusal(head, site),
+            Some(site) => refusal(head, site, &self.cdn),
         };
         if let Some((status, reason)) = refused {
             let outcome = self.refuse_with(&mut stream, connection, &seen, status, reason).await;
@@ -293,7 +293,7 @@ impl Front {
     ) -> After {
         let id = self.log.next_id();
         let (request_id, trace) = (id.text(), name_of(seen, id));
-        let forwarding = forwarding(seen, &request_id);
+        let forwarding = self.forwarding(seen, &request_id);
         let body = buffer.get(seen.head.length..taken_with(seen.head, buffer.len())).unwrap_or_default();
         let limits = connection.snapshot.limits;
         let (next, outcome) = self.pass.run_h1(stream, seen, site, routed, limits, body, &forwarding, shutdown).await;

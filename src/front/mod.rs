@@ -50,6 +50,7 @@ use crate::clock;
 use crate::fleet::Fleet;
 use crate::pipeline::Pipeline;
 use crate::routing::Snapshots;
+use crate::semantics::cdn_loop::CdnId;
 
 /// What every connection shares.
 pub struct Front {
@@ -58,6 +59,8 @@ pub struct Front {
     pub registry: Arc<Registry>,
     pub pass: Pass,
     pub log: Log,
+    /// What the node calls itself in `CDN-Loop`.
+    pub cdn: CdnId,
     /// From where connections begin with a header of the PROXY protocol; a new configuration swaps it.
     pub proxies: ArcSwap<Vec<Network>>,
     /// The other nodes, where there are some that may ask this one.

@@ -20,6 +20,7 @@ use crate::routing::snapshot::without_port;
 use crate::routing::{GroupIndex, Site};
 use crate::semantics::cache_key::{KeyParts, canonical_host};
 use crate::semantics::cache_status::{CacheStatus, Reason};
+use crate::semantics::cdn_loop::{CdnId, is_loop};
 use crate::semantics::directives::RequestDirectives;
 use crate::semantics::fields::Fields;
 use crate::semantics::time::UnixMs;
@@ -32,8 +33,9 @@ pub fn is_cached(head: &Head<'_>) -> bool {
 }
 
 /// What is well-formed but not served.
-pub fn refusal(head: &Head<'_>, site: &Site) -> Option<(u16, Reason)> {
+pub fn refusal(head: &Head<'_>, site: &Site, own: &CdnId) -> Option<(u16, Reason)> {
     match head.method {
+        _ if head.interest.has(Interest::CDN_LOOP) && is_loop(head.fields, own) => Some((508, Reason::Loop)),
         // No tunnels; and TRACE would show a client what others added to its request.
         GateMethod::Other("CONNECT" | "TRACE") => Some((405, Reason::Method)),
         GateMethod::Get | GateMethod::Head if head.framing.has_body() && site.get_body == GetBody::Refuse => {
@@ -52,18 +54,6 @@ pub fn answered_method(head: &Head<'_>) -> Method {
 pub fn name_of(seen: &Seen<'_>, id: RequestId) -> String {
     let given = seen.head.fields.first("x-request-id").filter(|_| seen.trusted());
     given.map_or_else(|| id.text(), |given| String::from_utf8_lossy(given).into_owned())
-}
-
-/// What an origin is told about a request.
-pub fn forwarding<'a>(seen: &Seen<'_>, request_id: &'a str) -> Forwarding<'a> {
-    Forwarding {
-        client: seen.peer.client,
-        trusted: seen.trusted(),
-        relayed: seen.peer.relayed,
-        secure: seen.peer.tls.is_some(),
-        received: seen.proto.strip_prefix("HTTP/").unwrap_or("1.1"),
-        request_id,
-    }
 }
 
 /// A request's name, made when somebody needs it: a hit does not.
@@ -231,6 +221,19 @@ impl Front {
         pending.and_then(Pending::send_if_complete).into_iter().for_each(Pending::give_up);
     }
 
+    /// What an origin is told about a request.
+    pub fn forwarding<'a>(&'a self, seen: &Seen<'_>, request_id: &'a str) -> Forwarding<'a> {
+        Forwarding {
+            client: seen.peer.client,
+            trusted: seen.trusted(),
+            relayed: seen.peer.relayed,
+            secure: seen.peer.tls.is_some(),
+            received: seen.proto.strip_prefix("HTTP/").unwrap_or("1.1"),
+            request_id,
+            cdn: &self.cdn,
+        }
+    }
+
     /// Writes the field lines an origin gets for a request.
     pub fn forward(&self, seen: &Seen<'_>, routed: &Routed, id: &LazyId, forwarded: Forwarded, out: &mut Vec<u8>) {
         let id = id.0.get_or_init(|| self.log.next_id()).text();
@@ -238,7 +241,7 @@ impl Front {
             Forwarded::Shared => Keep::Nothing,
             Forwarded::Own => Keep::RangeAndConditionals,
         };
-        write_forward_fields(&routed.head(seen.head), &forwarding(seen, &id), keep, out);
+        write_forward_fields(&routed.head(seen.head), &self.forwarding(seen, &id), keep, out);
     }
 }
 

@@ -70,6 +70,10 @@ impl Purged {
 pub struct Member {
     pub id: String,
     pub name: String,
+    /// The point of presence it stands in; empty: it says none.
+    pub pop: String,
+    /// The URL by which other nodes reach it; empty: they do not.
+    pub address: String,
     pub position: Option<LogPosition>,
     /// `current`, `isolated`, `draining` or `silent`: it has said nothing for longer than it may be current.
     pub state: &'static str,
@@ -80,9 +84,6 @@ pub struct Member {
     pub documents: String,
     /// How long ago it said so, in milliseconds.
     pub heard_ms: u64,
-    /// The PoP it is of, and where other nodes reach it; empty: none.
-    pub pop: String,
-    pub address: String,
 }
 
 /// Whether somebody waits for a purge.

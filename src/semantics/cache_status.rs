@@ -50,6 +50,7 @@ reasons! {
     MalformedRequest, "malformed-request", "The request was not well-formed, so it was answered here and the connection closed.";
     UnknownHost, "unknown-host", "No site of this node answers for the host.";
     HttpsOnly, "https-only", "The site answers under TLS only.";
+    Loop, "loop", "The request has been through this node before, or through more CDNs than make sense.";
     PassUpgrade, "pass-upgrade", "The request asks to change the protocol of the connection.";
     // The stored response needs the origin.
     NoCache, "no-cache", "The stored response carries no-cache and is validated before every use.";

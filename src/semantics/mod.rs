@@ -1,4 +1,4 @@
-//! The pure decisions of HTTP caching: RFC 9110, 9111, 9211, 9213, 9875, 5861 and 8246 as functions of their
+//! The pure decisions of HTTP caching: RFC 9110, 9111, 9211, 9213, 9875, 5861, 8246 and 8586 as functions of their
 //! arguments.
 //!
 //! Nothing here reads a clock, does I/O, waits or keeps state. The time is an argument, requests and stored
@@ -10,6 +10,7 @@
 
 pub mod time;
 
+pub mod cdn_loop;
 pub mod cookies;
 pub mod fields;
 pub mod hop_by_hop;

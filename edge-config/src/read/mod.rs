@@ -36,6 +36,18 @@ pub struct Known {
     pub cookies: Vec<String>,
     /// There is a database of countries.
     pub countries: bool,
+    pub shielding: Shielding,
+}
+
+/// Whether sites may have a shield.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Shielding {
+    /// No: there is no hub.
+    #[default]
+    Alone,
+    /// No: the node does not say where it stands, or has no key of all nodes.
+    Nowhere,
+    Possible,
 }
 
 /// A value and where it stands.

@@ -41,6 +41,16 @@ impl Origin {
         (&self.host, self.port, self.resolve) == (&other.host, other.port, other.resolve)
     }
 
+    /// Its URL, with the port.
+    pub fn url(&self) -> String {
+        let scheme = match self.scheme {
+            OriginScheme::Http => "http",
+            OriginScheme::Https => "https",
+        };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{scheme}://{open}{}{close}:{}", self.host, self.port)
+    }
+
     /// Where it is, if that is no name.
     pub fn address(&self) -> Option<SocketAddr> {
         self.host.parse().ok().map(|address: IpAddr| SocketAddr::new(address, self.port))
@@ -204,6 +214,7 @@ mod tests {
             (Ok(origin), Ok((host, port, authority))) => {
                 assert_eq!((origin.host.as_str(), origin.port), (host, port), "{text}");
                 assert_eq!(origin.host_header, HostHeader::Origin(authority.into()), "{text}");
+                assert_eq!(origin.url().parse::<Origin>(), Ok(origin), "{text}");
             }
             (Err(_), Err(())) => {}
             (got, want) => panic!("{text}: got {got:?}, want {want:?}"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use crate::read::key::{Key, Kind, section};
 use crate::read::{Reader, Table, Value};
@@ -39,8 +40,9 @@ section! {
 }
 
 /// Fields whose meaning is the node's or the protocol's own, in requests to an origin. `If-*` goes without being listed.
-const PROTECTED: [&str; 21] = [
+const PROTECTED: [&str; 22] = [
     "accept-encoding",
+    "cdn-loop",
     "connection",
     "content-length",
     "expect",
@@ -159,6 +161,21 @@ fn visible(reader: &mut Reader, key: &Key, text: &str, span: &Range<usize>) -> O
 
 fn can_be_sent(text: &str) -> bool {
     text.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+}
+
+/// Fewer bytes are no secret.
+const RANDOM_BYTES_MIN: u64 = 32;
+
+/// A file of random bytes that keys are derived from; `example` is what it could be called.
+pub(super) fn key_file(table: &Table<'_>, reader: &mut Reader, key: &Key, example: &str) -> Option<PathBuf> {
+    let (path, span) = table.file(reader, key)?;
+    let length = std::fs::metadata(&path).map_or(0, |file| file.len());
+    if length < RANDOM_BYTES_MIN {
+        let message = format!("{} has {length} bytes, expected at least {RANDOM_BYTES_MIN}", path.display());
+        let help = format!("make one with: head -c 32 /dev/urandom > {example}");
+        reader.wrong(&span, message, "too short", help);
+    }
+    Some(path)
 }
 
 #[cfg(test)]

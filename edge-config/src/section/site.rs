@@ -50,7 +50,7 @@ pub struct Site {
     pub isolated: Isolated,
     /// Such validations at each origin at a time.
     pub isolated_requests: u32,
-    /// The PoP between edges and origins.
+    /// The PoP whose nodes are asked for what is not stored. None: the origins are.
     pub shield: Option<String>,
     /// Bodies for answers of the node's own; the first that covers a status.
     pub error_pages: Vec<ErrorPage>,
@@ -251,8 +251,9 @@ section! {
         /// How many such questions each origin gets at a time. Others are answered with what is stored where stale-if-error
         /// allows that, else 503 with Retry-After.
         ISOLATED_REQUESTS_KEY = "isolated_requests": Kind::Integer(1, 100_000), "64";
-        /// The PoP.
-        SHIELD = "shield": Kind::Text("a PoP");
+        /// The PoP whose nodes ask its origins for all others, so that these are asked once and not by each PoP. Needs `pop` and
+        /// `key_file` in [node]. Absent: every node asks them itself.
+        SHIELD = "shield": Kind::Text("a name");
         /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
         ERROR_PAGES = "error_pages": Kind::Map(&Kind::Text("a file"));
         /// Origins besides its own, for what rules send there: [site.NAME.group.NAME].
@@ -357,8 +358,8 @@ impl Site {
             https_only: table.boolean(reader, &HTTPS_ONLY).unwrap_or(false),
             disk_share: disk_share(&table, reader),
             isolated: table.choice(reader, &ISOLATED, &isolated).unwrap_or_default(),
-            shield: table.parsed::<String>(reader, &SHIELD).map(|shield| shield.value),
             isolated_requests: table.integer(reader, &ISOLATED_REQUESTS_KEY, 1..=100_000).unwrap_or(ISOLATED_REQUESTS),
+            shield: super::node::shield(&table, reader, &SHIELD),
             error_pages: error_pages(&table, reader),
         };
         table.finish(reader);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::secret::key_file;
 use crate::read::key::{Kind, section};
 use crate::read::{Reader, Table, Value};
 use crate::units::Duration;
@@ -88,9 +89,6 @@ section! {
     }
 }
 
-/// Fewer bytes are no secret.
-const TICKET_KEY_BYTES_MIN: usize = 32;
-
 impl Tls {
     pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
         let default = Self::default();
@@ -101,7 +99,7 @@ impl Tls {
             certificates: table.many(reader, &CERTIFICATES, CertificateFiles::read),
             unknown_name: table.choice(reader, &UNKNOWN_NAME, &unknown_name).unwrap_or_default(),
             minimum_version: table.choice(reader, &MINIMUM_VERSION, &versions).unwrap_or_default(),
-            ticket_keys: ticket_keys(&table, reader),
+            ticket_keys: key_file(&table, reader, &TICKET_KEYS, "tickets.key"),
             handshake_timeout: table
                 .parsed(reader, &HANDSHAKE_TIMEOUT)
                 .map_or(default.handshake_timeout, |time| time.value),
@@ -110,16 +108,6 @@ impl Tls {
         table.finish(reader);
         tls
     }
-}
-
-fn ticket_keys(table: &Table<'_>, reader: &mut Reader) -> Option<PathBuf> {
-    let (path, span) = table.file(reader, &TICKET_KEYS)?;
-    let length = std::fs::metadata(&path).map_or(0, |file| file.len());
-    if length < TICKET_KEY_BYTES_MIN as u64 {
-        let message = format!("{} has {length} bytes, expected at least {TICKET_KEY_BYTES_MIN}", path.display());
-        reader.wrong(&span, message, "too short", "make one with: head -c 32 /dev/urandom > tickets.key");
-    }
-    Some(path)
 }
 
 impl CertificateFiles {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::{Framing, Head};
+use crate::semantics::cdn_loop::{self, CdnId};
 use crate::semantics::fields::Line;
 use crate::semantics::hop_by_hop::end_to_end;
 
@@ -57,6 +58,8 @@ pub struct Forwarding<'a> {
     pub received: &'a str,
     /// The name of this request in every log; a token. A trusted proxy's own goes on in its place.
     pub request_id: &'a str,
+    /// What this node calls itself in `CDN-Loop`.
+    pub cdn: &'a CdnId,
 }
 
 /// Which fields about one client's copy or wish of a part go to the origin.
@@ -118,9 +121,8 @@ fn write_fields(head: &Head<'_>, forwarding: &Forwarding<'_>, wanted: impl Fn(&L
     let (mut has_proto, mut has_host, mut has_id) = (false, false, false);
     for line in end_to_end(head.fields) {
         // These are written anew.
-        if ["host", "content-length", "via", "x-forwarded-for", "littoral-node"].iter().any(|name| line.is(name))
-            || !wanted(&line)
-        {
+        let anew = ["host", "content-length", "via", "x-forwarded-for", cdn_loop::FIELD, "littoral-node"];
+        if anew.iter().any(|name| line.is(name)) || !wanted(&line) {
             continue;
         }
         if is_vouched(line.name) {
@@ -153,6 +155,7 @@ fn write_fields(head: &Head<'_>, forwarding: &Forwarding<'_>, wanted: impl Fn(&L
     out.extend_from_slice(forwarding.received.as_bytes());
     out.extend_from_slice(VIA.as_bytes());
     out.extend_from_slice(b"\r\n");
+    cdn_loop::write(head.fields, forwarding.cdn, out);
 }
 
 /// Whether a proxy says this of its client. `_` is a `-` to programs that see fields as environment variables.

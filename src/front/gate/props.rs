@@ -1,11 +1,15 @@
 //! What holds for any bytes, and what an origin is sent.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 use super::*;
+use crate::semantics::cdn_loop::CdnId;
 
 fn forwarding(trusted: bool) -> Forwarding<'static> {
+    static CDN: LazyLock<CdnId> = LazyLock::new(|| CdnId::new(b"node"));
     Forwarding {
         client: [192, 0, 2, 7].into(),
         trusted,
@@ -13,7 +17,13 @@ fn forwarding(trusted: bool) -> Forwarding<'static> {
         secure: true,
         received: "1.1",
         request_id: "id7",
+        cdn: &CDN,
     }
+}
+
+/// The node's own part of `CDN-Loop`.
+fn cdn() -> &'static str {
+    forwarding(false).cdn.as_str()
 }
 
 fn accepted(buffer: &[u8]) -> Head<'_> {
@@ -56,6 +66,13 @@ fn serialised() {
             "Expect: 100-continue\r\nRange: a\r\n",
             OURS,
         ),
+        (
+            "8586 2: where it has been",
+            false,
+            "CDN-Loop: a; b=\"c\"\r\nconnection: cdn-loop\r\ncdn-loop: d\r\n",
+            "",
+            OURS,
+        ),
         ("only WebSocket", false, "connection: upgrade\r\nupgrade: h2c\r\n", "", OURS),
         ("9110 7.8: upgrade", false, "connection: upgrade\r\nupgrade: h2c, WebSocket\r\n", "", &upgraded()),
     ];
@@ -66,6 +83,8 @@ fn serialised() {
         let (framing, upgrade) = (Framing::Length(7), true);
         serialise(&accepted(buffer.as_bytes()), framing, upgrade, &forwarding(trusted), b"o:81", &mut out);
         let (ours, end) = ours.split_once("|").unwrap_or((ours, ""));
+        let loops = if name.contains("8586") { "a; b=\"c\", d, " } else { "" };
+        let ours = format!("{ours}cdn-loop: {loops}{}\r\n", cdn());
         let expected = format!("PUT /b HTTP/1.1\r\nhost: o:81\r\n{theirs}{ours}content-length: 7\r\n{end}\r\n");
         assert_eq!(String::from_utf8_lossy(&out), expected, "{name}");
     }
@@ -88,7 +107,11 @@ fn forwarded_for_the_cache() {
     for (keep, kept) in rows {
         let mut out = Vec::new();
         write_forward_fields(&accepted(buffer.as_bytes()), &forwarding(false), keep, &mut out);
-        assert_eq!(String::from_utf8_lossy(&out), format!("{kept}Cache-Control: h\r\n{OURS}"), "{keep:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            format!("{kept}Cache-Control: h\r\n{OURS}cdn-loop: {}\r\n", cdn()),
+            "{keep:?}"
+        );
     }
 }
 
@@ -186,7 +209,7 @@ proptest! {
         let framing_lines = again.fields.lines().filter(|line| line.is("content-length") || line.is("transfer-encoding"));
         prop_assert_eq!(framing_lines.count(), usize::from(head.framing != Framing::None));
         prop_assert_eq!(again.interest.has(Interest::UPGRADE), upgrade && head.asks_for_websocket());
-        for name in ["x-forwarded-for", "via", "x-request-id", "host"] {
+        for name in ["x-forwarded-for", "via", "x-request-id", "host", "cdn-loop"] {
             prop_assert!(trusted || again.fields.only(name).is_some(), "{}", name);
         }
     }

@@ -254,6 +254,7 @@ fn interest() {
         ("1.1", "if-none-match: *", Interest::CONDITIONAL),
         ("1.1", "if-modified-since: a", Interest::CONDITIONAL),
         ("1.1", "if-unmodified-since: a", Interest::CONDITIONAL),
+        ("1.1", "CDN-Loop: a", Interest::CDN_LOOP),
         ("1.1", "range: a", Interest::RANGE),
         ("1.1", "if-range: a", Interest::RANGE),
         ("1.1", "authorization: a", Interest::AUTHORIZATION),

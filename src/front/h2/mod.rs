@@ -40,7 +40,7 @@ use crate::front::log::{Seen, Times};
 use crate::front::nodes::From;
 use crate::front::registry::Lease;
 use crate::front::request::{
-    LazyId, Own, Routed, answer_refusal, answered_method, forwarding, is_cached, name_of, pipeline_request, refusal,
+    LazyId, Own, Routed, answer_refusal, answered_method, is_cached, name_of, pipeline_request, refusal,
 };
 use crate::front::tls::records::Records;
 use crate::front::{Front, Peer};
@@ -286,7 +286,7 @@ impl Client<'_> {
             // Nodes speak HTTP/1.1 among themselves.
             _ if !matches!(self.front.from(&head), From::Client) => Some((403, Reason::NodeRequest)),
             None => Some((421, Reason::UnknownHost)),
-            Some(site) => refusal(&head, site),
+            Some(site) => refusal(&head, site, &self.front.cdn),
         };
         let write_timeout = self.snapshot.limits.write_timeout.get();
         let mut at_once = None;
@@ -387,7 +387,7 @@ impl Client<'_> {
             let seen = Seen { peer, site: Some(&site), head: &head, started, proto: PROTO };
             let id = front.log.next_id();
             let (request_id, trace) = (id.text(), name_of(&seen, id));
-            let forwarding = forwarding(&seen, &request_id);
+            let forwarding = front.forwarding(&seen, &request_id);
             let outcome = front.pass.run_h2(body, respond, &seen, &site, &routed, limits, &forwarding, &shutdown).await;
             front.log.write(&seen, &outcome, Times::ended(None), None, Some(&trace));
         })

@@ -28,9 +28,10 @@ pub struct Announcement {
     /// The sites it goes on serving when it cannot know what was purged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<String>,
-    /// The PoP it is of, and where other nodes reach it.
+    /// The point of presence it stands in, if it says so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pop: String,
+    /// The URL by which other nodes reach it, if they do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
     /// It was taken out of the list by the operator.
@@ -141,6 +142,17 @@ mod tests {
         assert_eq!(seqs(&members), [1], "of another log");
         members.hear(Announcement { gone: true, ..said("a", 0) }, 30, 30);
         assert_eq!(seqs(&members), [0; 0]);
+    }
+
+    #[test]
+    fn nodes_of_other_versions_understand_one_another() {
+        let alone = serde_json::to_string(&said("a", 1)).expect("it can be said");
+        assert!(!alone.contains("pop") && !alone.contains("address"), "{alone}");
+        assert_eq!(serde_json::from_str::<Announcement>(&alone).ok(), Some(said("a", 1)));
+        let placed =
+            Announcement { pop: "fra".into(), address: "https://fra-1.example.net:8443".into(), ..said("a", 1) };
+        let text = serde_json::to_string(&placed).expect("it can be said");
+        assert_eq!(serde_json::from_str::<Announcement>(&text).ok(), Some(placed));
     }
 
     #[test]

@@ -80,14 +80,15 @@ const ANSWERS_MAX: usize = 16;
 const FILE: &str = "purge-nats.redb";
 
 /// What a node is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeName {
     /// The same after every start.
     pub id: String,
     /// What operators call it.
     pub name: String,
-    /// The PoP it is of, and where other nodes reach it; empty: they do not.
+    /// The point of presence it stands in; empty: it says none.
     pub pop: String,
+    /// The URL by which other nodes reach it; empty: they do not.
     pub address: String,
 }
 
@@ -423,14 +424,14 @@ impl PurgeLog for NatsLog {
         let member = |heard: &Heard| Member {
             id: heard.said.id.clone(),
             name: heard.said.name.clone(),
+            pop: heard.said.pop.clone(),
+            address: heard.said.address.clone(),
             position: (heard.said.log == log).then(|| LogPosition::new(generation, heard.said.seq)),
             state: heard.state(now),
             version: heard.said.version.clone(),
             config: heard.said.config,
             documents: heard.said.documents.clone(),
             heard_ms: now.saturating_sub(heard.at),
-            pop: heard.said.pop.clone(),
-            address: heard.said.address.clone(),
         };
         members.iter(now).map(member).collect()
     }
