@@ -124,10 +124,29 @@ impl Fleet {
         self.roster.load_full()
     }
 
+    /// The nodes that are asked for something before an origin is, this one among them.
+    pub fn path(self: &Arc<Self>, shield: Option<&str>, key: u64) -> Vec<Hop> {
+        let tiers = self.tiers(shield);
+        let (mut hops, mut asked_as) = (Vec::new(), None);
+        while let Some((pop, role)) = tiers.next(asked_as) {
+            hops.push(Hop { role, pop: pop.to_owned(), node: tiers.choose(pop, key, &[]) });
+            asked_as = Some(role);
+        }
+        hops
+    }
+
     /// Who is asked for what is of one site. `shield`: the PoP between its edges and its origins.
     pub fn tiers(self: &Arc<Self>, shield: Option<&str>) -> Arc<SiteTiers> {
         Arc::new(SiteTiers { fleet: self.clone(), shield: shield.map(str::to_owned) })
     }
+}
+
+/// A node on the way to an origin.
+pub struct Hop {
+    pub role: Role,
+    pub pop: String,
+    /// None: no node of the PoP can be asked now.
+    pub node: Option<Arc<Node>>,
 }
 
 /// The tiers of a site.

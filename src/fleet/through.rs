@@ -216,7 +216,7 @@ impl Tiered {
         let said = Fields::new(&response.fields).only(answered::FIELD).and_then(Answer::read);
         match said {
             Some(Answer::Judged(answered)) => {
-                let judged = place(&answered, &asking, through);
+                let judged = place(role, &answered, &asking, through);
                 // The rest of a body stands beside what came of it before.
                 let needs = through.needs.or(request.avoid.map(|_| through.began));
                 if needs.is_some_and(|needs| judged.at.is_none_or(|at| at < needs)) {
@@ -245,8 +245,8 @@ fn without_answered(fields: &[u8]) -> Vec<u8> {
 
 /// Where in this node's own log an answer stands: the earlier of what the other node says and of what this one had applied when it
 /// asked. Positions of different logs do not compare.
-fn place(answered: &Answered, asking: &Asking, through: &Through) -> Judged {
+fn place(by: Role, answered: &Answered, asking: &Asking, through: &Through) -> Judged {
     let is_same = answered.log == asking.log && asking.log != 0 && answered.tags;
     let judged = LogPosition::new(through.began.generation(), answered.seq);
-    Judged { at: is_same.then(|| judged.min(through.began)), stale_since: answered.stale_since }
+    Judged { by, at: is_same.then(|| judged.min(through.began)), stale_since: answered.stale_since }
 }

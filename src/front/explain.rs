@@ -3,12 +3,16 @@
 //! The request is written as a client would send it and goes through the gate, the rules and the decision that a client's
 //! goes through; only nobody is asked, and nothing is answered.
 
+mod path;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::path::HopAt;
 use crate::clock;
+use crate::fleet::choosing;
 use crate::front::gate::{Head, Refusal, Verdict, gate};
 use crate::front::log::Seen;
 use crate::front::request::{Own, Routed, is_cached, pipeline_request, refusal};
@@ -45,6 +49,9 @@ pub struct Answer {
     pub vary: Vec<String>,
     /// Why the last answer was not stored, where that is known.
     pub last_not_stored: Option<&'static str>,
+    /// The nodes that are asked before an origin is, where there are other nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<HopAt>,
     /// Who may be asked, in the order of the configuration.
     pub origins: Vec<OriginAt>,
     /// The origin that the client's session is with, where a cookie says it.
@@ -145,6 +152,11 @@ impl Front {
             let request = pipeline_request(&seen, site, &routed, key, clock::wall(), &forward);
             let explained = self.pipeline.explain(&request).await;
             let mut answer = Answer::of(&explained, site, routed.group);
+            if let Some(fleet) = self.fleet.as_ref().filter(|_| !site.backing(routed.group).group.is_sticky()) {
+                let object = choosing::key(&site.name, question.scheme == "https", head.host, routed.target(&head));
+                let hops = fleet.path(site.shield.as_deref(), object);
+                answer.path = hops.into_iter().map(HopAt::from).collect();
+            }
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             answer.key = Some(Key {
                 digest: format!("{:032x}", key.as_u128()),
@@ -217,6 +229,7 @@ impl Answer {
             places: None,
             vary: Vec::new(),
             last_not_stored: None,
+            path: Vec::new(),
             origins: site.map(|(site, group)| origins_of(site, group)).unwrap_or_default(),
             balance: site.map(|(site, group)| site.backing(group).group.balance().words()).unwrap_or_default(),
             session: None,
@@ -242,6 +255,7 @@ impl Answer {
             places: explained.places.clone(),
             vary: explained.vary.clone(),
             last_not_stored: explained.not_stored.map(Reason::as_str),
+            path: Vec::new(),
             origins: origins_of(site, group),
             balance: site.backing(group).group.balance().words(),
             session: None,
@@ -312,6 +326,7 @@ impl Answer {
                     .as_ref()
                     .map(|origin| format!("The client's session is with {origin}, which is asked if it can be.")),
             );
+            said.extend(self.path.iter().map(HopAt::sentence));
             for origin in self.origins.iter().filter(|origin| origin.state.starts_with("drain")) {
                 said.push(format!("{} is {}: it gets no new sessions.", origin.origin, origin.state));
             }

@@ -115,6 +115,8 @@ impl Role {
 /// What another node says about its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
+    /// What that is to this one.
+    pub by: Role,
     /// Up to where in the log purges do not concern it. None: nobody here can say what purges it.
     pub at: Option<LogPosition>,
     /// Stale since then at the latest, whatever its fields say.

@@ -363,9 +363,16 @@ impl Pipeline {
                 client: request.client,
                 avoid: None,
                 session: if plan.sharing == FillSharing::Shared { request.session.for_all() } else { request.session },
-                through: (!as_is && plan.detail != Some(Reason::HitForMiss)).then(|| through(request, fill_pos, None)),
+                through: (request.site.is_asked_by_nodes && !as_is && !self.is_for_nobody_else(request))
+                    .then(|| through(request, fill_pos, None)),
             },
         }
+    }
+
+    /// Whether no node between this one and the origins would store the answer either, as far as the last one says.
+    fn is_for_nobody_else(&self, request: &Request<'_>) -> bool {
+        let is_ours = |reason| matches!(reason, Reason::TooLarge | Reason::MemoryFull | Reason::Unplaced);
+        self.mark(request).is_some_and(|mark| !is_ours(mark.reason))
     }
 
     async fn wait_for_head<E: Exchange>(

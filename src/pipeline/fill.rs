@@ -20,7 +20,7 @@ pub use self::judge::{Head, Judge, group_number};
 use self::receive::{Receiving, next_or_else};
 use crate::clock;
 use crate::origin::resume::{Rest, Resuming};
-use crate::origin::{Failure, Interims, Judged, OriginRequest, OriginResponse};
+use crate::origin::{Failure, Interims, Judged, OriginRequest, OriginResponse, Role};
 use crate::pipeline::Pipeline;
 use crate::pipeline::edits::{remove, take, with_date, without_length, without_withheld};
 use crate::pipeline::nodes::for_nodes;
@@ -126,10 +126,16 @@ impl Job {
     }
 
     async fn commit(&self, pipeline: &Pipeline, selecting: Option<&Selecting>, record: &Arc<StoredResponse>) {
-        let commit = pipeline.store.commit(&self.primary, selecting, record, &self.label).await;
+        let label = Some(&self.label).filter(|_| !self.is_anothers());
+        let commit = pipeline.store.commit(&self.primary, selecting, record, label).await;
         if let Commit::InMemory { key } = commit {
             *self.late.lock() = Some((key, record.clone()));
         }
+    }
+
+    /// Another node of this PoP owns the object, and has it on its disk: here it is kept as long as it is hot.
+    fn is_anothers(&self) -> bool {
+        matches!(*self.judged.lock(), Some(Judged { by: Role::Owner, .. }))
     }
 
     fn judge(&self) -> Judge<'_> {
@@ -142,7 +148,8 @@ impl Job {
             part: self.part.is_some(),
             stands_apart: false,
             judged: self.judged.lock().as_ref().copied(),
-            spills: Some(&self.primary).filter(|_| self.part.is_none() && self.origin_request.method == "GET"),
+            spills: Some(&self.primary)
+                .filter(|_| self.part.is_none() && self.origin_request.method == "GET" && !self.is_anothers()),
         }
     }
 

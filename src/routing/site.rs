@@ -42,6 +42,8 @@ pub struct Site {
     pub backings: Backings,
     /// The cookies that its groups tell sessions by: nobody else's business.
     pub session_cookies: Vec<String>,
+    /// The PoP whose nodes are asked before its origins are.
+    pub shield: Option<String>,
     /// Whether other nodes may ask for what is stored of it: they have to know what it is purged by.
     pub is_asked_by_nodes: bool,
     /// In which country an address is; none where nobody knows.
@@ -75,6 +77,7 @@ impl Site {
                 .filter_map(|backing| backing.group.cookie_name().map(str::to_owned))
                 .collect(),
             backings,
+            shield: config.shield.clone(),
             is_asked_by_nodes: false,
             geo,
         }

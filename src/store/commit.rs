@@ -86,13 +86,13 @@ impl Store {
 
     /// Makes a complete response visible. It never replaces one whose fill began at a later position, or whose head
     /// came later: a slow fill or a slow 304 is not news. When this returns, what it has replaced does not come back, not
-    /// even if the process is killed.
+    /// even if the process is killed. Without a label it is for memory alone.
     pub async fn commit(
         &self,
         primary: &CacheKey,
         selecting: Option<&Selecting>,
         stored: &Arc<StoredResponse>,
-        label: &Label,
+        label: Option<&Label>,
     ) -> Commit {
         let key = selecting.map_or(*primary, |selecting| self.keyer.variant(primary, &selecting.values));
         if self.disks.contains(&FrameKey::of(key)) && self.memory.lookup(&key).is_none() {
@@ -120,7 +120,7 @@ impl Store {
         primary: &CacheKey,
         selecting: Option<&Selecting>,
         stored: &Arc<StoredResponse>,
-        label: &Label,
+        label: Option<&Label>,
     ) -> Committed {
         let key = selecting.map_or(*primary, |selecting| self.keyer.variant(primary, &selecting.values));
         if let Some(selecting) = selecting {
@@ -136,7 +136,7 @@ impl Store {
         }
         let replaces = !self.disks.is_empty() && self.disks.may_hold(&FrameKey::of(key));
         // In the order of the commits: both under the lock.
-        let put = self.put_response(&key, stored, label);
+        let put = label.map_or(Put::Not, |label| self.put_response(&key, stored, label));
         self.memory.insert(key, Entry::Response(stored.clone()));
         if let Some(Selecting { names, .. }) = selecting
             && matches!(names.as_slice(), [name] if is_language(name))
@@ -157,7 +157,7 @@ impl Store {
         stored: &Arc<StoredResponse>,
         label: &Label,
     ) {
-        self.commit_now(primary, selecting, stored, label);
+        self.commit_now(primary, selecting, stored, Some(label));
     }
 
     /// What a disk holds of a key was replaced by what is not on it: neither may be found again.

@@ -38,6 +38,7 @@ pub(in crate::pipeline) fn site(upstream: Arc<dyn Upstream>) -> Arc<Site> {
         no_vary_search: false,
         cache_status: true,
         https_only: false,
+        shield: None,
         is_asked_by_nodes: true,
         isolated: Isolated::Revalidate,
         isolated_requests: 64,
