@@ -6,7 +6,7 @@
 mod nodes;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::push::Config as Push;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
@@ -15,7 +15,6 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{HeaderMap, Message, Subscriber};
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::link::Link;
@@ -196,10 +195,10 @@ impl Shared {
                 Ok(None) => return End::Gone,
                 Err(_) => return End::Silent,
             };
-            let now = Instant::now();
+            let now = clock::monotonic();
             let is_busy = before.is_some_and(|before| now.duration_since(before) < BUSY_WITHIN);
             let batch = gather(first, &mut records, now + if is_busy { GATHER } else { Duration::ZERO }).await;
-            before = Some(Instant::now());
+            before = Some(clock::monotonic());
             let mut read = Vec::with_capacity(batch.len());
             let mut tell = Vec::new();
             let mut expected = self.seen.applied.borrow().seq();
@@ -358,8 +357,11 @@ async fn gather(first: Message, records: &mut Subscriber, until: Instant) -> Vec
     let mut batch = vec![first];
     let is_waited_for = |message: &Message| message.headers.as_ref().is_some_and(|headers| headers.get(TELL).is_some());
     while batch.len() < BATCH_MAX {
-        let until = if batch.last().is_some_and(is_waited_for) { Instant::now() } else { until };
-        match tokio::time::timeout_at(until, records.next()).await {
+        let left = match batch.last().is_some_and(is_waited_for) {
+            true => Duration::ZERO,
+            false => until.saturating_duration_since(clock::monotonic()),
+        };
+        match tokio::time::timeout(left, records.next()).await {
             Ok(Some(message)) => batch.push(message),
             // The next look finds that it has ended.
             Ok(None) | Err(_) => break,
