@@ -5,7 +5,8 @@
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 when clients can be served; 503 while starting and while draining |
 //! | `GET /currentz` | 200 while the node knows every purge there is; 503 when it is isolated |
-//! | `GET /metrics` | Prometheus text format |
+//! | `GET /metrics` | Prometheus text format; for a token of some sites what is theirs alone |
+//! | `GET /v1/statistics` | what each of the token's sites did since the node was started; `site` names one; [`statistics::Statistics`] |
 //! | `GET /v1/stat` | JSON: what the node does now, in short |
 //! | `POST /v1/purge` | purges what the JSON names: 200 with a receipt; [`purge::PurgeRequest`] |
 //! | `GET /v1/purges/{id}` | the receipt of a purge, and how far each node is |
@@ -30,7 +31,7 @@
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
 //! | `POST /test/clock?advance_ms=N` | moves the wall clock; only with `--unsafe-test-clock` |
 //!
-//! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`]. The same table, with what
+//! Where the configuration has tokens, `/v1/` and `/metrics` want one in `Authorization: Bearer`; see [`access`]. The same table, with what
 //! each wants, is [`routes::ROUTES`].
 
 pub mod access;
@@ -45,6 +46,7 @@ pub mod purge;
 pub mod reply;
 pub mod routes;
 mod serve;
+pub mod statistics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -195,10 +197,10 @@ impl Admin {
         Ok(())
     }
 
-    fn metrics(&self) -> Reply {
+    fn metrics(&self, caller: &Caller) -> Reply {
         self.node.tell();
         let store = &self.pipeline.store;
-        let metrics = self.pipeline.metrics.encode(&Levels {
+        let levels = Levels {
             store_bytes: store.memory.bytes() as u64,
             store_objects: store.memory.objects() as u64,
             fill_bytes: store.budget.fills.used(),
@@ -207,7 +209,11 @@ impl Admin {
             purge_pending: self.log.pending(),
             is_current: store.ledger.is_current(clock::boot_ms),
             disk: store.disks.levels(),
-        });
+        };
+        let metrics = match caller.may_everything() {
+            true => self.pipeline.metrics.encode(&levels),
+            false => self.pipeline.metrics.encode_of(&levels, |site| caller.may(site)),
+        };
         Reply { kind: "text/plain; version=0.0.4", ..Reply::text(StatusCode::OK, metrics) }
     }
 

@@ -10,6 +10,7 @@ use super::config::{
 use super::nodes::{ForgetRequest, NodeState, Nodes};
 use super::origins::{DrainRequest, OriginState, OriginStates};
 use super::purge::{PurgeRequest, Receipt, Wrong};
+use super::statistics::{SiteStatistics, Statistics};
 use crate::store::verify::Progress;
 
 /// What every error looks like.
@@ -22,8 +23,8 @@ struct Errors {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Littoral", description = "Purging and looking at what a node has stored, taking origins out, and the configuration of all nodes."),
-    paths(purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, config_state, config_history, config_push, config_rollback, config_diff),
-    components(schemas(PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
+    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, config_state, config_history, config_push, config_rollback, config_diff),
+    components(schemas(Statistics, SiteStatistics, PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -38,6 +39,22 @@ impl utoipa::Modify for Bearer {
         components.add_security_scheme("token", scheme);
     }
 }
+
+/// What the sites that the token is for did on this node since it was started.
+#[utoipa::path(
+    get,
+    path = "/v1/statistics",
+    params(("site" = Option<String>, Query, description = "this site alone, by name")),
+    responses(
+        (status = 200, description = "each site, by name", body = Statistics),
+        (status = 400, description = "what is wrong with the question", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for observe", body = Errors),
+        (status = 404, description = "there is no such site", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `statistics`")]
+fn statistics() {}
 
 /// Purge what is named. When it is answered, the purge is on disk; 200 says that it holds on every node for every request from then
 /// on, 202 that some have still to apply it.
@@ -350,6 +367,8 @@ mod tests {
             "/components/schemas/Progress/properties/damaged",
             "/paths/~1v1~1origins~1drain/post/responses/404",
             "/components/schemas/DrainRequest/properties/for",
+            "/paths/~1v1~1statistics/get/responses/404",
+            "/components/schemas/SiteStatistics/properties/hit_ratio",
             "/paths/~1v1~1config~1push/post/responses/422",
             "/components/schemas/PushRequest/properties/share",
             "/components/securitySchemes/token",

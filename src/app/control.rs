@@ -194,7 +194,7 @@ impl Control {
         self.shares.presence.configured(&documents, serves.map(|site| site.name.clone()).collect());
         self.origins.metrics.configured(self.snapshots.load().version);
         let certificates = self.tls.as_ref().map(|tls| tls.certificates());
-        self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.expiries()));
+        self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.ends()));
     }
 
     /// Resolves when the operator asks for a drain.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::read::key::{Kind, section};
+use crate::read::key::{Key, Kind, section};
 use crate::read::{Reader, Table, Value};
 use crate::units::Duration;
 
@@ -18,6 +18,9 @@ pub struct Tls {
     /// A file of at least 32 random bytes, the same on every node of a PoP, from which the keys of session tickets are
     /// derived. Default: random keys of this process.
     pub ticket_keys: Option<PathBuf>,
+    /// A file of at least 32 random bytes, the same on every node, from which the key is derived that seals the private keys of
+    /// certificates that sites bring themselves. Default: they may bring none.
+    pub store_key: Option<PathBuf>,
     /// From the connection to the end of the handshake. Default 10s.
     pub handshake_timeout: Duration,
 }
@@ -54,6 +57,7 @@ impl Default for Tls {
             unknown_name: UnknownName::default(),
             minimum_version: TlsVersion::default(),
             ticket_keys: None,
+            store_key: None,
             handshake_timeout: Duration::from_secs(10),
         }
     }
@@ -63,7 +67,7 @@ section! {
     /// Certificates, and how handshakes are done.
     TLS = "[tls]" {
         /// Certificate chains and their keys. A client gets the one for the name it asks for (SNI); of several for one
-        /// name, the first.
+        /// name, the first. One that a site has brought itself goes before them, for the hosts of that site.
         CERTIFICATES = "certificates": Kind::Many(&Kind::Table(&CERTIFICATE));
         /// What a client gets that asks for no name, or for one no certificate is for: "refuse" is the alert
         /// unrecognized_name, "first" the first certificate.
@@ -73,6 +77,9 @@ section! {
         /// A file of at least 32 random bytes, the same on every node of a PoP, from which the keys of session tickets are
         /// derived. They change with the clock. Without it, keys are this process's own.
         TICKET_KEYS = "ticket_keys": Kind::Text("a file");
+        /// A file of at least 32 random bytes, the same on every node, from which the key is derived that seals the private keys of
+        /// certificates that sites bring themselves, over the admin API. Without it they may bring none.
+        STORE_KEY = "store_key": Kind::Text("a file");
         /// Time from the connection to the end of the handshake.
         HANDSHAKE_TIMEOUT = "handshake_timeout": Kind::Duration, "10s";
     }
@@ -89,7 +96,7 @@ section! {
 }
 
 /// Fewer bytes are no secret.
-const TICKET_KEY_BYTES_MIN: usize = 32;
+const SECRET_BYTES_MIN: usize = 32;
 
 impl Tls {
     pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader) -> Self {
@@ -101,7 +108,8 @@ impl Tls {
             certificates: table.many(reader, &CERTIFICATES, CertificateFiles::read),
             unknown_name: table.choice(reader, &UNKNOWN_NAME, &unknown_name).unwrap_or_default(),
             minimum_version: table.choice(reader, &MINIMUM_VERSION, &versions).unwrap_or_default(),
-            ticket_keys: ticket_keys(&table, reader),
+            ticket_keys: secret(&table, reader, &TICKET_KEYS, "tickets.key"),
+            store_key: secret(&table, reader, &STORE_KEY, "store.key"),
             handshake_timeout: table
                 .parsed(reader, &HANDSHAKE_TIMEOUT)
                 .map_or(default.handshake_timeout, |time| time.value),
@@ -112,12 +120,13 @@ impl Tls {
     }
 }
 
-fn ticket_keys(table: &Table<'_>, reader: &mut Reader) -> Option<PathBuf> {
-    let (path, span) = table.file(reader, &TICKET_KEYS)?;
+/// A file that keys are derived from.
+fn secret(table: &Table<'_>, reader: &mut Reader, key: &'static Key, example: &str) -> Option<PathBuf> {
+    let (path, span) = table.file(reader, key)?;
     let length = std::fs::metadata(&path).map_or(0, |file| file.len());
-    if length < TICKET_KEY_BYTES_MIN as u64 {
-        let message = format!("{} has {length} bytes, expected at least {TICKET_KEY_BYTES_MIN}", path.display());
-        reader.wrong(&span, message, "too short", "make one with: head -c 32 /dev/urandom > tickets.key");
+    if length < SECRET_BYTES_MIN as u64 {
+        let message = format!("{} has {length} bytes, expected at least {SECRET_BYTES_MIN}", path.display());
+        reader.wrong(&span, message, "too short", format_args!("make one with: head -c 32 /dev/urandom > {example}"));
     }
     Some(path)
 }

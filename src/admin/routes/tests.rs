@@ -22,11 +22,14 @@ use crate::store::persist::Label;
 use crate::store::{Store, tiers::DiskPlan};
 use crate::telemetry::metrics::Metrics;
 
-const VERBS: [Verb; 4] = [Verb::Purge, Verb::Explain, Verb::Operate, Verb::Configure];
+const VERBS: [Verb; 6] =
+    [Verb::Purge, Verb::Explain, Verb::Observe, Verb::Certificates, Verb::Operate, Verb::Configure];
 
 /// What a request about the site `shop` adds to the path of a route, its body, and what who may everything is answered. A
 /// route that asks for a token has a row here.
 const REQUESTS: &[(&str, &str, &str, &str, u16)] = &[
+    ("GET", "/metrics", "", "", 200),
+    ("GET", "/v1/statistics", "", "", 200),
     ("GET", "/v1/stat", "", "", 200),
     ("POST", "/v1/purge", "", r#"{"site":"shop","tags":["a"]}"#, 200),
     ("GET", "/v1/purges/{id}", "", "", 200),
@@ -156,7 +159,7 @@ async fn every_route_refuses(admin: &Admin) {
     let mut rows: Vec<_> = REQUESTS.iter().collect();
     for route in ROUTES {
         let For(verb, reach, _) = route.handler else {
-            let open = ["/livez", "/readyz", "/currentz", "/metrics", "/test/clock", "/v1/openapi.json"];
+            let open = ["/livez", "/readyz", "/currentz", "/test/clock", "/v1/openapi.json"];
             assert!(open.contains(&route.path), "{} asks for no token", route.path);
             continue;
         };
@@ -198,7 +201,9 @@ async fn nowhere_and_otherwise(admin: &Admin) {
         (Method::GET, "/v1/purges", 404),
         (Method::GET, "/v1/purges/", 401),
         (Method::PUT, "/v1/cache/verify", 405),
-        (Method::GET, "/v1/statistics", 404),
+        (Method::GET, "/v1/statistics/", 404),
+        (Method::GET, "/v1/statistics", 401),
+        (Method::GET, "/metrics", 401),
         (Method::GET, "/", 404),
         (Method::GET, "/v1/openapi.json?a", 200),
         (Method::POST, "/test/clock?advance_ms=1", 403),

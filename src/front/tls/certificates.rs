@@ -16,6 +16,8 @@ use rustls::version::{TLS12, TLS13};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::telemetry::metrics::CertificateEnd;
+
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -41,8 +43,7 @@ pub struct Certificates {
     wildcard: HashMap<String, Arc<CertifiedKey>, ahash::RandomState>,
     first: Option<Arc<CertifiedKey>>,
     unknown_is_first: bool,
-    /// The first name of each and when it ends, in seconds since 1970.
-    expiries: Vec<(String, i64)>,
+    ends: Vec<CertificateEnd>,
 }
 
 impl Certificates {
@@ -71,7 +72,8 @@ impl Certificates {
             error => CertificateError::Key(files.key.clone(), error.to_string()),
         })?;
         let certified = Arc::new(certified);
-        self.expiries.extend(names.first().map(|name| (name.clone(), expiry)));
+        let end = |name: &String| CertificateEnd { name: name.clone(), site: String::new(), seconds: expiry };
+        self.ends.extend(names.first().map(end));
         for name in names {
             // Of several for one name, the first in the file wins.
             match name.strip_prefix("*.") {
@@ -93,9 +95,9 @@ impl Certificates {
         found.or_else(|| self.first.as_ref().filter(|_| self.unknown_is_first))
     }
 
-    /// The first name of each certificate and when it ends, in seconds since 1970.
-    pub fn expiries(&self) -> &[(String, i64)] {
-        &self.expiries
+    /// When each certificate ends.
+    pub fn ends(&self) -> &[CertificateEnd] {
+        &self.ends
     }
 }
 
