@@ -350,6 +350,7 @@ impl SiteList {
                 let place = if here { String::new() } else { format!(" ({}:{line})", file.display()) };
                 let help = format!("a host has one site; take it out of one of them{place}");
                 let problem = reader.wrong(&host.span, message, format_args!("also of `{}`", other.site.name), help);
+                problem.discreet = Some(format!("the host `{}` is not free", host.value));
                 if here {
                     problem.also = Some((same.span.clone(), format!("`{}` has it here", other.site.name)));
                 }

@@ -58,7 +58,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use self::access::{Access, Caller};
+use self::access::{Access, Caller, Detail};
 use self::asked::Asked;
 use self::purge::handle::place;
 use self::reply::Reply;
@@ -93,8 +93,8 @@ pub trait Operate: Send + Sync {
     /// files. The answer is for a program.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
-    fn try_document(&self, which: &Which, text: &str) -> Result<(), Value>;
+    /// Everything that is wrong with it, in this detail.
+    fn try_document(&self, which: &Which, text: &str, detail: Detail) -> Result<(), Value>;
 
     /// Begins to drain.
     fn drain(&self);

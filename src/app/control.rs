@@ -1,5 +1,6 @@
 //! What the operator can do with a running node.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
@@ -7,7 +8,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 use edge_config::change::{SiteChanges, needs_restart, site_changes};
 use edge_config::section::site::Isolated;
-use edge_config::{Config, Problems};
+use edge_config::shared::Document;
+use edge_config::{Config, Problem, Problems};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -16,7 +18,7 @@ use super::StartError;
 use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::{Read, Source, Start};
 use crate::admin::Operate;
-use crate::admin::access::Access;
+use crate::admin::access::{Access, Detail};
 use crate::admin::origins::states_of;
 use crate::clock;
 use crate::front::Front;
@@ -227,6 +229,20 @@ impl Refused {
         }
     }
 
+    /// What is wrong with a document of this site, for its owner, who may not know of other sites.
+    fn json_of(&self, site: &str) -> Value {
+        let elsewhere =
+            json!({ "message": "it does not go with the rest of this node's configuration: ask its operator" });
+        let Self::Start(StartError::File(problems)) = self else { return json!({ "errors": [elsewhere] }) };
+        let own = Document { site: Some(site), text: "" }.file(Path::new(""));
+        let is_own = |problem: &&Problem| problem.file.file_name() == own.file_name();
+        let mut errors: Vec<Value> = problems.iter().filter(is_own).map(own_problem_json).collect();
+        if errors.is_empty() {
+            errors.push(elsewhere);
+        }
+        json!({ "errors": errors })
+    }
+
     /// What is wrong, for a program.
     pub(super) fn json(&self) -> Value {
         match self {
@@ -247,18 +263,27 @@ impl Refused {
 }
 
 fn problems_json(problems: &Problems) -> Value {
-    let errors = problems.iter().map(|problem| {
-        json!({
-            "file": problem.file.display().to_string(),
-            "line": problem.line,
-            "column": problem.column,
-            "span": [problem.span.start, problem.span.end],
-            "label": problem.label,
-            "message": problem.message,
-            "help": problem.help,
-        })
-    });
-    json!({ "errors": errors.collect::<Vec<_>>() })
+    json!({ "errors": problems.iter().map(problem_json).collect::<Vec<_>>() })
+}
+
+fn problem_json(problem: &Problem) -> Value {
+    json!({
+        "file": problem.file.display().to_string(),
+        "line": problem.line,
+        "column": problem.column,
+        "span": [problem.span.start, problem.span.end],
+        "label": problem.label,
+        "message": problem.message,
+        "help": problem.help,
+    })
+}
+
+fn own_problem_json(problem: &Problem) -> Value {
+    let mut told = problem.clone();
+    if let Some(discreet) = &problem.discreet {
+        (told.message, told.label, told.help) = (discreet.clone(), "here".to_owned(), String::new());
+    }
+    problem_json(&told)
 }
 
 #[async_trait]
@@ -273,8 +298,14 @@ impl Operate for Control {
         self.shares.shelf.clone()
     }
 
-    fn try_document(&self, which: &Which, text: &str) -> Result<(), Value> {
-        Self::try_document(self, which, text).map_err(|refused| refused.json())
+    fn try_document(&self, which: &Which, text: &str, detail: Detail) -> Result<(), Value> {
+        Self::try_document(self, which, text).map_err(|refused| match (detail, which) {
+            (Detail::OwnSite, Which::Site(site)) => {
+                tracing::info!(site, why = refused.text(), "a version of a site is refused");
+                refused.json_of(site)
+            }
+            _ => refused.json(),
+        })
     }
 
     fn drain(&self) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::admin::Operate;
-use crate::admin::access::Access;
+use crate::admin::access::{Access, Detail};
 use crate::admin::purge::tests::snapshot;
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named as NamedRequest, Question};
@@ -69,7 +69,7 @@ impl Operate for Nothing {
         None
     }
 
-    fn try_document(&self, _: &Which, _: &str) -> Result<(), Value> {
+    fn try_document(&self, _: &Which, _: &str, _: Detail) -> Result<(), Value> {
         Ok(())
     }
 
