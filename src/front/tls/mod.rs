@@ -1,12 +1,18 @@
 //! TLS: from the ClientHello to decrypted bytes.
 //!
 //! - [`certificates`]: certificates by name, and the settings of rustls.
+//! - [`own`]: certificates that sites bring themselves; [`sealed`]: their private keys, on their way and at rest.
+//! - [`hosts`]: whose a name is; [`leaf`]: what a certificate says of itself.
 //! - [`tickets`]: session tickets whose keys follow the clock.
 //! - [`records`]: the bytes of a connection, sealed and opened.
 //! - [`stream`]: such a connection as HTTP/1 reads and writes it.
 
 pub mod certificates;
+pub mod hosts;
+pub mod leaf;
+pub mod own;
 pub mod records;
+pub mod sealed;
 pub mod stream;
 pub mod tickets;
 
