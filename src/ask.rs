@@ -1,6 +1,7 @@
 //! Commands that ask a running node, over its admin API.
 
 pub mod cache;
+pub mod certificate;
 pub mod config;
 pub mod node;
 pub mod origin;

@@ -6,6 +6,7 @@
 )]
 
 pub mod cache;
+pub mod certificate;
 pub mod config;
 pub mod dev;
 pub mod hub;
@@ -101,6 +102,9 @@ pub enum Command {
     /// See how the origins of a node stand, and take one out
     #[command(subcommand)]
     Origin(origin::Origin),
+    /// See the certificates of sites, and bring and remove one
+    #[command(subcommand)]
+    Certificate(certificate::Certificate),
     /// See and change the configuration that the hub has for all nodes
     #[command(subcommand)]
     Config(config::Config),

@@ -73,6 +73,10 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             }
         }
         Command::Origin(command) => ask::origin::run(&command).map(|said| println!("{said}")).map_err(asked),
+        Command::Certificate(command) => {
+            let said = ask::certificate::run(&command);
+            said.map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
+        }
         Command::Config(command) => {
             let failed = |error: ask::config::ConfigError| {
                 let code = error.exit_code();

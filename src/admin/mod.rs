@@ -21,6 +21,9 @@
 //! | `GET /v1/origins` | how the origins of the token's sites stand; [`origins::OriginState`] |
 //! | `POST /v1/origins/drain` | takes out the origin that the JSON names; [`origins::DrainRequest`] |
 //! | `POST /v1/origins/undrain` | has it get requests again |
+//! | `GET /v1/certificates` | the certificates of the token's sites, never a key; [`certificates::CertificateState`] |
+//! | `POST /v1/certificates` | puts a certificate in force for a site, on all nodes; [`certificates::AddRequest`] |
+//! | `POST /v1/certificates/delete` | takes one out of force; [`certificates::DeleteRequest`] |
 //! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `GET /v1/config` | what the hub has of the configuration, and what is in force here and elsewhere; [`config::Documents`] |
 //! | `GET /v1/config/history?site=NAME` | the versions of a site, or with `node=1` of the settings for all nodes; `version` gives the text of one |
@@ -37,6 +40,7 @@
 pub mod access;
 pub mod asked;
 pub mod cached;
+pub mod certificates;
 pub mod config;
 pub mod explain;
 pub mod nodes;
@@ -60,6 +64,7 @@ use serde_json::{Value, json};
 
 use self::access::{Access, Caller, Detail};
 use self::asked::Asked;
+use self::certificates::{CHANGES_PER_SECOND, Change, Held, NotChanged};
 use self::purge::handle::place;
 use self::reply::Reply;
 use crate::clock;
@@ -95,6 +100,23 @@ pub trait Operate: Send + Sync {
     /// # Errors
     /// Everything that is wrong with it, in this detail.
     fn try_document(&self, which: &Which, text: &str, detail: Detail) -> Result<(), Value>;
+
+    /// The certificates there are, and those that cannot be used.
+    fn certificates(&self) -> Held;
+
+    /// The text of the document with a site's certificates after a change, made of the latest text there is, and the fingerprint of
+    /// the certificate that the change is about. Nothing is put in force.
+    ///
+    /// # Errors
+    /// Why the change cannot be.
+    fn change_certificates(&self, site: &str, latest: &str, change: &Change) -> Result<(String, String), NotChanged>;
+
+    /// Changes the certificates of a site on a node that follows no hub: on its disk, and in force. Gives the fingerprint of the
+    /// certificate that the change is about.
+    ///
+    /// # Errors
+    /// Why the change cannot be.
+    fn change_certificates_here(&self, site: &str, change: &Change) -> Result<String, NotChanged>;
 
     /// Begins to drain.
     fn drain(&self);
@@ -135,6 +157,7 @@ pub struct Admin {
     node: Arc<dyn Operate>,
     log: Arc<dyn PurgeLog>,
     limits: Mutex<Limits>,
+    certificate_limits: Mutex<Limits>,
     verification: Arc<Verification>,
     /// Where clients connect: ready means that somebody listens there.
     listen: Vec<SocketAddr>,
@@ -153,6 +176,7 @@ impl Admin {
         Self {
             pipeline,
             limits: Mutex::new(Limits::new(node.purge_rate())),
+            certificate_limits: Mutex::new(Limits::new(CHANGES_PER_SECOND)),
             verification: Arc::default(),
             node,
             log,

@@ -89,6 +89,15 @@ pub static ROUTES: &[Route] = &[
         "/v1/origins/undrain",
         For(Verb::Operate, Named, |admin, caller, asked| Box::pin(admin.undrain_origin(caller, asked))),
     ),
+    get("/v1/certificates", For(Verb::Certificates, Own, |admin, caller, _| now(admin.certificates(&caller)))),
+    post(
+        "/v1/certificates",
+        For(Verb::Certificates, Named, |admin, caller, asked| Box::pin(admin.add_certificate(caller, asked))),
+    ),
+    post(
+        "/v1/certificates/delete",
+        For(Verb::Certificates, Named, |admin, caller, asked| Box::pin(admin.delete_certificate(caller, asked))),
+    ),
     get(
         "/v1/openapi.json",
         Anybody(|_, _| now(Reply { body: openapi::document(), ..Reply::json(StatusCode::OK, &()) })),

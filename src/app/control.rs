@@ -15,15 +15,19 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::StartError;
+use super::certificates::Loaded;
 use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::{Read, Source, Start};
 use crate::admin::Operate;
 use crate::admin::access::{Access, Detail};
+use crate::admin::certificates::{Change, Held, NotChanged};
 use crate::admin::origins::states_of;
 use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
+use crate::front::tls::certificates::CertificateError;
+use crate::front::tls::own::Changed;
 use crate::origin::dns::resolver::Resolver;
 use crate::origin::group::Origins;
 use crate::pipeline::explain::{Named, Question};
@@ -40,7 +44,7 @@ pub struct Control {
     snapshots: Arc<Snapshots>,
     front: Arc<Front>,
     registry: Arc<Registry>,
-    tls: Option<Arc<Tls>>,
+    pub(super) tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
     pub(super) origins: Arc<Origins>,
     pub(super) shares: Shares,
@@ -59,6 +63,7 @@ pub struct InForce {
     /// The files as they were read: what stands in them since then comes with a reload.
     pub read: Read,
     pub documents: Texts,
+    pub certificates: Loaded,
 }
 
 /// What a node has in common with others.
@@ -84,6 +89,7 @@ impl Control {
         front: Arc<Front>,
         tls: Option<Arc<Tls>>,
         tickets: TicketKeys,
+        certificates: Loaded,
         origins: Arc<Origins>,
         shares: Shares,
     ) -> Self {
@@ -93,7 +99,7 @@ impl Control {
             access,
             purge_rate: AtomicU32::new(config.purge.rate),
             source,
-            current: Mutex::new(InForce { config, read, documents }),
+            current: Mutex::new(InForce { config, read, documents, certificates }),
             snapshots: front.snapshots.clone(),
             registry: front.registry.clone(),
             front,
@@ -123,7 +129,8 @@ impl Control {
         let before = current.config.clone();
         let read = self.source.read();
         let config = self.source.config(&read, &current.documents).map_err(Refused::Start);
-        let outcome = config.and_then(|config| self.replace(&mut current, config));
+        let documents = current.documents.clone();
+        let outcome = config.and_then(|config| self.replace(&mut current, config, &documents));
         match &outcome {
             Ok(version) => {
                 current.read = read;
@@ -142,15 +149,17 @@ impl Control {
         outcome
     }
 
-    /// Puts a configuration in the place of the one in force.
-    pub(super) fn replace(&self, current: &mut InForce, config: Config) -> Result<u64, Refused> {
+    /// Puts a configuration in the place of the one in force, with the certificates of these documents.
+    pub(super) fn replace(&self, current: &mut InForce, config: Config, documents: &Texts) -> Result<u64, Refused> {
         let keys = needs_restart(&current.config, &config);
         if !keys.is_empty() {
             return Err(Refused::NeedsRestart(keys));
         }
         // Everything that can fail comes before anything is changed.
+        let refused = |error: CertificateError| Refused::Start(error.into());
+        let certificates = current.certificates.again(&config, documents, &current.documents).map_err(refused)?;
         let settings = match &self.tls {
-            Some(_) => Some(tls_settings(&config, &self.tickets).map_err(|error| Refused::Start(error.into()))?),
+            Some(_) => Some(tls_settings(&config, &self.tickets, &certificates).map_err(refused)?),
             None => None,
         };
         let previous = self.snapshots.load();
@@ -172,6 +181,7 @@ impl Control {
         self.purge_rate.store(config.purge.rate, Ordering::Relaxed);
         *self.access.lock() = Arc::new(Access::new(config.tokens.clone()));
         current.config = config;
+        current.certificates = certificates;
         Ok(version)
     }
 
@@ -306,6 +316,18 @@ impl Operate for Control {
             }
             _ => refused.json(),
         })
+    }
+
+    fn certificates(&self) -> Held {
+        self.held()
+    }
+
+    fn change_certificates(&self, site: &str, latest: &str, change: &Change) -> Result<(String, String), NotChanged> {
+        self.changed(site, latest, change).map(|Changed { text, fingerprint }| (text, fingerprint))
+    }
+
+    fn change_certificates_here(&self, site: &str, change: &Change) -> Result<String, NotChanged> {
+        self.change_here(site, change)
     }
 
     fn drain(&self) {

@@ -38,7 +38,12 @@ struct Push {
 impl Admin {
     /// What the hub has, and what is in force here and on other nodes.
     pub(in crate::admin) fn config(&self, caller: &Caller) -> Result<Reply, Reply> {
-        let may = |which: &Which| which.site().map_or(caller.may_everything(), |site| caller.may(site));
+        // Certificates have routes of their own.
+        let may = |which: &Which| match which {
+            Which::Node => caller.may_everything(),
+            Which::Site(site) => caller.may(site),
+            Which::Certificates(_) => false,
+        };
         let standings = self.node.shelf().map(|shelf| shelf.standings()).unwrap_or_default();
         let documents = standings.iter().filter(|standing| may(&standing.which));
         let documents = documents.map(|standing| DocumentState::of(standing, caller.detail())).collect();

@@ -108,8 +108,9 @@ impl Certificates {
         let mut all = self.clone();
         let (mut exact, mut by_wildcard, mut wildcard) = (Names::default(), Names::default(), Names::default());
         for (site, certificates) in own {
+            // Of several with one first name, the metric has the end of the last one.
+            all.ends.extend(certificates.iter().filter_map(|own| end(&own.leaf, site)));
             for OwnCertificate { leaf, key } in certificates.iter().rev() {
-                all.ends.extend(end(leaf, site));
                 for name in &leaf.names {
                     let Some(parent) = name.strip_prefix("*.") else {
                         if hosts.site_of(name) == Some(site) {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pingora::protocols::Stream;
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, ProducesTickets};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt;
 
@@ -90,6 +90,11 @@ impl Tls {
 
     pub fn certificates(&self) -> Arc<Certificates> {
         self.0.load().certificates.clone()
+    }
+
+    /// What seals the tickets of sessions.
+    pub fn tickets(&self) -> Arc<dyn ProducesTickets> {
+        self.0.load().server.ticketer.clone()
     }
 
     /// From the connection to the end of the handshake.
