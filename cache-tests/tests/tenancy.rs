@@ -243,6 +243,17 @@ async fn a_certificate_is_for_hosts_of_its_site_and_survives_a_restart() {
     table.row("another store key", same("a site without certificates", answer.status, 200));
     table.row("another store key", same("shown", shown(&another_key, BLOG).await, Ok(blog.certificate.clone())));
     another_key.kill().await;
+    // What cannot be opened can be taken away, one by one, and then others are taken.
+    let third = with(&text, 9).start().await;
+    let unusable = ask(&third, "/v1/certificates", "blog").await.json()["unusable"][0].clone();
+    let fingerprint = &unusable["fingerprints"][0];
+    table.row("a third store key", same("add", add(&third, "blog", &blog, "blog").await.status, 409));
+    let remove = json!({ "fingerprint": fingerprint });
+    let removed = third.admin_json("POST", "/v1/certificates/delete", &remove, Some("blog")).await;
+    table.row("a third store key", same("remove", (removed.status, whole(&removed).contains("blog")), (200, true)));
+    table.row("a third store key", same("add again", add(&third, "blog", &blog, "blog").await.status, 200));
+    table.row("a third store key", same("shown", shown(&third, BLOG).await, Ok(blog.certificate.clone())));
+    third.kill().await;
     let back = with(&text, 7).start().await;
     table.row("the key again", same("shown", shown(&back, SHOP).await, Ok(shop.certificate.clone())));
     table.finish();

@@ -104,6 +104,8 @@ pub struct CertificateState {
 pub struct Unusable {
     pub site: String,
     pub why: String,
+    /// The certificates of the document, which can be removed.
+    pub fingerprints: Vec<String>,
 }
 
 impl Admin {

@@ -81,9 +81,11 @@ impl Loaded {
         };
         for (site, text) in certificates(documents) {
             let is_same = is_same(site, text);
+            // What is left of what could not be used is no reason to refuse that the rest is taken away.
+            let is_left = |_: &&String| is_same || is_part(documents, before, site);
             let known = self.own.get(site).filter(|_| is_same && is_same_key);
             let opened = known.cloned().map_or_else(|| loaded.open(config, site, text), Ok);
-            match (opened, self.unusable.get(site).filter(|_| is_same)) {
+            match (opened, self.unusable.get(site).filter(is_left)) {
                 (Ok(own), _) => _ = loaded.own.insert(site.to_owned(), own),
                 (Err(_), Some(why)) => _ = loaded.unusable.insert(site.to_owned(), why.clone()),
                 (Err(error), None) => return Err(CertificateError::Own(site.to_owned(), error)),
@@ -130,6 +132,14 @@ fn certificates(documents: &Texts) -> impl Iterator<Item = (&str, &str)> {
         Which::Certificates(site) => Some((site.as_str(), text.text.as_str())),
         _ => None,
     })
+}
+
+/// Whether all certificates that a site has in these documents were there before.
+fn is_part(documents: &Texts, before: &Texts, site: &str) -> bool {
+    let which = Which::Certificates(site.to_owned());
+    let fingerprints = |texts: &Texts| texts.get(&which).map(|text| own::fingerprints(&text.text)).unwrap_or_default();
+    let known = fingerprints(before);
+    fingerprints(documents).iter().all(|fingerprint| known.contains(fingerprint))
 }
 
 /// Whether two sets of documents have the same but for certificates.
@@ -206,12 +216,20 @@ impl Control {
         let current = self.current.lock();
         let certificates = states(&current.certificates, &current.config);
         let mut unusable: Vec<Unusable> = (current.certificates.unusable.iter())
-            .map(|(site, why)| Unusable { site: site.clone(), why: why.clone() })
+            .map(|(site, why)| {
+                let text = current.documents.get(&Which::Certificates(site.clone()));
+                let fingerprints = text.map(|text| own::fingerprints(&text.text)).unwrap_or_default();
+                Unusable { site: site.clone(), why: why.clone(), fingerprints }
+            })
             .collect();
         drop(current);
         let standings = self.shares.shelf.as_ref().map(|shelf| shelf.standings()).unwrap_or_default();
         unusable.extend(standings.into_iter().filter_map(|standing| match (standing.which, standing.refused) {
-            (Which::Certificates(site), Some(refused)) => Some(Unusable { site, why: refused.why }),
+            (Which::Certificates(site), Some(refused)) => {
+                let document = standing.heard.and_then(|heard| heard.document.ok());
+                let fingerprints = document.map(|document| own::fingerprints(&document.text)).unwrap_or_default();
+                Some(Unusable { site, why: refused.why, fingerprints })
+            }
             _ => None,
         }));
         Held { certificates, unusable }

@@ -66,6 +66,14 @@ pub struct InForce {
     pub certificates: Loaded,
 }
 
+/// What handshakes with clients are done with.
+pub struct Handshakes {
+    /// None: the node listens to nobody who speaks TLS.
+    pub tls: Option<Arc<Tls>>,
+    pub tickets: TicketKeys,
+    pub certificates: Loaded,
+}
+
 /// What a node has in common with others.
 pub struct Shares {
     /// What the node says of itself to others.
@@ -87,13 +95,12 @@ impl Control {
         source: Source,
         start: Start,
         front: Arc<Front>,
-        tls: Option<Arc<Tls>>,
-        tickets: TicketKeys,
-        certificates: Loaded,
+        handshakes: Handshakes,
         origins: Arc<Origins>,
         shares: Shares,
     ) -> Self {
         let Start { read, config, documents } = start;
+        let Handshakes { tls, tickets, certificates } = handshakes;
         let access = Mutex::new(Arc::new(Access::new(config.tokens.clone())));
         let control = Self {
             access,

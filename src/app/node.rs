@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use super::StartError;
 use super::adoption;
 use super::certificates::Loaded;
-use super::control::{Control, Shares};
+use super::control::{Control, Handshakes, Shares};
 use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
 use super::storage::Storage;
@@ -94,8 +94,8 @@ impl Node {
             false => Some(Tls::new(tls_settings(&config, &tickets, &certificates)?)),
         };
         let shares = Shares { presence, shelf };
-        let control =
-            Arc::new(Control::new(source, start, front.clone(), tls.clone(), tickets, certificates, origins, shares));
+        let handshakes = Handshakes { tls: tls.clone(), tickets, certificates };
+        let control = Arc::new(Control::new(source, start, front.clone(), handshakes, origins, shares));
         adoption::follow(&control, checks.handle());
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();

@@ -93,7 +93,14 @@ fn listed(answer: &Value) -> String {
         line
     };
     let mut lines: Vec<String> = list(answer, "certificates").iter().map(certificate).collect();
-    let unusable = |unusable: &Value| format!("{}: cannot be used: {}", word(unusable, "site"), word(unusable, "why"));
+    let unusable = |unusable: &Value| {
+        let line = format!("{}: cannot be used: {}", word(unusable, "site"), word(unusable, "why"));
+        let fingerprints = list(unusable, "fingerprints");
+        std::iter::once(line)
+            .chain(fingerprints.iter().filter_map(Value::as_str).map(|it| format!("  {it}")))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
     lines.extend(list(answer, "unusable").iter().map(unusable));
     if lines.is_empty() {
         lines.push("there is no certificate".to_owned());
@@ -114,12 +121,12 @@ mod tests {
                 { "site": null, "names": [], "unused": ["x.test"], "issuer": "CN=B", "not_after": 0, "fingerprint": "0b",
                   "from": "file" },
             ],
-            "unusable": [{ "site": "blog", "why": "another key" }],
+            "unusable": [{ "site": "blog", "why": "another key", "fingerprints": ["0c"] }],
         });
         let expected = "shop: shop.test, *.shop.test, until Fri, 02 Jan 1970 00:00:00 GMT, brought by the site, issued by \
             CN=A, 0a; not used for blog.test\n\
             no site: no host, until Thu, 01 Jan 1970 00:00:00 GMT, from a file, issued by CN=B, 0b; not used for x.test\n\
-            blog: cannot be used: another key";
+            blog: cannot be used: another key\n  0c";
         assert_eq!(listed(&answer), expected);
         assert_eq!(listed(&json!({})), "there is no certificate");
         let answer = json!({ "site": "shop", "fingerprint": "0a", "here": "in force" });

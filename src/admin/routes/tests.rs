@@ -88,7 +88,11 @@ impl Operate for Nothing {
             fingerprint: "00".into(),
             from: "file",
         };
-        let unusable = ["shop", "blog"].map(|site| Unusable { site: site.into(), why: format!("of {site}") });
+        let unusable = ["shop", "blog"].map(|site| Unusable {
+            site: site.into(),
+            why: format!("of {site}"),
+            fingerprints: Vec::new(),
+        });
         let certificates = vec![state(Some("shop")), state(Some("blog")), state(None)];
         Held { certificates, unusable: unusable.into() }
     }

@@ -181,6 +181,13 @@ pub fn remove(text: &str, fingerprint: &str) -> Result<Changed, OwnError> {
     Ok(Changed { text: write(&document), fingerprint })
 }
 
+/// The certificates that a document has, for who cannot open it: none, where it cannot be read.
+pub fn fingerprints(text: &str) -> Vec<String> {
+    let document = read(text).unwrap_or(Document { v: FORM, certificates: Vec::new() });
+    let leaf = |held: &Held| Leaf::read(&held.chain().ok()?).ok();
+    document.certificates.iter().filter_map(leaf).map(|leaf| leaf.fingerprint).collect()
+}
+
 fn read(text: &str) -> Result<Document, OwnError> {
     if text.trim().is_empty() {
         return Ok(Document { v: FORM, certificates: Vec::new() });

@@ -102,7 +102,9 @@ mod tests {
         let sealed = key.seal("shop", &own, b"private").expect("sealed");
         assert!(!sealed.windows(7).any(|window| window == b"private"));
         assert_ne!(key.seal("shop", &own, b"private"), Some(sealed.clone()), "a nonce is used once");
-        let rows: [(&str, &[u8], &str, &[&[u8]], bool); 8] = [
+        /// What is another one, the secret, the site, the chain, and whether it opens.
+        type Row<'a> = (&'a str, &'a [u8], &'a str, &'a [&'a [u8]], bool);
+        let rows: [Row<'_>; 8] = [
             ("as it was sealed", b"a secret", "shop", &[b"leaf", b"issuer"], true),
             ("another secret", b"another", "shop", &[b"leaf", b"issuer"], false),
             ("another site", b"a secret", "blog", &[b"leaf", b"issuer"], false),

@@ -117,12 +117,14 @@ fn documents_are_added_to_and_taken_from() {
         let opened = open("shop", text, Some(&key)).unwrap_or_else(|error| panic!("{error}"));
         opened.into_iter().map(|own| own.leaf.fingerprint).collect()
     };
-    assert_eq!(fingerprints(&again.text), [one.fingerprint.clone()]);
-    assert_eq!(fingerprints(&second.text), [one.fingerprint.clone(), second.fingerprint.clone()]);
+    assert_eq!(fingerprints(&again.text), [one.fingerprint.as_str()]);
+    assert_eq!(fingerprints(&second.text), [one.fingerprint.as_str(), second.fingerprint.as_str()]);
     let colons: Vec<String> =
         one.fingerprint.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).to_uppercase()).collect();
     let less = remove(&second.text, &colons.join(":")).expect("it is there");
-    assert_eq!(fingerprints(&less.text), [second.fingerprint.clone()]);
+    assert_eq!(fingerprints(&less.text), [second.fingerprint.as_str()]);
+    assert_eq!(super::fingerprints(&less.text), fingerprints(&less.text));
+    assert_eq!(super::fingerprints("no document"), [""; 0]);
     assert!(matches!(remove(&less.text, &one.fingerprint), Err(OwnError::Unknown)));
     assert_eq!(remove(&less.text, &second.fingerprint).expect("it is there").text, "");
     let mut text = String::new();
