@@ -1,9 +1,11 @@
 //! Commands that ask a running node, over its admin API.
 
 pub mod cache;
+pub mod certificate;
 pub mod config;
 pub mod node;
 pub mod origin;
+pub mod statistics;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +14,8 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{Method, Request};
 
-use crate::cli::{AdminAddress, PurgeArgs};
+use crate::cli::AdminAddress;
+use crate::cli::purge::PurgeArgs;
 
 /// Why a node gave no answer.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

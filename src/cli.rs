@@ -6,11 +6,13 @@
 )]
 
 pub mod cache;
+pub mod certificate;
 pub mod config;
 pub mod dev;
 pub mod hub;
 pub mod node;
 pub mod origin;
+pub mod purge;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -57,6 +59,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the sites of a node did since it was started: requests, bytes, hits, origins, purges
+    Statistics {
+        /// Of this site alone
+        #[arg(long, value_name = "SITE")]
+        site: Option<String>,
+        #[command(flatten)]
+        asked: cache::Asked,
+    },
     /// Have a running node read its configuration again
     Reload {
         #[command(flatten)]
@@ -66,7 +76,7 @@ pub enum Command {
         json: bool,
     },
     /// Purge what a node has stored; when it returns, nothing of it is served any more
-    Purge(Box<PurgeArgs>),
+    Purge(Box<purge::PurgeArgs>),
     /// Say what would become of a request to a node, and why
     Explain {
         /// The URL, as a client would ask for it
@@ -93,6 +103,9 @@ pub enum Command {
     /// See how the origins of a node stand, and take one out
     #[command(subcommand)]
     Origin(origin::Origin),
+    /// See the certificates of sites, and bring and remove one
+    #[command(subcommand)]
+    Certificate(certificate::Certificate),
     /// See and change the configuration that the hub has for all nodes
     #[command(subcommand)]
     Config(config::Config),
@@ -112,7 +125,7 @@ pub enum Command {
         /// A site it is for; may be repeated [default: all]
         #[arg(long = "site", value_name = "SITE")]
         sites: Vec<String>,
-        /// What it may do: purge, explain, operate or configure; may be repeated [default: purge]
+        /// What it may do: purge, explain, observe, certificates, operate or configure; may be repeated [default: purge]
         #[arg(long = "verb", value_enum)]
         verbs: Vec<VerbArg>,
     },
@@ -134,71 +147,12 @@ pub struct AdminAddress {
     pub token: Option<String>,
 }
 
-/// What to purge.
-#[derive(Args, Clone, Debug)]
-pub struct PurgeArgs {
-    /// URLs, all variants of each, over HTTP and HTTPS
-    #[arg(value_name = "URL")]
-    pub urls: Vec<String>,
-    /// A surrogate key; may be repeated, as all of these
-    #[arg(long = "tag", value_name = "KEY")]
-    pub tags: Vec<String>,
-    /// The beginning of a path: /path, or host/path
-    #[arg(long = "prefix", value_name = "PREFIX")]
-    pub prefixes: Vec<String>,
-    /// A host
-    #[arg(long = "host", value_name = "HOST")]
-    pub hosts: Vec<String>,
-    /// A whole site, by name; with --tag or --prefix: the site these are of
-    #[arg(long = "site", value_name = "SITE")]
-    pub sites: Vec<String>,
-    /// All sites
-    #[arg(long)]
-    pub everything: bool,
-    /// Stale at once instead of gone: validated before it is used again
-    #[arg(long)]
-    pub soft: bool,
-    /// "all": wait until every node has applied it
-    #[arg(long, value_name = "WHO", value_parser = ["all"])]
-    pub wait: Option<String>,
-    /// How long to wait
-    #[arg(long, value_name = "TIME", requires = "wait")]
-    pub timeout: Option<Duration>,
-    #[command(flatten)]
-    pub admin: AdminAddress,
-    /// JSON, as the admin API gives it
-    #[arg(long)]
-    pub json: bool,
-}
-
-impl PurgeArgs {
-    /// The request to the admin API.
-    pub fn body(&self) -> serde_json::Value {
-        let of_site = !self.tags.is_empty() || self.prefixes.iter().any(|prefix| prefix.starts_with('/'));
-        let (site, sites) = match (of_site, self.sites.as_slice()) {
-            (true, [site]) => (Some(site), &[][..]),
-            (_, sites) => (None, sites),
-        };
-        let mut body = serde_json::json!({
-            "urls": self.urls,
-            "tags": self.tags,
-            "prefixes": self.prefixes,
-            "hosts": self.hosts,
-            "sites": sites,
-            "everything": self.everything,
-            "mode": if self.soft { "invalidate" } else { "delete" },
-        });
-        if let (Some(site), Some(body)) = (site, body.as_object_mut()) {
-            body.insert("site".into(), site.as_str().into());
-        }
-        body
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum VerbArg {
     Purge,
     Explain,
+    Observe,
+    Certificates,
     Operate,
     Configure,
 }
@@ -208,6 +162,8 @@ impl VerbArg {
         match self {
             Self::Purge => "purge",
             Self::Explain => "explain",
+            Self::Observe => "observe",
+            Self::Certificates => "certificates",
             Self::Operate => "operate",
             Self::Configure => "configure",
         }

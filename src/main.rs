@@ -43,6 +43,9 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             println!("{}", if json { stat.to_string() } else { ask::in_words(&stat) });
             Ok(())
         }
+        Command::Statistics { site, asked: how } => {
+            ask::statistics::run(site.as_deref(), &how).map(|said| println!("{said}")).map_err(asked)
+        }
         Command::Reload { admin, json } => {
             let done = ask::reload(&admin).map_err(asked)?;
             match json {
@@ -70,6 +73,10 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             }
         }
         Command::Origin(command) => ask::origin::run(&command).map(|said| println!("{said}")).map_err(asked),
+        Command::Certificate(command) => {
+            let said = ask::certificate::run(&command);
+            said.map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
+        }
         Command::Config(command) => {
             let failed = |error: ask::config::ConfigError| {
                 let code = error.exit_code();

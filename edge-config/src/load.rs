@@ -350,6 +350,7 @@ impl SiteList {
                 let place = if here { String::new() } else { format!(" ({}:{line})", file.display()) };
                 let help = format!("a host has one site; take it out of one of them{place}");
                 let problem = reader.wrong(&host.span, message, format_args!("also of `{}`", other.site.name), help);
+                problem.discreet = Some(format!("the host `{}` is not free", host.value));
                 if here {
                     problem.also = Some((same.span.clone(), format!("`{}` has it here", other.site.name)));
                 }
@@ -379,9 +380,10 @@ fn check_listeners(
         let help = "add http = \":8080\", or https = \":8443\" and certificates";
         reader.wrong(&span, "[listen] has neither `http` nor `https`", "no listener", help);
     }
-    if let Some(https) = listen.https.first().filter(|_| tls.certificates.is_empty()) {
+    if let Some(https) = listen.https.first().filter(|_| tls.certificates.is_empty() && tls.store_key.is_none()) {
         let certificates = root.value(&ROOT_TLS).and_then(|tls| tls.entries());
-        let has_some = certificates.is_some_and(|keys| keys.iter().any(|(key, _)| key.value == "certificates"));
+        let has_some = certificates
+            .is_some_and(|keys| keys.iter().any(|(key, _)| ["certificates", "store_key"].contains(&key.value)));
         if !has_some {
             let help = "add [tls] with certificates = [{ certificate = \"FILE\", key = \"FILE\" }]";
             reader.wrong(&https.span, "`https` needs a certificate, and there is none", "needs [tls]", help);

@@ -33,6 +33,7 @@ fn the_example_is_complete_and_loads() {
         ("secrets/s3", "hush"),
         ("secrets/s3-token", "hush"),
         ("tls/tickets.key", "0123456789abcdef0123456789abcdef"),
+        ("tls/store.key", "0123456789abcdef0123456789abcdef"),
         ("tls/sticky.key", "0123456789abcdef0123456789abcdef"),
         ("errors/unavailable.html", "<p>Back soon.\n"),
         ("errors/error.html", "<p>Sorry.\n"),

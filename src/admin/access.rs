@@ -16,6 +16,14 @@ pub struct Caller {
     sites: Option<Vec<String>>,
 }
 
+/// How much somebody is told of what is wrong with a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    Everything,
+    /// What is wrong with their own site: nothing by which they could know of another one, or of the node.
+    OwnSite,
+}
+
 /// Why somebody may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
@@ -61,6 +69,10 @@ impl Caller {
 
     pub fn may_everything(&self) -> bool {
         self.sites.is_none()
+    }
+
+    pub fn detail(&self) -> Detail {
+        if self.may_everything() { Detail::Everything } else { Detail::OwnSite }
     }
 
     /// The site meant by who names none, if there is only one.

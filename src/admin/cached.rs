@@ -95,7 +95,7 @@ pub struct CachedObjects {
     pub objects: Vec<Listed>,
     /// To go on with: `cursor`. Absent: that was all.
     pub next: Option<String>,
-    /// Records on disks that were looked at for this page.
+    /// Records on disks that were looked at for this page; for a token that is not for all sites those of the site.
     pub looked: usize,
     /// Records that are on disks, but purged.
     pub gone: usize,

@@ -8,11 +8,11 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::access::Caller;
+use super::access::{Caller, Detail};
 use super::purge::Wrong;
 use super::reply::Reply;
 use crate::purge::nats::documents::{Heard, NOTE_BYTES_MAX, TEXT_BYTES_MAX, Which};
-use crate::purge::nats::shelf::Standing;
+use crate::purge::nats::shelf::{Refusal, Standing};
 
 /// A version to be published.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -159,12 +159,19 @@ impl Version {
 }
 
 impl DocumentState {
-    fn of(standing: &Standing) -> Self {
+    fn of(standing: &Standing, detail: Detail) -> Self {
+        // Why may be what another site has.
+        let why = |refusal: &Refusal| match detail {
+            Detail::Everything => format!("version {}: {}", refusal.version, refusal.why),
+            Detail::OwnSite => {
+                format!("version {} is not good on this node; to be told why, publish it once more", refusal.version)
+            }
+        };
         Self {
             site: standing.which.site().map(str::to_owned),
             latest: standing.heard.as_ref().map(|heard| Version::of(heard, false)),
             in_force: standing.in_force.as_ref().map(|text| text.version),
-            refused: standing.refused.as_ref().map(|refusal| format!("version {}: {}", refusal.version, refusal.why)),
+            refused: standing.refused.as_ref().map(why),
         }
     }
 }

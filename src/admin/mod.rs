@@ -5,7 +5,8 @@
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 when clients can be served; 503 while starting and while draining |
 //! | `GET /currentz` | 200 while the node knows every purge there is; 503 when it is isolated |
-//! | `GET /metrics` | Prometheus text format |
+//! | `GET /metrics` | Prometheus text format; for a token of some sites what is theirs alone |
+//! | `GET /v1/statistics` | what each of the token's sites did since the node was started; `site` names one; [`statistics::Statistics`] |
 //! | `GET /v1/stat` | JSON: what the node does now, in short |
 //! | `POST /v1/purge` | purges what the JSON names: 200 with a receipt; [`purge::PurgeRequest`] |
 //! | `GET /v1/purges/{id}` | the receipt of a purge, and how far each node is |
@@ -20,6 +21,9 @@
 //! | `GET /v1/origins` | how the origins of the token's sites stand; [`origins::OriginState`] |
 //! | `POST /v1/origins/drain` | takes out the origin that the JSON names; [`origins::DrainRequest`] |
 //! | `POST /v1/origins/undrain` | has it get requests again |
+//! | `GET /v1/certificates` | the certificates of the token's sites, never a key; [`certificates::CertificateState`] |
+//! | `POST /v1/certificates` | puts a certificate in force for a site, on all nodes; [`certificates::AddRequest`] |
+//! | `POST /v1/certificates/delete` | takes one out of force; [`certificates::DeleteRequest`] |
 //! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `GET /v1/config` | what the hub has of the configuration, and what is in force here and elsewhere; [`config::Documents`] |
 //! | `GET /v1/config/history?site=NAME` | the versions of a site, or with `node=1` of the settings for all nodes; `version` gives the text of one |
@@ -30,12 +34,13 @@
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
 //! | `POST /test/clock?advance_ms=N` | moves the wall clock; only with `--unsafe-test-clock` |
 //!
-//! Where the configuration has tokens, `/v1/` wants one in `Authorization: Bearer`; see [`access`]. The same table, with what
+//! Where the configuration has tokens, `/v1/` and `/metrics` want one in `Authorization: Bearer`; see [`access`]. The same table, with what
 //! each wants, is [`routes::ROUTES`].
 
 pub mod access;
 pub mod asked;
 pub mod cached;
+pub mod certificates;
 pub mod config;
 pub mod explain;
 pub mod nodes;
@@ -45,6 +50,7 @@ pub mod purge;
 pub mod reply;
 pub mod routes;
 mod serve;
+pub mod statistics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -56,8 +62,9 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use self::access::{Access, Caller};
+use self::access::{Access, Caller, Detail};
 use self::asked::Asked;
+use self::certificates::{CHANGES_PER_SECOND, Change, Held, NotChanged};
 use self::purge::handle::place;
 use self::reply::Reply;
 use crate::clock;
@@ -91,8 +98,25 @@ pub trait Operate: Send + Sync {
     /// files. The answer is for a program.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
-    fn try_document(&self, which: &Which, text: &str) -> Result<(), Value>;
+    /// Everything that is wrong with it, in this detail.
+    fn try_document(&self, which: &Which, text: &str, detail: Detail) -> Result<(), Value>;
+
+    /// The certificates there are, and those that cannot be used.
+    fn certificates(&self) -> Held;
+
+    /// The text of the document with a site's certificates after a change, made of the latest text there is, and the fingerprint of
+    /// the certificate that the change is about. Nothing is put in force.
+    ///
+    /// # Errors
+    /// Why the change cannot be.
+    fn change_certificates(&self, site: &str, latest: &str, change: &Change) -> Result<(String, String), NotChanged>;
+
+    /// Changes the certificates of a site on a node that follows no hub: on its disk, and in force. Gives the fingerprint of the
+    /// certificate that the change is about.
+    ///
+    /// # Errors
+    /// Why the change cannot be.
+    fn change_certificates_here(&self, site: &str, change: &Change) -> Result<String, NotChanged>;
 
     /// Begins to drain.
     fn drain(&self);
@@ -133,6 +157,7 @@ pub struct Admin {
     node: Arc<dyn Operate>,
     log: Arc<dyn PurgeLog>,
     limits: Mutex<Limits>,
+    certificate_limits: Mutex<Limits>,
     verification: Arc<Verification>,
     /// Where clients connect: ready means that somebody listens there.
     listen: Vec<SocketAddr>,
@@ -151,6 +176,7 @@ impl Admin {
         Self {
             pipeline,
             limits: Mutex::new(Limits::new(node.purge_rate())),
+            certificate_limits: Mutex::new(Limits::new(CHANGES_PER_SECOND)),
             verification: Arc::default(),
             node,
             log,
@@ -195,10 +221,10 @@ impl Admin {
         Ok(())
     }
 
-    fn metrics(&self) -> Reply {
+    fn metrics(&self, caller: &Caller) -> Reply {
         self.node.tell();
         let store = &self.pipeline.store;
-        let metrics = self.pipeline.metrics.encode(&Levels {
+        let levels = Levels {
             store_bytes: store.memory.bytes() as u64,
             store_objects: store.memory.objects() as u64,
             fill_bytes: store.budget.fills.used(),
@@ -207,7 +233,11 @@ impl Admin {
             purge_pending: self.log.pending(),
             is_current: store.ledger.is_current(clock::boot_ms),
             disk: store.disks.levels(),
-        });
+        };
+        let metrics = match caller.may_everything() {
+            true => self.pipeline.metrics.encode(&levels),
+            false => self.pipeline.metrics.encode_of(&levels, |site| caller.may(site)),
+        };
         Reply { kind: "text/plain; version=0.0.4", ..Reply::text(StatusCode::OK, metrics) }
     }
 

@@ -4,12 +4,14 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
 use super::cached::{CachedObject, CachedObjects, Verified};
+use super::certificates::{AddRequest, CertificateChanged, CertificateState, DeleteRequest, Held, Unusable};
 use super::config::{
     Diff, DiffRequest, DocumentState, Documents, NodeConfig, Published, PushRequest, RollbackRequest, Version, Versions,
 };
 use super::nodes::{ForgetRequest, NodeState, Nodes};
 use super::origins::{DrainRequest, OriginState, OriginStates};
 use super::purge::{PurgeRequest, Receipt, Wrong};
+use super::statistics::{SiteStatistics, Statistics};
 use crate::store::verify::Progress;
 
 /// What every error looks like.
@@ -22,8 +24,8 @@ struct Errors {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Littoral", description = "Purging and looking at what a node has stored, taking origins out, and the configuration of all nodes."),
-    paths(purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, config_state, config_history, config_push, config_rollback, config_diff),
-    components(schemas(PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
+    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, certificates, certificate_add, certificate_delete, config_state, config_history, config_push, config_rollback, config_diff),
+    components(schemas(Statistics, SiteStatistics, PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Held, CertificateState, Unusable, AddRequest, DeleteRequest, CertificateChanged, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -38,6 +40,22 @@ impl utoipa::Modify for Bearer {
         components.add_security_scheme("token", scheme);
     }
 }
+
+/// What the sites that the token is for did on this node since it was started.
+#[utoipa::path(
+    get,
+    path = "/v1/statistics",
+    params(("site" = Option<String>, Query, description = "this site alone, by name")),
+    responses(
+        (status = 200, description = "each site, by name", body = Statistics),
+        (status = 400, description = "what is wrong with the question", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for observe", body = Errors),
+        (status = 404, description = "there is no such site", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `statistics`")]
+fn statistics() {}
 
 /// Purge what is named. When it is answered, the purge is on disk; 200 says that it holds on every node for every request from then
 /// on, 202 that some have still to apply it.
@@ -233,6 +251,63 @@ fn origin_drain() {}
 #[expect(dead_code, reason = "it stands for the handler in `origins`")]
 fn origin_undrain() {}
 
+/// The certificates of the sites that the token is for, and which of them cannot be used here. No answer has a private key.
+#[utoipa::path(
+    get,
+    path = "/v1/certificates",
+    responses(
+        (status = 200, description = "each certificate, once for each site it is used for", body = Held),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for certificates", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `certificates`")]
+fn certificates() {}
+
+/// Put a certificate in force for a site, on all nodes. It is used for hosts of the site alone, and goes before the operator's files
+/// there; of several for one name, the last one that was added.
+#[utoipa::path(
+    post,
+    path = "/v1/certificates",
+    request_body = AddRequest,
+    responses(
+        (status = 200, description = "in force on the node that was asked, and on its way to the others", body = CertificateChanged),
+        (status = 202, description = "on its way", body = CertificateChanged),
+        (status = 400, description = "the request makes no sense", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for certificates", body = Errors),
+        (status = 404, description = "there is no such site", body = Errors),
+        (status = 409, description = "the node has no store_key, the site has 16 certificates, or others were changed meanwhile", body = Errors),
+        (status = 422, description = "it cannot be used: why", body = Errors),
+        (status = 429, description = "more often than 5 times a second; Retry-After says when to come again", body = Errors),
+        (status = 503, description = "the hub does not answer", body = Errors),
+        (status = 507, description = "the node's disk does not keep it", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `certificates`")]
+fn certificate_add() {}
+
+/// Take a certificate of a site out of force, on all nodes.
+#[utoipa::path(
+    post,
+    path = "/v1/certificates/delete",
+    request_body = DeleteRequest,
+    responses(
+        (status = 200, description = "out of force on the node that was asked, and on its way to the others", body = CertificateChanged),
+        (status = 202, description = "on its way", body = CertificateChanged),
+        (status = 400, description = "the request makes no sense", body = Errors),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for this site, or not for certificates", body = Errors),
+        (status = 404, description = "there is no such site, or it has no such certificate", body = Errors),
+        (status = 409, description = "others were changed meanwhile", body = Errors),
+        (status = 429, description = "more often than 5 times a second; Retry-After says when to come again", body = Errors),
+        (status = 503, description = "the hub does not answer", body = Errors),
+        (status = 507, description = "the node's disk does not keep it", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `certificates`")]
+fn certificate_delete() {}
+
 /// What the hub has of the configuration, what is in force on this node, and what the others say they have.
 #[utoipa::path(
     get,
@@ -350,6 +425,11 @@ mod tests {
             "/components/schemas/Progress/properties/damaged",
             "/paths/~1v1~1origins~1drain/post/responses/404",
             "/components/schemas/DrainRequest/properties/for",
+            "/paths/~1v1~1statistics/get/responses/404",
+            "/components/schemas/SiteStatistics/properties/hit_ratio",
+            "/paths/~1v1~1certificates/post/responses/422",
+            "/paths/~1v1~1certificates~1delete/post/responses/404",
+            "/components/schemas/CertificateState/properties/fingerprint",
             "/paths/~1v1~1config~1push/post/responses/422",
             "/components/schemas/PushRequest/properties/share",
             "/components/securitySchemes/token",

@@ -168,7 +168,8 @@ impl Admin {
         }
         let snapshot = self.node.snapshot();
         let Some(site) = snapshot.sites().iter().find(|site| site.name == request.site) else {
-            let known: Vec<&str> = snapshot.sites().iter().map(|site| site.name.as_str()).collect();
+            let names = snapshot.sites().iter().map(|site| site.name.as_str());
+            let known: Vec<&str> = names.filter(|name| caller.may(name)).collect();
             return Err(unknown("site", format!("there is no site {}; known: {}", request.site, known.join(", "))));
         };
         let (mut members, mut labels) = (Vec::new(), Vec::new());

@@ -50,8 +50,12 @@ pub static ROUTES: &[Route] = &[
     get("/livez", Anybody(|_, _| now(Reply::text(StatusCode::OK, "ok\n")))),
     get("/readyz", Anybody(|admin, _| Box::pin(admin.readyz()))),
     get("/currentz", Anybody(|admin, _| now(admin.currentz()))),
-    get("/metrics", Anybody(|admin, _| now(admin.metrics()))),
+    get("/metrics", For(Verb::Observe, Own, |admin, caller, _| now(admin.metrics(&caller)))),
     get("/v1/stat", For(Verb::Operate, Node, |admin, _, _| now(Reply::json(StatusCode::OK, &admin.stat())))),
+    get(
+        "/v1/statistics",
+        For(Verb::Observe, Own, |admin, caller, asked| Box::pin(ready(admin.statistics(&caller, asked)))),
+    ),
     post("/v1/purge", For(Verb::Purge, Named, |admin, caller, asked| Box::pin(admin.purge(caller, asked)))),
     get("/v1/purges/{id}", For(Verb::Purge, Named, |admin, caller, asked| Box::pin(admin.find_purge(caller, asked)))),
     get("/v1/nodes", For(Verb::Operate, Node, |admin, _, _| now(admin.nodes()))),
@@ -84,6 +88,15 @@ pub static ROUTES: &[Route] = &[
     post(
         "/v1/origins/undrain",
         For(Verb::Operate, Named, |admin, caller, asked| Box::pin(admin.undrain_origin(caller, asked))),
+    ),
+    get("/v1/certificates", For(Verb::Certificates, Own, |admin, caller, _| now(admin.certificates(&caller)))),
+    post(
+        "/v1/certificates",
+        For(Verb::Certificates, Named, |admin, caller, asked| Box::pin(admin.add_certificate(caller, asked))),
+    ),
+    post(
+        "/v1/certificates/delete",
+        For(Verb::Certificates, Named, |admin, caller, asked| Box::pin(admin.delete_certificate(caller, asked))),
     ),
     get(
         "/v1/openapi.json",

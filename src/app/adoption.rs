@@ -6,6 +6,7 @@ use std::sync::Arc;
 use edge_config::change::{SiteChanges, needs_restart, site_changes};
 use tokio::runtime::Handle;
 
+use super::certificates::are_the_same_configuration;
 use super::control::{Control, InForce, Refused};
 use super::copy;
 use super::node::read_files;
@@ -81,8 +82,13 @@ impl Control {
     }
 
     fn put(&self, current: &mut InForce, documents: Texts) -> Result<(), Refused> {
-        let config = self.source.config(&current.read, &documents).map_err(Refused::Start)?;
-        self.replace(current, config)?;
+        match are_the_same_configuration(&current.documents, &documents) {
+            true => self.replace_certificates(current, &documents)?,
+            false => {
+                let config = self.source.config(&current.read, &documents).map_err(Refused::Start)?;
+                self.replace(current, config, &documents)?;
+            }
+        }
         current.documents = documents;
         Ok(())
     }

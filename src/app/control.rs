@@ -1,5 +1,6 @@
 //! What the operator can do with a running node.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
@@ -7,21 +8,26 @@ use std::time::Instant;
 use async_trait::async_trait;
 use edge_config::change::{SiteChanges, needs_restart, site_changes};
 use edge_config::section::site::Isolated;
-use edge_config::{Config, Problems};
+use edge_config::shared::Document;
+use edge_config::{Config, Problem, Problems};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::StartError;
+use super::certificates::Loaded;
 use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::{Read, Source, Start};
 use crate::admin::Operate;
-use crate::admin::access::Access;
+use crate::admin::access::{Access, Detail};
+use crate::admin::certificates::{Change, Held, NotChanged};
 use crate::admin::origins::states_of;
 use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
+use crate::front::tls::certificates::CertificateError;
+use crate::front::tls::own::Changed;
 use crate::origin::dns::resolver::Resolver;
 use crate::origin::group::Origins;
 use crate::pipeline::explain::{Named, Question};
@@ -38,7 +44,7 @@ pub struct Control {
     snapshots: Arc<Snapshots>,
     front: Arc<Front>,
     registry: Arc<Registry>,
-    tls: Option<Arc<Tls>>,
+    pub(super) tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
     pub(super) origins: Arc<Origins>,
     pub(super) shares: Shares,
@@ -57,6 +63,15 @@ pub struct InForce {
     /// The files as they were read: what stands in them since then comes with a reload.
     pub read: Read,
     pub documents: Texts,
+    pub certificates: Loaded,
+}
+
+/// What handshakes with clients are done with.
+pub struct Handshakes {
+    /// None: the node listens to nobody who speaks TLS.
+    pub tls: Option<Arc<Tls>>,
+    pub tickets: TicketKeys,
+    pub certificates: Loaded,
 }
 
 /// What a node has in common with others.
@@ -80,18 +95,18 @@ impl Control {
         source: Source,
         start: Start,
         front: Arc<Front>,
-        tls: Option<Arc<Tls>>,
-        tickets: TicketKeys,
+        handshakes: Handshakes,
         origins: Arc<Origins>,
         shares: Shares,
     ) -> Self {
         let Start { read, config, documents } = start;
+        let Handshakes { tls, tickets, certificates } = handshakes;
         let access = Mutex::new(Arc::new(Access::new(config.tokens.clone())));
         let control = Self {
             access,
             purge_rate: AtomicU32::new(config.purge.rate),
             source,
-            current: Mutex::new(InForce { config, read, documents }),
+            current: Mutex::new(InForce { config, read, documents, certificates }),
             snapshots: front.snapshots.clone(),
             registry: front.registry.clone(),
             front,
@@ -121,7 +136,8 @@ impl Control {
         let before = current.config.clone();
         let read = self.source.read();
         let config = self.source.config(&read, &current.documents).map_err(Refused::Start);
-        let outcome = config.and_then(|config| self.replace(&mut current, config));
+        let documents = current.documents.clone();
+        let outcome = config.and_then(|config| self.replace(&mut current, config, &documents));
         match &outcome {
             Ok(version) => {
                 current.read = read;
@@ -140,15 +156,17 @@ impl Control {
         outcome
     }
 
-    /// Puts a configuration in the place of the one in force.
-    pub(super) fn replace(&self, current: &mut InForce, config: Config) -> Result<u64, Refused> {
+    /// Puts a configuration in the place of the one in force, with the certificates of these documents.
+    pub(super) fn replace(&self, current: &mut InForce, config: Config, documents: &Texts) -> Result<u64, Refused> {
         let keys = needs_restart(&current.config, &config);
         if !keys.is_empty() {
             return Err(Refused::NeedsRestart(keys));
         }
         // Everything that can fail comes before anything is changed.
+        let refused = |error: CertificateError| Refused::Start(error.into());
+        let certificates = current.certificates.again(&config, documents, &current.documents).map_err(refused)?;
         let settings = match &self.tls {
-            Some(_) => Some(tls_settings(&config, &self.tickets).map_err(|error| Refused::Start(error.into()))?),
+            Some(_) => Some(tls_settings(&config, &self.tickets, &certificates).map_err(refused)?),
             None => None,
         };
         let previous = self.snapshots.load();
@@ -171,6 +189,7 @@ impl Control {
         self.purge_rate.store(config.purge.rate, Ordering::Relaxed);
         *self.access.lock() = Arc::new(Access::new(config.tokens.clone()));
         current.config = config;
+        current.certificates = certificates;
         Ok(version)
     }
 
@@ -195,7 +214,7 @@ impl Control {
         self.shares.presence.configured(&documents, serves.map(|site| site.name.clone()).collect());
         self.origins.metrics.configured(self.snapshots.load().version);
         let certificates = self.tls.as_ref().map(|tls| tls.certificates());
-        self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.expiries()));
+        self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.ends()));
     }
 
     /// Resolves when the operator asks for a drain.
@@ -228,6 +247,20 @@ impl Refused {
         }
     }
 
+    /// What is wrong with a document of this site, for its owner, who may not know of other sites.
+    fn json_of(&self, site: &str) -> Value {
+        let elsewhere =
+            json!({ "message": "it does not go with the rest of this node's configuration: ask its operator" });
+        let Self::Start(StartError::File(problems)) = self else { return json!({ "errors": [elsewhere] }) };
+        let own = Document { site: Some(site), text: "" }.file(Path::new(""));
+        let is_own = |problem: &&Problem| problem.file.file_name() == own.file_name();
+        let mut errors: Vec<Value> = problems.iter().filter(is_own).map(own_problem_json).collect();
+        if errors.is_empty() {
+            errors.push(elsewhere);
+        }
+        json!({ "errors": errors })
+    }
+
     /// What is wrong, for a program.
     pub(super) fn json(&self) -> Value {
         match self {
@@ -248,18 +281,27 @@ impl Refused {
 }
 
 fn problems_json(problems: &Problems) -> Value {
-    let errors = problems.iter().map(|problem| {
-        json!({
-            "file": problem.file.display().to_string(),
-            "line": problem.line,
-            "column": problem.column,
-            "span": [problem.span.start, problem.span.end],
-            "label": problem.label,
-            "message": problem.message,
-            "help": problem.help,
-        })
-    });
-    json!({ "errors": errors.collect::<Vec<_>>() })
+    json!({ "errors": problems.iter().map(problem_json).collect::<Vec<_>>() })
+}
+
+fn problem_json(problem: &Problem) -> Value {
+    json!({
+        "file": problem.file.display().to_string(),
+        "line": problem.line,
+        "column": problem.column,
+        "span": [problem.span.start, problem.span.end],
+        "label": problem.label,
+        "message": problem.message,
+        "help": problem.help,
+    })
+}
+
+fn own_problem_json(problem: &Problem) -> Value {
+    let mut told = problem.clone();
+    if let Some(discreet) = &problem.discreet {
+        (told.message, told.label, told.help) = (discreet.clone(), "here".to_owned(), String::new());
+    }
+    problem_json(&told)
 }
 
 #[async_trait]
@@ -274,8 +316,26 @@ impl Operate for Control {
         self.shares.shelf.clone()
     }
 
-    fn try_document(&self, which: &Which, text: &str) -> Result<(), Value> {
-        Self::try_document(self, which, text).map_err(|refused| refused.json())
+    fn try_document(&self, which: &Which, text: &str, detail: Detail) -> Result<(), Value> {
+        Self::try_document(self, which, text).map_err(|refused| match (detail, which) {
+            (Detail::OwnSite, Which::Site(site)) => {
+                tracing::info!(site, why = refused.text(), "a version of a site is refused");
+                refused.json_of(site)
+            }
+            _ => refused.json(),
+        })
+    }
+
+    fn certificates(&self) -> Held {
+        self.held()
+    }
+
+    fn change_certificates(&self, site: &str, latest: &str, change: &Change) -> Result<(String, String), NotChanged> {
+        self.changed(site, latest, change).map(|Changed { text, fingerprint }| (text, fingerprint))
+    }
+
+    fn change_certificates_here(&self, site: &str, change: &Change) -> Result<String, NotChanged> {
+        self.change_here(site, change)
     }
 
     fn drain(&self) {

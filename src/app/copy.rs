@@ -1,4 +1,5 @@
-//! The last good copy of what the hub has of the configuration: a node starts with it when the hub is away.
+//! The last good copy of what the hub has of the configuration: a node starts with it when the hub is away. A node without a hub
+//! keeps the certificates of its sites in it, and nothing else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -60,7 +61,9 @@ mod tests {
         fs::create_dir_all(&directory).expect("a directory");
         assert_eq!(load(&directory).expect("no file is none"), Texts::new());
         let site = Which::Site("a.b".into());
-        let texts: Texts = [(site, Text { version: 3, text: "x".into() }), (Which::Node, Text::default())].into();
+        let certificates = Which::Certificates("a.b".into());
+        let text = |text: &str| Text { version: 3, text: text.into() };
+        let texts: Texts = [(site, text("x")), (certificates, text("y")), (Which::Node, Text::default())].into();
         save(&directory, &texts).expect("writable");
         assert_eq!(load(&directory).expect("it is there"), texts);
         for other in ["", "{}", r#"{"v":2,"documents":[]}"#] {

@@ -5,6 +5,7 @@
 //! - [`node`]: a configuration made into the parts of a node.
 //! - [`control`]: what the operator can do with a running node.
 //! - [`adoption`]: putting in force what the hub has of the configuration.
+//! - [`certificates`]: those of files and those that sites have brought, kept and put in force.
 //! - [`storage`]: what outlives the process.
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
@@ -13,6 +14,7 @@
 //! - [`life`]: from the first listener to the last answer.
 
 pub mod adoption;
+pub mod certificates;
 pub mod control;
 pub mod copy;
 pub mod dev;

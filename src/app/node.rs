@@ -11,7 +11,8 @@ use tokio::runtime::Runtime;
 
 use super::StartError;
 use super::adoption;
-use super::control::{Control, Shares};
+use super::certificates::Loaded;
+use super::control::{Control, Handshakes, Shares};
 use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
 use super::storage::Storage;
@@ -93,12 +94,17 @@ impl Node {
             fleet,
         });
         let tickets = TicketKeys::new()?;
+        let certificates = Loaded::at_start(&config, &start.documents)?;
+        for _ in 0..certificates.unusable() {
+            origins.metrics.config_refused();
+        }
         let tls = match config.listen.https.is_empty() {
             true => None,
-            false => Some(Tls::new(tls_settings(&config, &tickets)?)),
+            false => Some(Tls::new(tls_settings(&config, &tickets, &certificates)?)),
         };
         let shares = Shares { presence, shelf };
-        let control = Arc::new(Control::new(source, start, front.clone(), tls.clone(), tickets, origins, shares));
+        let handshakes = Handshakes { tls: tls.clone(), tickets, certificates };
+        let control = Arc::new(Control::new(source, start, front.clone(), handshakes, origins, shares));
         adoption::follow(&control, checks.handle());
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
@@ -212,8 +218,8 @@ impl TicketKeys {
 ///
 /// # Errors
 /// A file cannot be used.
-pub fn tls_settings(config: &Config, tickets: &TicketKeys) -> Result<Settings, CertificateError> {
-    let certificates = Arc::new(Certificates::load(&config.tls)?);
+pub fn tls_settings(config: &Config, tickets: &TicketKeys, loaded: &Loaded) -> Result<Settings, CertificateError> {
+    let certificates = loaded.certificates(config);
     let server = server_config(&config.tls, certificates.clone(), tickets.tickets(config)?)?;
     Ok(Settings { certificates, server, handshake_timeout: config.tls.handshake_timeout.get() })
 }

@@ -46,7 +46,8 @@ impl Source {
         match (self, &read.0) {
             (Self::File { options, .. }, Some(files)) => {
                 // Of two that do not go together, the later one is said to be wrong.
-                let mut sorted: Vec<(&Which, &Text)> = documents.iter().collect();
+                let mut sorted: Vec<(&Which, &Text)> =
+                    documents.iter().filter(|(which, _)| !which.is_certificates()).collect();
                 sorted.sort_by_key(|(_, text)| text.version);
                 let documents: Vec<_> =
                     sorted.into_iter().map(|(which, text)| Document { site: which.site(), text: &text.text }).collect();
@@ -59,21 +60,23 @@ impl Source {
     }
 
     /// What a node starts with: its own files, and the last good copy of what the hub had. A copy that is not good any more
-    /// is not used; the hub will say what there is.
+    /// is not used, but for certificates; the hub will say what there is. A node without a hub has a copy of certificates alone.
     ///
     /// # Errors
     /// Everything that is wrong with the files.
     pub fn start(&self) -> Result<Start, StartError> {
         let read = self.read();
         let config = self.config(&read, &Texts::new())?;
-        if config.purge.log == Log::Local {
-            return Ok(Start { read, config, documents: Texts::new() });
-        }
         let directory = config.purge.directory();
-        let documents = copy::load(&directory).unwrap_or_else(|error| {
+        let mut documents = copy::load(&directory).unwrap_or_else(|error| {
             tracing::error!(%error, directory = %directory.display(), "the copy of the hub's configuration cannot be read");
             Texts::new()
         });
+        if config.purge.log == Log::Local {
+            // What a hub had once is nothing to a node alone; certificates are its own.
+            documents.retain(|which, _| which.is_certificates());
+            return Ok(Start { read, config, documents });
+        }
         match self.config(&read, &documents) {
             Ok(config) => Ok(Start { read, config, documents }),
             Err(error) => {
@@ -82,7 +85,8 @@ impl Source {
                     why,
                     "the copy of the hub's configuration is not good any more: the node starts without it"
                 );
-                Ok(Start { read, config, documents: Texts::new() })
+                documents.retain(|which, _| which.is_certificates());
+                Ok(Start { read, config, documents })
             }
         }
     }

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use super::tally::Tallies;
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -46,8 +47,8 @@ families! {
     refusals: IntCounterVec = "littoral_refusals_total" ["reason"];
     /// TLS handshakes with clients that succeeded.
     tls_handshakes: IntCounterVec = "littoral_tls_handshakes_total" ["version", "resumed"];
-    /// When each certificate ends, in seconds since 1970.
-    certificate_expiry: IntGaugeVec = "littoral_certificate_expiry_seconds" ["certificate"];
+    /// When each certificate ends, in seconds since 1970; those that a site has brought itself have its name.
+    certificate_expiry: IntGaugeVec = "littoral_certificate_expiry_seconds" ["certificate", "site"];
     /// The configuration in force; counts up from 1 with every reload, and with every change that the hub brings.
     config_version: IntGauge = "littoral_config_version" [];
     /// Configurations that were refused, the ones before them still in force: files, and versions that the hub has.
@@ -112,8 +113,8 @@ families! {
     purge_pending: IntGauge = "littoral_purges_pending" [];
     /// 1 while the node knows every purge there is; 0 when it is isolated and validates what it has stored before it is used.
     current: IntGauge = "littoral_current" [];
-    /// Things that purges named, by kind and by what becomes of what they name.
-    purges: IntCounterVec = "littoral_purges_total" ["kind", "mode"];
+    /// Things that purges asked for on this node named, by site, kind and what becomes of what they name.
+    purges: IntCounterVec = "littoral_purges_total" ["site", "kind", "mode"];
     /// Seconds from the acceptance of a purge until it was on disk and in force.
     purge_seconds: Histogram = "littoral_purge_apply_seconds" [];
     /// Stored responses that were taken out because they had been purged.
@@ -205,6 +206,17 @@ pub struct DiskLevels {
     pub damaged: u64,
 }
 
+/// When a certificate ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// Its first name.
+    pub name: String,
+    /// The site that has brought it; nothing, where the operator has.
+    pub site: String,
+    /// Since 1970.
+    pub seconds: i64,
+}
+
 /// All metrics of a node.
 pub struct Metrics {
     registry: Registry,
@@ -293,16 +305,16 @@ impl Metrics {
     }
 
     /// Says when certificates end; those it does not name are gone.
-    pub fn certificates(&self, expiries: &[(String, i64)]) {
+    pub fn certificates(&self, expiries: &[CertificateEnd]) {
         self.families.certificate_expiry.reset();
-        for (name, seconds) in expiries {
-            self.families.certificate_expiry.with_label_values(&[name.as_str()]).set(*seconds);
+        for CertificateEnd { name, site, seconds } in expiries {
+            self.families.certificate_expiry.with_label_values(&[name, site]).set(*seconds);
         }
     }
 
     /// Counts something a purge named.
-    pub fn purged(&self, kind: &str, mode: &str) {
-        self.families.purges.with_label_values(&[kind, mode]).inc();
+    pub fn purged(&self, site: &str, kind: &str, mode: &str) {
+        self.families.purges.with_label_values(&[site, kind, mode]).inc();
     }
 
     /// Observes the seconds a purge took.
@@ -396,6 +408,11 @@ impl Metrics {
 
     /// Everything, in the text format 0.0.4.
     pub fn encode(&self, levels: &Levels) -> String {
+        self.bring_up_to_date(levels);
+        in_text(&self.registry.gather())
+    }
+
+    fn bring_up_to_date(&self, levels: &Levels) {
         self.tallies.flush();
         let set = |gauge: &IntGauge, level: u64| gauge.set(i64::try_from(level).unwrap_or(i64::MAX));
         set(&self.families.store_bytes.with_label_values(&[MEMORY]), levels.store_bytes);
@@ -413,11 +430,14 @@ impl Metrics {
         set(&self.families.purge_lag, levels.purge_lag);
         set(&self.families.purge_pending, levels.purge_pending);
         set(&self.families.current, u64::from(levels.is_current));
-        let mut text = String::new();
-        let encoded = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
-        debug_assert!(encoded.is_ok(), "{encoded:?}");
-        text
     }
+}
+
+fn in_text(families: &[MetricFamily]) -> String {
+    let mut text = String::new();
+    let encoded = TextEncoder::new().encode_utf8(families, &mut text);
+    debug_assert!(encoded.is_ok(), "{encoded:?}");
+    text
 }
 
 impl StoreEvictions {
@@ -474,5 +494,6 @@ fn register<F: Family>(registry: &Registry, name: &str, help: &str, labels: &[&s
 }
 
 mod origins;
+pub mod sites;
 #[cfg(test)]
 mod tests;

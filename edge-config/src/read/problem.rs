@@ -24,6 +24,8 @@ pub struct Problem {
     pub also: Option<(Range<usize>, String)>,
     /// What to do.
     pub help: String,
+    /// It is about another site too. In place of everything else, for who may not know of that one.
+    pub discreet: Option<String>,
     source: Option<Arc<NamedSource<String>>>,
 }
 
@@ -53,7 +55,18 @@ impl Source {
         let span = span.start.min(self.text.len())..span.end.min(self.text.len());
         let (line, column) = self.position(span.start);
         let source = Some(self.named.clone());
-        Problem { file: self.file.clone(), line, column, span, message, label, also: None, help, source }
+        Problem {
+            file: self.file.clone(),
+            line,
+            column,
+            span,
+            message,
+            label,
+            also: None,
+            help,
+            discreet: None,
+            source,
+        }
     }
 }
 
@@ -61,7 +74,7 @@ impl Problem {
     /// A file that is wrong as a whole.
     pub fn of_file(file: PathBuf, message: String, help: &str) -> Self {
         let (label, help) = (String::new(), help.to_owned());
-        Self { file, line: 0, column: 0, span: 0..0, message, label, also: None, help, source: None }
+        Self { file, line: 0, column: 0, span: 0..0, message, label, also: None, help, discreet: None, source: None }
     }
 }
 

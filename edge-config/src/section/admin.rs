@@ -11,7 +11,7 @@ section! {
     ADMIN = "[admin]" {
         /// Where it listens. Without tokens whoever connects there can do everything: keep it off public networks.
         ADMIN_LISTEN = "listen": Kind::Text("address and port"), "127.0.0.1:9900";
-        /// Who may do what. With any, /v1/ wants one of them in Authorization: Bearer; without, it asks nobody.
+        /// Who may do what. With any, /v1/ and /metrics want one of them in Authorization: Bearer; without, they ask nobody.
         TOKENS = "tokens": Kind::Many(&Kind::Table(&TOKEN));
     }
 }
@@ -25,9 +25,10 @@ section! {
         HASH = "hash": Kind::Text("64 hexadecimal digits");
         /// The sites it is for; "*": all of them, and everything at once.
         TOKEN_SITES = "sites": Kind::Many(&Kind::Text("a site's name or *"));
-        /// What it may do: "purge", "explain", "operate": stat, reload, drain, and draining origins of its sites; and "configure":
-        /// change what the hub has for all nodes, the rules of its sites alone where it is not for all of them.
-        VERBS = "verbs": Kind::Many(&Kind::Choice(&["purge", "explain", "operate", "configure"]));
+        /// What it may do: "purge", "explain", "observe": statistics and metrics of its sites; "certificates": those of its
+        /// sites; "operate": stat, reload, drain, and draining origins of its sites; and "configure": change what the hub has
+        /// for all nodes, the rules of its sites alone where it is not for all of them.
+        VERBS = "verbs": Kind::Many(&Kind::Choice(&["purge", "explain", "observe", "certificates", "operate", "configure"]));
     }
 }
 
@@ -46,6 +47,8 @@ pub struct Token {
 pub enum Verb {
     Purge,
     Explain,
+    Observe,
+    Certificates,
     Operate,
     Configure,
 }
@@ -90,6 +93,8 @@ impl Token {
         let verbs = [
             ("purge", Verb::Purge),
             ("explain", Verb::Explain),
+            ("observe", Verb::Observe),
+            ("certificates", Verb::Certificates),
             ("operate", Verb::Operate),
             ("configure", Verb::Configure),
         ];

@@ -19,6 +19,9 @@ pub struct Tls {
     /// A file of at least 32 random bytes, the same on every node of a PoP, from which the keys of session tickets are
     /// derived. Default: random keys of this process.
     pub ticket_keys: Option<PathBuf>,
+    /// A file of at least 32 random bytes, the same on every node, from which the key is derived that seals the private keys of
+    /// certificates that sites bring themselves. Default: they may bring none.
+    pub store_key: Option<PathBuf>,
     /// From the connection to the end of the handshake. Default 10s.
     pub handshake_timeout: Duration,
 }
@@ -55,6 +58,7 @@ impl Default for Tls {
             unknown_name: UnknownName::default(),
             minimum_version: TlsVersion::default(),
             ticket_keys: None,
+            store_key: None,
             handshake_timeout: Duration::from_secs(10),
         }
     }
@@ -64,7 +68,7 @@ section! {
     /// Certificates, and how handshakes are done.
     TLS = "[tls]" {
         /// Certificate chains and their keys. A client gets the one for the name it asks for (SNI); of several for one
-        /// name, the first.
+        /// name, the first. One that a site has brought itself goes before them, for the hosts of that site.
         CERTIFICATES = "certificates": Kind::Many(&Kind::Table(&CERTIFICATE));
         /// What a client gets that asks for no name, or for one no certificate is for: "refuse" is the alert
         /// unrecognized_name, "first" the first certificate.
@@ -74,6 +78,9 @@ section! {
         /// A file of at least 32 random bytes, the same on every node of a PoP, from which the keys of session tickets are
         /// derived. They change with the clock. Without it, keys are this process's own.
         TICKET_KEYS = "ticket_keys": Kind::Text("a file");
+        /// A file of at least 32 random bytes, the same on every node, from which the key is derived that seals the private keys of
+        /// certificates that sites bring themselves, over the admin API. Without it they may bring none.
+        STORE_KEY = "store_key": Kind::Text("a file");
         /// Time from the connection to the end of the handshake.
         HANDSHAKE_TIMEOUT = "handshake_timeout": Kind::Duration, "10s";
     }
@@ -100,6 +107,7 @@ impl Tls {
             unknown_name: table.choice(reader, &UNKNOWN_NAME, &unknown_name).unwrap_or_default(),
             minimum_version: table.choice(reader, &MINIMUM_VERSION, &versions).unwrap_or_default(),
             ticket_keys: key_file(&table, reader, &TICKET_KEYS, "tickets.key"),
+            store_key: key_file(&table, reader, &STORE_KEY, "store.key"),
             handshake_timeout: table
                 .parsed(reader, &HANDSHAKE_TIMEOUT)
                 .map_or(default.handshake_timeout, |time| time.value),

@@ -50,7 +50,11 @@ impl Admin {
             Refused::Wrong(wrong) => Reply::errors(StatusCode::BAD_REQUEST, &wrong),
             Refused::NotAllowed(denied) => Reply::errors(StatusCode::FORBIDDEN, &denied),
         })?;
-        let objects = self.blocking(move |pipeline| objects(&pipeline.store, listing, clock::wall())).await?;
+        let mut objects = self.blocking(move |pipeline| objects(&pipeline.store, listing, clock::wall())).await?;
+        if !caller.may_everything() {
+            // How much else there is on the disks is of other sites.
+            (objects.looked, objects.unreadable) = (objects.objects.len() + objects.gone, 0);
+        }
         Ok(Reply::json(StatusCode::OK, &objects))
     }
 

@@ -13,7 +13,7 @@ use super::{
     Versions, denied, read_asking, which, wrong_with,
 };
 use crate::admin::Admin;
-use crate::admin::access::Caller;
+use crate::admin::access::{Caller, Detail};
 use crate::admin::asked::Asked;
 use crate::admin::reply::Reply;
 use crate::clock;
@@ -40,10 +40,15 @@ struct Push {
 impl Admin {
     /// What the hub has, and what is in force here and on other nodes.
     pub(in crate::admin) fn config(&self, caller: &Caller) -> Result<Reply, Reply> {
-        let may = |which: &Which| which.site().map_or(caller.may_everything(), |site| caller.may(site));
+        // Certificates have routes of their own.
+        let may = |which: &Which| match which {
+            Which::Node => caller.may_everything(),
+            Which::Site(site) => caller.may(site),
+            Which::Certificates(_) => false,
+        };
         let standings = self.node.shelf().map(|shelf| shelf.standings()).unwrap_or_default();
-        let documents =
-            standings.iter().filter(|standing| may(&standing.which)).map(DocumentState::of).collect::<Vec<_>>();
+        let documents = standings.iter().filter(|standing| may(&standing.which));
+        let documents = documents.map(|standing| DocumentState::of(standing, caller.detail())).collect();
         let members = if caller.may_everything() { self.log.members() } else { Vec::new() };
         let node = |member: crate::purge::log::Member| NodeConfig {
             id: member.id,
@@ -139,7 +144,7 @@ impl Admin {
         let mut tries = TRIES;
         let published = loop {
             let last = shelf.all_heard().await.map_err(|error| hub_error(&error))?;
-            self.validate(&which, &text).await?;
+            self.validate(&which, &text, caller.detail()).await?;
             match shelf.publish(&which, &document(&text), version, last).await {
                 // Another document may have come between, and what is good beside it is to be seen. If it was another version of
                 // this one, the next try finds that too.
@@ -162,9 +167,9 @@ impl Admin {
         Ok(Reply::json(status, &Published { version: published, share, here }))
     }
 
-    async fn validate(&self, which: &Which, text: &str) -> Result<(), Reply> {
+    async fn validate(&self, which: &Which, text: &str, detail: Detail) -> Result<(), Reply> {
         let (node, which, text) = (self.node.clone(), which.clone(), text.to_owned());
-        let tried = tokio::task::spawn_blocking(move || node.try_document(&which, &text)).await;
+        let tried = tokio::task::spawn_blocking(move || node.try_document(&which, &text, detail)).await;
         let tried: Result<(), Value> =
             tried.unwrap_or_else(|error| Err(json!({ "errors": [{ "message": error.to_string() }] })));
         tried.map_err(|errors| Reply::json(StatusCode::UNPROCESSABLE_ENTITY, &errors))

@@ -33,7 +33,7 @@ impl Admin {
         let purged = self.log.append(record, wait).await.map_err(|error| log_error(&error, "nothing is purged"))?;
         self.pipeline.metrics.purge_applied(clock::monotonic().duration_since(started).as_secs_f64());
         for selector in &purged.record.selectors {
-            self.pipeline.metrics.purged(selector.kind.as_str(), request.mode.as_str());
+            self.pipeline.metrics.purged(&selector.site, selector.kind.as_str(), request.mode.as_str());
         }
         let status = if purged.is_applied() { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok(Reply::json(status, &receipt(purged)))

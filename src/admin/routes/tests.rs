@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::admin::Operate;
-use crate::admin::access::Access;
+use crate::admin::access::{Access, Detail};
+use crate::admin::certificates::{CertificateState, Change, Held, NotChanged, Unusable};
 use crate::admin::purge::tests::snapshot;
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named as NamedRequest, Question};
@@ -22,11 +23,14 @@ use crate::store::persist::Label;
 use crate::store::{Store, tiers::DiskPlan};
 use crate::telemetry::metrics::Metrics;
 
-const VERBS: [Verb; 4] = [Verb::Purge, Verb::Explain, Verb::Operate, Verb::Configure];
+const VERBS: [Verb; 6] =
+    [Verb::Purge, Verb::Explain, Verb::Observe, Verb::Certificates, Verb::Operate, Verb::Configure];
 
 /// What a request about the site `shop` adds to the path of a route, its body, and what who may everything is answered. A
 /// route that asks for a token has a row here.
 const REQUESTS: &[(&str, &str, &str, &str, u16)] = &[
+    ("GET", "/metrics", "", "", 200),
+    ("GET", "/v1/statistics", "", "", 200),
     ("GET", "/v1/stat", "", "", 200),
     ("POST", "/v1/purge", "", r#"{"site":"shop","tags":["a"]}"#, 200),
     ("GET", "/v1/purges/{id}", "", "", 200),
@@ -40,6 +44,9 @@ const REQUESTS: &[(&str, &str, &str, &str, u16)] = &[
     ("GET", "/v1/origins", "", "", 200),
     ("POST", "/v1/origins/drain", "", r#"{"site":"shop","origin":"127.0.0.1:1"}"#, 200),
     ("POST", "/v1/origins/undrain", "", r#"{"site":"shop","origin":"127.0.0.1:1"}"#, 200),
+    ("GET", "/v1/certificates", "", "", 200),
+    ("POST", "/v1/certificates", "", r#"{"site":"shop","chain":"","key":""}"#, 200),
+    ("POST", "/v1/certificates/delete", "", r#"{"site":"shop","fingerprint":"00"}"#, 404),
     // The node follows no hub, which is told to who may ask.
     ("GET", "/v1/config", "", "", 200),
     ("GET", "/v1/config/history", "?site=shop", "", 409),
@@ -66,8 +73,39 @@ impl Operate for Nothing {
         None
     }
 
-    fn try_document(&self, _: &Which, _: &str) -> Result<(), Value> {
+    fn try_document(&self, _: &Which, _: &str, _: Detail) -> Result<(), Value> {
         Ok(())
+    }
+
+    fn certificates(&self) -> Held {
+        let state = |site: Option<&str>| CertificateState {
+            site: site.map(str::to_owned),
+            names: site.map(|site| format!("www.{site}.test")).into_iter().collect(),
+            unused: Vec::new(),
+            issuer: "an authority".into(),
+            not_before: 1,
+            not_after: 2,
+            fingerprint: "00".into(),
+            from: "file",
+        };
+        let unusable = ["shop", "blog"].map(|site| Unusable {
+            site: site.into(),
+            why: format!("of {site}"),
+            fingerprints: Vec::new(),
+        });
+        let certificates = vec![state(Some("shop")), state(Some("blog")), state(None)];
+        Held { certificates, unusable: unusable.into() }
+    }
+
+    fn change_certificates(&self, _: &str, _: &str, _: &Change) -> Result<(String, String), NotChanged> {
+        Ok((String::new(), "00".into()))
+    }
+
+    fn change_certificates_here(&self, _: &str, change: &Change) -> Result<String, NotChanged> {
+        match change {
+            Change::Add { .. } => Ok("00".into()),
+            Change::Remove { .. } => Err(NotChanged::Unknown("there is none".into())),
+        }
     }
 
     fn drain(&self) {}
@@ -156,7 +194,7 @@ async fn every_route_refuses(admin: &Admin) {
     let mut rows: Vec<_> = REQUESTS.iter().collect();
     for route in ROUTES {
         let For(verb, reach, _) = route.handler else {
-            let open = ["/livez", "/readyz", "/currentz", "/metrics", "/test/clock", "/v1/openapi.json"];
+            let open = ["/livez", "/readyz", "/currentz", "/test/clock", "/v1/openapi.json"];
             assert!(open.contains(&route.path), "{} asks for no token", route.path);
             continue;
         };
@@ -198,7 +236,11 @@ async fn nowhere_and_otherwise(admin: &Admin) {
         (Method::GET, "/v1/purges", 404),
         (Method::GET, "/v1/purges/", 401),
         (Method::PUT, "/v1/cache/verify", 405),
-        (Method::GET, "/v1/statistics", 404),
+        (Method::GET, "/v1/statistics/", 404),
+        (Method::GET, "/v1/statistics", 401),
+        (Method::GET, "/metrics", 401),
+        (Method::DELETE, "/v1/certificates", 405),
+        (Method::GET, "/v1/certificates/delete", 405),
         (Method::GET, "/", 404),
         (Method::GET, "/v1/openapi.json?a", 200),
         (Method::POST, "/test/clock?advance_ms=1", 403),

@@ -13,8 +13,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::hosts::Hosts;
+use super::leaf::Leaf;
+use super::own::{OwnCertificate, OwnError};
+use crate::telemetry::metrics::CertificateEnd;
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,24 +28,32 @@ pub enum CertificateError {
     Key(PathBuf, String),
     #[error("{key} is not the key of {certificate}")]
     Mismatch { certificate: PathBuf, key: PathBuf },
-    #[error("{0}: the certificate is for no DNS name")]
-    Nameless(PathBuf),
     #[error("{0}: {1}")]
     Tickets(PathBuf, std::io::Error),
+    #[error("{0}: {1}")]
+    StoreKey(PathBuf, std::io::Error),
+    #[error("the certificates of the site {0}: {1}")]
+    Own(String, OwnError),
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
 }
 
-/// All certificates of a node.
-#[derive(Debug, Default)]
+/// Certificates by name.
+type Names<T> = HashMap<String, T, ahash::RandomState>;
+
+/// All certificates of a node: those of the operator's files, and those that sites have brought.
+#[derive(Clone, Debug, Default)]
 pub struct Certificates {
-    exact: HashMap<String, Arc<CertifiedKey>, ahash::RandomState>,
+    /// None: a name that has no certificate, although there is one for all names beside it, of another site.
+    exact: Names<Option<Arc<CertifiedKey>>>,
     /// `*.example.com` as `example.com`.
-    wildcard: HashMap<String, Arc<CertifiedKey>, ahash::RandomState>,
+    wildcard: Names<Arc<CertifiedKey>>,
+    /// The first of the operator's.
     first: Option<Arc<CertifiedKey>>,
     unknown_is_first: bool,
-    /// The first name of each and when it ends, in seconds since 1970.
-    expiries: Vec<(String, i64)>,
+    ends: Vec<CertificateEnd>,
+    /// What those of files say of themselves.
+    leaves: Vec<Leaf>,
 }
 
 impl Certificates {
@@ -63,7 +74,9 @@ impl Certificates {
         let chain = read_chain(&files.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&files.key)
             .map_err(|error| CertificateError::Key(files.key.clone(), error.to_string()))?;
-        let (names, expiry) = names(&chain, &files.certificate)?;
+        let unreadable =
+            |error: super::leaf::LeafError| CertificateError::Chain(files.certificate.clone(), error.to_string());
+        let leaf = Leaf::read(&chain).map_err(unreadable)?;
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 CertificateError::Mismatch { certificate: files.certificate.clone(), key: files.key.clone() }
@@ -71,31 +84,91 @@ impl Certificates {
             error => CertificateError::Key(files.key.clone(), error.to_string()),
         })?;
         let certified = Arc::new(certified);
-        self.expiries.extend(names.first().map(|name| (name.clone(), expiry)));
-        for name in names {
+        self.enter(leaf, certified);
+        Ok(())
+    }
+
+    fn enter(&mut self, leaf: Leaf, certified: Arc<CertifiedKey>) {
+        self.ends.extend(end(&leaf, ""));
+        for name in &leaf.names {
             // Of several for one name, the first in the file wins.
             match name.strip_prefix("*.") {
-                Some(parent) => self.wildcard.entry(parent.to_owned()).or_insert_with(|| certified.clone()),
-                None => self.exact.entry(name).or_insert_with(|| certified.clone()),
-            };
+                Some(parent) => _ = self.wildcard.entry(parent.to_owned()).or_insert_with(|| certified.clone()),
+                None => _ = self.exact.entry(name.clone()).or_insert_with(|| Some(certified.clone())),
+            }
         }
+        self.leaves.push(leaf);
         self.first.get_or_insert(certified);
-        Ok(())
+    }
+
+    /// These, and those that sites have brought. One of a site is for hosts of that site alone, and for them goes before the
+    /// operator's; of several for one name, the last one that was added. The names are sorted out here, so that a handshake looks up
+    /// a name and its parent as it did before.
+    pub fn with_own<'o>(&self, own: impl Iterator<Item = (&'o str, &'o [OwnCertificate])>, hosts: &Hosts<'_>) -> Self {
+        let mut all = self.clone();
+        let (mut exact, mut by_wildcard, mut wildcard) = (Names::default(), Names::default(), Names::default());
+        for (site, certificates) in own {
+            // Of several with one first name, the metric has the end of the last one.
+            all.ends.extend(certificates.iter().filter_map(|own| end(&own.leaf, site)));
+            for OwnCertificate { leaf, key } in certificates.iter().rev() {
+                for name in &leaf.names {
+                    let Some(parent) = name.strip_prefix("*.") else {
+                        if hosts.site_of(name) == Some(site) {
+                            exact.entry(name.clone()).or_insert_with(|| key.clone());
+                        }
+                        continue;
+                    };
+                    for (host, _) in hosts.below(parent).filter(|(_, theirs)| *theirs == site) {
+                        by_wildcard.entry(host.to_owned()).or_insert_with(|| key.clone());
+                    }
+                    if hosts.site_below(parent) == Some(site) {
+                        wildcard.entry(parent.to_owned()).or_insert_with(|| (site, key.clone()));
+                    }
+                }
+            }
+        }
+        let parent_of = |name: &str| name.split_once('.').map(|(_, parent)| parent.to_owned());
+        for name in self.exact.keys() {
+            // Of a site that has a wildcard for it: its own goes before the operator's.
+            if let Some((site, key)) = parent_of(name).and_then(|parent| wildcard.get(&parent))
+                && hosts.site_of(name) == Some(site)
+            {
+                by_wildcard.entry(name.clone()).or_insert_with(|| key.clone());
+            }
+        }
+        for (parent, (site, key)) in wildcard {
+            // Hosts of other sites beside it keep what the operator has for them, or have none.
+            for (host, _) in hosts.below(&parent).filter(|(_, theirs)| *theirs != site) {
+                all.exact.insert(host.to_owned(), self.named(host).cloned());
+            }
+            all.wildcard.insert(parent, key);
+        }
+        let by_wildcard = by_wildcard.into_iter().filter(|(name, _)| !exact.contains_key(name)).collect::<Vec<_>>();
+        all.exact.extend(exact.into_iter().chain(by_wildcard).map(|(name, key)| (name, Some(key))));
+        all
     }
 
     /// The certificate for a name: its own, else that of its parent's wildcard (RFC 6125 section 6.4.3: one label).
     pub fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
-        let found = name.and_then(|name| {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let parent = name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
-            self.exact.get(&name).or(parent)
-        });
+        let found = name.and_then(|name| self.named(&name.trim_end_matches('.').to_ascii_lowercase()));
         found.or_else(|| self.first.as_ref().filter(|_| self.unknown_is_first))
     }
 
-    /// The first name of each certificate and when it ends, in seconds since 1970.
-    pub fn expiries(&self) -> &[(String, i64)] {
-        &self.expiries
+    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        match self.exact.get(name) {
+            Some(found) => found.as_ref(),
+            None => name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)),
+        }
+    }
+
+    /// What the certificates of files say of themselves.
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
+    /// When each certificate ends.
+    pub fn ends(&self) -> &[CertificateEnd] {
+        &self.ends
     }
 }
 
@@ -115,24 +188,10 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateEr
     }
 }
 
-/// The DNS names a certificate is for, and when it ends.
-fn names(chain: &[CertificateDer<'_>], path: &Path) -> Result<(Vec<String>, i64), CertificateError> {
-    let unreadable = |error: String| CertificateError::Chain(path.to_owned(), error);
-    let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
-    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| unreadable(error.to_string()))?;
-    let alternatives = leaf.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
-    let names: Vec<String> = alternatives
-        .iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect();
-    if names.is_empty() {
-        return Err(CertificateError::Nameless(path.to_owned()));
-    }
-    Ok((names, leaf.validity().not_after.timestamp()))
+/// When a certificate ends, under its first name.
+fn end(leaf: &Leaf, site: &str) -> Option<CertificateEnd> {
+    let name = leaf.names.first()?.clone();
+    Some(CertificateEnd { name, site: site.to_owned(), seconds: leaf.not_after })
 }
 
 /// What handshakes are done with.
@@ -159,3 +218,6 @@ pub fn server_config(
     server.ticketer = tickets;
     Ok(Arc::new(server))
 }
+
+#[cfg(test)]
+mod tests;

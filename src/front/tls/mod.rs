@@ -1,12 +1,18 @@
 //! TLS: from the ClientHello to decrypted bytes.
 //!
 //! - [`certificates`]: certificates by name, and the settings of rustls.
+//! - [`own`]: certificates that sites bring themselves; [`sealed`]: their private keys, on their way and at rest.
+//! - [`hosts`]: whose a name is; [`leaf`]: what a certificate says of itself.
 //! - [`tickets`]: session tickets whose keys follow the clock.
 //! - [`records`]: the bytes of a connection, sealed and opened.
 //! - [`stream`]: such a connection as HTTP/1 reads and writes it.
 
 pub mod certificates;
+pub mod hosts;
+pub mod leaf;
+pub mod own;
 pub mod records;
+pub mod sealed;
 pub mod stream;
 pub mod tickets;
 
@@ -18,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pingora::protocols::Stream;
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, ProducesTickets};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt;
 
@@ -84,6 +90,11 @@ impl Tls {
 
     pub fn certificates(&self) -> Arc<Certificates> {
         self.0.load().certificates.clone()
+    }
+
+    /// What seals the tickets of sessions.
+    pub fn tickets(&self) -> Arc<dyn ProducesTickets> {
+        self.0.load().server.ticketer.clone()
     }
 
     /// From the connection to the end of the handshake.

@@ -1,4 +1,5 @@
-//! What the hub has of the configuration: a document for each site, and one for all nodes. Which version of each is for which node.
+//! What the hub has of the configuration: a document for each site, one with the certificates of each that has brought some, and
+//! one for all nodes. Which version of each is for which node.
 //! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub enum Which {
     Node,
     /// A site, by name.
     Site(String),
+    /// The certificates that a site has brought itself.
+    Certificates(String),
 }
 
 /// A version of a document, as the hub has it.
@@ -66,6 +69,7 @@ impl fmt::Display for Which {
         match self {
             Self::Node => f.write_str("the settings for all nodes"),
             Self::Site(name) => write!(f, "the site {name}"),
+            Self::Certificates(name) => write!(f, "the certificates of the site {name}"),
         }
     }
 }
@@ -75,8 +79,13 @@ impl Which {
     pub fn site(&self) -> Option<&str> {
         match self {
             Self::Node => None,
-            Self::Site(name) => Some(name),
+            Self::Site(name) | Self::Certificates(name) => Some(name),
         }
+    }
+
+    /// Whether it holds certificates, and so no part of the configuration.
+    pub fn is_certificates(&self) -> bool {
+        matches!(self, Self::Certificates(_))
     }
 
     /// The subject it is published under. No two have the same: names of sites have no `~`.
@@ -84,6 +93,7 @@ impl Which {
         match self {
             Self::Node => "config.node".to_owned(),
             Self::Site(name) => format!("config.site.{}", name.replace('.', "~")),
+            Self::Certificates(name) => format!("config.certificates.{}", name.replace('.', "~")),
         }
     }
 
@@ -92,8 +102,13 @@ impl Which {
         if subject == "config.node" {
             return Some(Self::Node);
         }
-        let name = subject.strip_prefix("config.site.").map(|token| token.replace('~', "."))?;
-        Self::named(&name)
+        let (kind, token) = subject.strip_prefix("config.")?.split_once('.')?;
+        let Self::Site(name) = Self::named(&token.replace('~', "."))? else { return None };
+        match kind {
+            "site" => Some(Self::Site(name)),
+            "certificates" => Some(Self::Certificates(name)),
+            _ => None,
+        }
     }
 
     /// The document of a site, if a site can be called that.

@@ -13,7 +13,11 @@ fn drive(metrics: &Metrics) -> String {
     metrics.refusal("bad-host");
     metrics.connections.inc();
     metrics.handshake("TLSv1.3", true);
-    metrics.certificates(&[("www.example.com".into(), 1_800_000_000)]);
+    metrics.certificates(&[CertificateEnd {
+        name: "www.example.com".into(),
+        site: "default".into(),
+        seconds: 1_800_000_000,
+    }]);
     metrics.configured(2);
     metrics.config_refused();
     metrics.origin_request(0, "a.example.net:443", "ok");
@@ -32,7 +36,7 @@ fn drive(metrics: &Metrics) -> String {
     metrics.fill_resumed(0);
     metrics.store_evictions.inc();
     metrics.admission("stored");
-    metrics.purged("tag", "delete");
+    metrics.purged("default", "tag", "delete");
     metrics.purge_applied(0.002);
     metrics.reclaimed(3);
     metrics.access_log_dropped.inc();

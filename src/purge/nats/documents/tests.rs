@@ -22,11 +22,26 @@ fn nodes(count: usize) -> BTreeSet<String> {
 
 #[test]
 fn subjects_say_which() {
-    for which in [Which::Node, site("shop"), site("shop.example"), site("a_b-c.D")] {
+    let certificates = |name: &str| Which::Certificates(name.into());
+    for which in
+        [Which::Node, site("shop"), site("shop.example"), site("a_b-c.D"), certificates("shop"), certificates("a.b")]
+    {
         assert_eq!(Which::of_subject(&which.subject()), Some(which.clone()), "{which}");
     }
     assert_ne!(site("a.b").subject(), site("a_b").subject());
-    for subject in ["config.other", "config.site.", "config.site.a b", "config.site", "config.node.a", "node.a"] {
+    assert_ne!(site("a").subject(), certificates("a").subject());
+    for subject in [
+        "config.certificates",
+        "config.certificates.",
+        "config.certificates.a b",
+        "config.other.a",
+        "config.other",
+        "config.site.",
+        "config.site.a b",
+        "config.site",
+        "config.node.a",
+        "node.a",
+    ] {
         assert_eq!(Which::of_subject(subject), None, "{subject}");
     }
 }
