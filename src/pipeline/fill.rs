@@ -126,19 +126,15 @@ impl Job {
     }
 
     async fn commit(&self, pipeline: &Pipeline, selecting: Option<&Selecting>, record: &Arc<StoredResponse>) {
-        let label = Some(&self.label).filter(|_| !self.is_anothers());
+        let label = Some(&self.label).filter(|_| !is_anothers(*self.judged.lock()));
         let commit = pipeline.store.commit(&self.primary, selecting, record, label).await;
         if let Commit::InMemory { key } = commit {
             *self.late.lock() = Some((key, record.clone()));
         }
     }
 
-    /// Another node of this PoP owns the object, and has it on its disk: here it is kept as long as it is hot.
-    fn is_anothers(&self) -> bool {
-        matches!(*self.judged.lock(), Some(Judged { by: Role::Owner, .. }))
-    }
-
     fn judge(&self) -> Judge<'_> {
+        let judged = *self.judged.lock();
         Judge {
             site: &self.site,
             matched: self.matched.as_ref(),
@@ -147,9 +143,9 @@ impl Job {
             stale: self.stale.as_ref(),
             part: self.part.is_some(),
             stands_apart: false,
-            judged: self.judged.lock().as_ref().copied(),
+            judged,
             spills: Some(&self.primary)
-                .filter(|_| self.part.is_none() && self.origin_request.method == "GET" && !self.is_anothers()),
+                .filter(|_| self.part.is_none() && self.origin_request.method == "GET" && !is_anothers(judged)),
         }
     }
 
@@ -410,6 +406,11 @@ struct Freshened {
     fields: Vec<u8>,
     browser_ttl: Option<DeltaSeconds>,
     for_nodes: Box<[u8]>,
+}
+
+/// Whether another node of this PoP owns the object, and has it on its disk: here it is kept as long as it is hot.
+fn is_anothers(judged: Option<Judged>) -> bool {
+    matches!(judged, Some(Judged { by: Role::Owner, .. }))
 }
 
 /// Whether an answer is not shared because of what its client put into the request. That says nothing about what others

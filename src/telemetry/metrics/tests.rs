@@ -34,6 +34,7 @@ fn drive(metrics: &Metrics) -> String {
     metrics.mirror_dropped(0, "shadow", "busy").inc();
     metrics.fill_waiters.inc();
     metrics.fill_resumed(0);
+    metrics.node_request("shield", "ok");
     metrics.store_evictions.inc();
     metrics.admission("stored");
     metrics.purged("default", "tag", "delete");
