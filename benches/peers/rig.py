@@ -270,7 +270,9 @@ def configure(process, name, settings=None):
     """Fills @NAME@ in a file of conf/ and returns where the result is."""
     with open(os.path.join(HERE, "conf", name)) as source:
         text = source.read()
-    values = {"PORT": process.port, "RUN": process.run, "USER": "user root;" if os.geteuid() == 0 else "", **(settings or {})}
+    # What a file gets more may have names of its own.
+    settings = settings or {}
+    values = {"MORE": settings.get("MORE", ""), "PORT": process.port, "RUN": process.run, "USER": "user root;" if os.geteuid() == 0 else "", **settings}
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     path = os.path.join(process.run, name)

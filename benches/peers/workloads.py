@@ -274,6 +274,46 @@ def beside_purges(name, options, rate, origin, server, asked):
     return all(result["sound"] for results in rounds.values() for result in results)
 
 
+def shield_hits(name, options):
+    """Misses of an edge that a shield answers from its cache, and the same misses of a node that asks the origin."""
+    place = '{}\n[node]\nname = "{}"\npop = "{}"\nkey_file = "{}"\n{}'
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(rig.origin([LOAD_CPU]))
+        hub = stack.enter_context(rig.hub([LOAD_CPU], options.littoral))
+        log = f'{{ nats = "{hub.url.replace("http", "nats")}" }}'
+        key = os.path.join(hub.run, "nodes.key")
+        with open(key, "wb") as file:
+            file.write(os.urandom(32))
+        node = lambda cpu, more: stack.enter_context(start("littoral", origin, options, (cpu,), more=more, log=log))
+        shield = node(LOAD_CPU, place.format("", "shield", "shield", key, 'address = "http://127.0.0.1:@PORT@"\n'))
+        edges = {
+            "the origin": node(SERVER_CPU, '\n[node]\nname = "plain"\n'),
+            "a hit at the shield": node(SERVER_CPU, place.format('shield = "shield"', "edge", "edge", key, "")),
+        }
+        # Until they have heard of one another.
+        time.sleep(2)
+        rounds = {what: [] for what in edges}
+        for number in range(options.rounds):
+            asked = lambda tag: {"SIZE": "1k", "TAG": tag, "HOST": "bench.test"}
+            for what in edges if number % 2 == 0 else reversed(edges):
+                tag = f"{name}-{edges[what].port}-{number}"
+                is_shielded = what != "the origin"
+                if is_shielded:
+                    # Objects of the same names, and more of them.
+                    load.wrk(shield.url, [LOAD_CPU], 3 * options.seconds, script="unique.lua", environment=asked(tag))
+                miss = lambda server, _: load.wrk(server.url, [LOAD_CPU], options.seconds, script="unique.lua", environment=asked(tag))
+                rounds[what].append(measured(edges[what], origin, number, miss, lambda r: 0 if is_shielded else r["requests"]))
+    head(name, f"every request a new 1k object at the node, stored; {options.rounds} rounds of {options.seconds} s, {load.CONNECTIONS} connections")
+    print("| answered by | CPU us per miss: median | against the origin: median, upper quartile | unsound rounds |\n|---|---|---|---|")
+    plain, shielded = rounds.values()
+    for what, results in rounds.items():
+        cost = statistics.median(1 / result["per_cpu"] for result in results) * 1e6
+        ratio = "{:.2f}, {:.2f}".format(*quartiles([a["per_cpu"] / b["per_cpu"] for a, b in zip(plain, results)])[1:])
+        print(f"| {what} | {cost:.2f} | {ratio} | {sum(not result['sound'] for result in results)}/{len(results)} |")
+    print()
+    return all(result["sound"] for results in rounds.values() for result in results)
+
+
 def mirrored_hits(name, options):
     """Hits of one object, not mirrored, and every one mirrored to a target that is dead or never answers."""
     group = '[site.main.group.shadow]\norigins = "http://127.0.0.1:{}"\n[[site.main.rule]]\nthen = {{ mirror = {} }}\n'
@@ -434,5 +474,5 @@ WORKLOADS = {
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "disk256k": disk_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "purgehub1k": followed_hits, "mirror1k": mirrored_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "purgehub1k": followed_hits, "mirror1k": mirrored_hits, "shield1k": shield_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
 }  # fmt: skip

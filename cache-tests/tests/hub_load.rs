@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use cache_tests::client::Client;
 use cache_tests::deadline::{PATIENCE, until};
+use cache_tests::fleet::{body, called, live_on_all, post, rejects, site};
 use cache_tests::hub::{Cut, Hub, Wire};
 use cache_tests::machine::Machine;
 use cache_tests::many::{
@@ -190,4 +191,65 @@ async fn many_purges(count: usize, time: Duration) {
     }
     println!("{all} purges in {:.1} s on {count} nodes", took.as_secs_f64());
     assert!(took < time * 2, "{all} purges took {took:?}");
+}
+
+#[tokio::test]
+#[ignore = "eight nodes beside 2,000 hits a second; cache-tests/run --soak"]
+async fn configuration_of_eight_nodes_beside_hits() {
+    let (origin, one, two) = (Origin::start(), called("one"), called("two"));
+    objects(&origin);
+    let hub = Hub::start().await;
+    let Nodes { nodes, .. } = &Nodes::start(&origin, &hub, 8).await;
+    let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Seen::default()));
+    let all: Vec<&Node> = nodes.iter().collect();
+    let host = "news.test";
+    let text = |origin: &Origin| json!({ "site": "news", "text": site("news", host, origin) });
+    let with = async |expected: &str| {
+        let mut count = 0;
+        for node in nodes {
+            count += usize::from(body(node, host).await == expected);
+        }
+        count
+    };
+    let work = async {
+        let mut worst = Duration::ZERO;
+        let mut timed = |what: &str, begun: Instant| {
+            let took = begun.elapsed();
+            println!("{what}: {took:?}");
+            worst = worst.max(took);
+        };
+        for (number, (origin, name)) in [(&one, "one"), (&two, "two"), (&one, "one")].into_iter().enumerate() {
+            let begun = Instant::now();
+            let pushed = post(&nodes[number], "push", text(origin), None).await;
+            assert_eq!(pushed.status, 200, "{}", pushed.text());
+            live_on_all(nodes, host, name).await;
+            timed("live on all eight nodes", begun);
+        }
+        let bad = post(&nodes[0], "push", json!({ "site": "news", "text": "[site.news]\\nhosts = 1\\n" }), None).await;
+        assert_eq!(bad.status, 422, "{}", bad.text());
+        for (share, expected) in [(25, 2), (50, 4), (75, 6)] {
+            let begun = Instant::now();
+            let mut staged = text(&two);
+            staged["share"] = json!(share);
+            assert_eq!(post(&nodes[3], "push", staged, None).await.status, 200);
+            until(PATIENCE, "its share of the nodes", || async {
+                let count = with("two").await;
+                if count == expected { Ok(()) } else { Err(format!("{count} of {expected}")) }
+            })
+            .await;
+            timed(&format!("{share} % of eight nodes"), begun);
+        }
+        let begun = Instant::now();
+        assert_eq!(post(&nodes[5], "rollback", json!({ "site": "news" }), None).await.status, 200);
+        live_on_all(nodes, host, "one").await;
+        timed("rolled back", begun);
+        stop.store(true, Ordering::Relaxed);
+        worst
+    };
+    let (worst, ()) = tokio::join!(work, load(&all, 2_000, stop.clone(), seen.clone()));
+    println!("{seen:?}");
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    for node in nodes {
+        assert_eq!(rejects(node).await, 0, "a bad one never reaches a node");
+    }
 }
