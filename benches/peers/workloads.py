@@ -300,7 +300,7 @@ def shield_hits(name, options):
                 is_shielded = what != "the origin"
                 if is_shielded:
                     # Objects of the same names, and more of them.
-                    load.wrk(shield.url, [LOAD_CPU], 3 * options.seconds, script="unique.lua", environment=asked(tag))
+                    load.wrk(shield.url, [LOAD_CPU], 5 * options.seconds, script="unique.lua", environment=asked(tag))
                 miss = lambda server, _: load.wrk(server.url, [LOAD_CPU], options.seconds, script="unique.lua", environment=asked(tag))
                 rounds[what].append(measured(edges[what], origin, number, miss, lambda r: 0 if is_shielded else r["requests"]))
     head(name, f"every request a new 1k object at the node, stored; {options.rounds} rounds of {options.seconds} s, {load.CONNECTIONS} connections")

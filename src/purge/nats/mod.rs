@@ -117,6 +117,8 @@ struct Shared {
     members: Mutex<Members>,
     /// Purges somebody waits for, and the nodes that have said that they have applied them.
     waited: Mutex<HashMap<Ulid, HashSet<String>>>,
+    /// Until when the thread of the sessions lets records gather, on the clock of leases.
+    naps: Arc<AtomicU64>,
     /// Something was heard of a node.
     heard: Notify,
     /// The last message about a node that was heard on this connection.
@@ -161,12 +163,8 @@ impl NatsLog {
         let (work, asked) = sync_channel(WAITING_MAX);
         let thread = thread::Builder::new().name("purge-log".into()).spawn(move || writer.run(&asked));
         let writer = Mutex::new(Some(thread.map_err(OpenError::Thread)?));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("hub")
-            .enable_all()
-            .build()
-            .map_err(OpenError::Thread)?;
+        let naps = Arc::new(AtomicU64::new(0));
+        let runtime = session::runtime(naps.clone()).map_err(OpenError::Thread)?;
         let shared = Arc::new(Shared {
             node,
             ledger,
@@ -179,6 +177,7 @@ impl NatsLog {
             last: AtomicU64::new(0),
             members: Mutex::default(),
             waited: Mutex::default(),
+            naps,
             heard: Notify::new(),
             nodes_heard: watch::Sender::new(0),
             nodes_known: AtomicU64::new(0),

@@ -5,7 +5,10 @@
 
 mod nodes;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::push::Config as Push;
@@ -14,6 +17,7 @@ use async_nats::jetstream::stream::{ClusterInfo, Info, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{HeaderMap, Message, Subscriber};
 use futures_util::StreamExt;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
@@ -31,16 +35,32 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) const SILENT: Duration = Duration::from_millis(2_500);
 /// Records applied together.
 const BATCH_MAX: usize = 1024;
-/// How long a record that nobody waits for waits for others, where the one before it came within this time: each time records
-/// are applied another thread is woken.
-const GATHER: Duration = Duration::from_millis(4);
+/// A record that nobody waits for, and that came sooner than this after the one before it, is followed by others: see [`NAP`].
 const BUSY_WITHIN: Duration = Duration::from_millis(3);
+/// How long the thread that reads from the hub lets records gather before it waits for the next, and how long it goes on doing so:
+/// each time it is woken for one costs more than to apply it.
+const NAP: Duration = Duration::from_millis(4);
+const NAPS_FOR_MS: u64 = 16;
 /// How often purges that the hub has not acknowledged are sent again.
 const RESEND_EVERY: Duration = Duration::from_secs(1);
 /// Purges that are sent again at once.
 const RESEND_MAX: usize = 1_000;
 /// How old the last record may get: a log in which nothing is left could not be told from another one.
 const BEAT_AFTER_S: i64 = 24 * 3600;
+
+/// The thread of the sessions. It naps before it waits, until a time on the clock of leases.
+pub(super) fn runtime(until: Arc<AtomicU64>) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("hub")
+        .on_thread_park(move || {
+            if until.load(Ordering::Relaxed) > clock::boot_ms() {
+                thread::park_timeout(NAP);
+            }
+        })
+        .enable_all()
+        .build()
+}
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -195,10 +215,14 @@ impl Shared {
                 Ok(None) => return End::Gone,
                 Err(_) => return End::Silent,
             };
+            let batch = ready(first, &mut records).await;
             let now = clock::monotonic();
-            let is_busy = before.is_some_and(|before| now.duration_since(before) < BUSY_WITHIN);
-            let batch = gather(first, &mut records, now + if is_busy { GATHER } else { Duration::ZERO }).await;
-            before = Some(clock::monotonic());
+            let is_waited_for = batch.iter().any(|message| told_of(message).is_some());
+            let since = before.replace(now).map(|before| now.duration_since(before));
+            let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            if !is_waited_for && since.is_some_and(|since| since < BUSY_WITHIN * count) {
+                self.naps.store(clock::boot_ms() + NAPS_FOR_MS, Ordering::Relaxed);
+            }
             let mut read = Vec::with_capacity(batch.len());
             let mut tell = Vec::new();
             let mut expected = self.seen.applied.borrow().seq();
@@ -223,7 +247,7 @@ impl Shared {
             if self.send(Work::Apply { records: read, done }).is_err() || applied.await.is_err() {
                 return End::Closed;
             }
-            self.last.fetch_max(expected, std::sync::atomic::Ordering::AcqRel);
+            self.last.fetch_max(expected, Ordering::AcqRel);
             for (told, id) in tell {
                 let text = format!("{} {id}", self.node.id);
                 // A connection that has ended is noticed elsewhere.
@@ -253,7 +277,7 @@ impl Shared {
             if created_of(&info) != created || last < applied.borrow().seq() {
                 return End::Changed;
             }
-            self.last.store(last, std::sync::atomic::Ordering::Release);
+            self.last.store(last, Ordering::Release);
             if !has_quorum(info.cluster.as_ref()) {
                 continue;
             }
@@ -351,23 +375,22 @@ async fn publish(
     link.context.publish_with_headers(subject, headers, text.into()).await
 }
 
-/// What comes until a time, together; what is there already in any case. Somebody waits for one that is to be told: it waits for
-/// no other.
-async fn gather(first: Message, records: &mut Subscriber, until: Instant) -> Vec<Message> {
+/// What is there already, together.
+async fn ready(first: Message, records: &mut Subscriber) -> Vec<Message> {
     let mut batch = vec![first];
-    let is_waited_for = |message: &Message| message.headers.as_ref().is_some_and(|headers| headers.get(TELL).is_some());
     while batch.len() < BATCH_MAX {
-        let left = match batch.last().is_some_and(is_waited_for) {
-            true => Duration::ZERO,
-            false => until.saturating_duration_since(clock::monotonic()),
-        };
-        match tokio::time::timeout(left, records.next()).await {
+        match tokio::time::timeout(Duration::ZERO, records.next()).await {
             Ok(Some(message)) => batch.push(message),
             // The next look finds that it has ended.
             Ok(None) | Err(_) => break,
         }
     }
     batch
+}
+
+/// Where somebody waits to be told that a record was applied.
+fn told_of(message: &Message) -> Option<String> {
+    message.headers.as_ref().and_then(|headers| headers.get(TELL)).map(ToString::to_string)
 }
 
 /// When a log was made.
@@ -380,7 +403,7 @@ pub(super) fn numbers(link: &Link, message: &Message) -> Option<(u64, u64, Optio
     if message.status.is_some() {
         return None;
     }
-    let told = message.headers.as_ref().and_then(|headers| headers.get(TELL)).map(ToString::to_string);
+    let told = told_of(message);
     let message = jetstream::Message { message: message.clone(), context: link.context.clone() };
     let info = message.info().ok()?;
     Some((info.stream_sequence, info.consumer_sequence, told))
