@@ -29,8 +29,11 @@ pub struct Plan<'a> {
     pub more: &'a str,
     /// Its shield.
     pub shield: Option<&'a str>,
-    /// Nodes ask one another over TLS.
-    pub secure: bool,
+    pub over: Over,
+    /// What nodes know one another by.
+    pub key: [u8; 32],
+    /// Nodes of this PoP say that they are reached there.
+    pub reached: Option<(&'a str, SocketAddr)>,
     /// Nodes of this PoP reach the hub by way of this.
     pub wire: Option<(&'a str, &'a Wire)>,
 }
@@ -38,8 +41,26 @@ pub struct Plan<'a> {
 impl Default for Plan<'_> {
     fn default() -> Self {
         let pops = &[("edge", 3), ("shield", 1)];
-        Self { pops, sites: None, more: "", shield: Some("shield"), secure: false, wire: None }
+        Self {
+            pops,
+            sites: None,
+            more: "",
+            shield: Some("shield"),
+            over: Over::Tcp,
+            key: KEY,
+            reached: None,
+            wire: None,
+        }
     }
+}
+
+/// What nodes ask one another over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Tcp,
+    Tls,
+    /// TLS, and nobody vouches for their certificates.
+    UnknownTls,
 }
 
 /// A running one.
@@ -85,7 +106,8 @@ impl Cdn {
                 let name = format!("{pop}-{number}");
                 let url = plan.wire.filter(|(at, _)| at == pop).map_or(hub.url(), |(_, wire)| wire.url());
                 let node = options(&plan, origin, &url, pop, &name).within(&machine).start().await;
-                let address = if plan.secure { node.tls_address() } else { node.address() };
+                let own = if plan.over == Over::Tcp { node.address() } else { node.tls_address() };
+                let address = plan.reached.filter(|(at, _)| at == pop).map_or(own, |(_, address)| address);
                 nodes.push(Placed { node, pop: (*pop).to_owned(), name, address });
             }
         }
@@ -179,8 +201,13 @@ impl Cdn {
 }
 
 fn options(plan: &Plan<'_>, origin: &str, hub: &str, pop: &str, name: &str) -> NodeOptions {
-    let (address, authority) =
-        if plan.secure { ("https://{https}", "authority = \"ca.pem\"\n") } else { ("http://{http}", "") };
+    let (address, authority) = match plan.over {
+        Over::Tcp => ("http://{http}", ""),
+        Over::Tls => ("https://{https}", "authority = \"ca.pem\"\n"),
+        Over::UnknownTls => ("https://{https}", ""),
+    };
+    let reached = plan.reached.filter(|(at, _)| *at == pop).map(|(_, reached)| format!("http://{reached}"));
+    let address = reached.as_deref().unwrap_or(address);
     let shield = plan.shield.map(|shield| format!("shield = \"{shield}\"\n")).unwrap_or_default();
     let one = format!("[site.shop]\nhosts = \"*\"\norigins = \"{{origin}}\"\n{shield}{}\n", plan.more);
     let sites = plan.sites.map_or(one, str::to_owned);
@@ -191,7 +218,7 @@ fn options(plan: &Plan<'_>, origin: &str, hub: &str, pop: &str, name: &str) -> N
     );
     let identity = Identity::of(&["127.0.0.1", HOST]);
     NodeOptions::configured_before(origin, &text)
-        .file("node.key", KEY)
+        .file("node.key", plan.key)
         .file("node.pem", identity.certificate_pem)
         .file("node-tls.key", identity.key_pem)
         .file("ca.pem", authority_pem())
