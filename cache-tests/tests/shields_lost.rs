@@ -253,7 +253,7 @@ async fn of_five_nodes_one_leaves_and_a_fifth_moves() {
 /// The node that asked the origin is the last in `CDN-Loop`. `percent`: how many objects may have another one afterwards.
 async fn one_of_five_leaves(objects: usize, percent: usize) {
     let origin = Origin::start();
-    origin.serve("/object", Answer::ok("any").field("Cache-Control: no-store"));
+    any(&origin, "/object");
     let mut cdn = Cdn::start(&origin.url(), Plan { pops: &[("edge", 5)], shield: None, ..Plan::default() }).await;
     let all = async |nodes: &[&Node]| {
         let mut asking = tokio::task::JoinSet::new();
@@ -282,6 +282,8 @@ async fn one_of_five_leaves(objects: usize, percent: usize) {
     let mut gone = cdn.take("edge-4");
     gone.terminate();
     gone.end_within(Duration::from_secs(30)).await;
+    let (status, receipt) = purge_everywhere(cdn.named("edge-0"), "9s").await;
+    assert_eq!((status, receipt["applied"].clone()), (200, json!(true)));
     let since = origin.requests().len();
     all(&cdn.pop("edge")).await;
     let after = owners(since);
