@@ -211,10 +211,11 @@ fn options(plan: &Plan<'_>, origin: &str, hub: &str, pop: &str, name: &str) -> N
     let shield = plan.shield.map(|shield| format!("shield = \"{shield}\"\n")).unwrap_or_default();
     let one = format!("[site.shop]\nhosts = \"*\"\norigins = \"{{origin}}\"\n{shield}{}\n", plan.more);
     let sites = plan.sites.map_or(one, str::to_owned);
+    // Nodes that are reached by an address are asked without a name.
     let text = format!(
         "[node]\nname = \"{name}\"\npop = \"{pop}\"\naddress = \"{address}\"\nkey_file = \"node.key\"\n{authority}\
          [purge]\nlog = {{ nats = \"{hub}\" }}\nrate = 100000\n\
-         [tls]\ncertificates = [{{ certificate = \"node.pem\", key = \"node-tls.key\" }}]\n{sites}"
+         [tls]\nunknown_name = \"first\"\ncertificates = [{{ certificate = \"node.pem\", key = \"node-tls.key\" }}]\n{sites}"
     );
     let identity = Identity::of(&["127.0.0.1", HOST]);
     NodeOptions::configured_before(origin, &text)
