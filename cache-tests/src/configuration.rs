@@ -30,7 +30,7 @@ pub struct Addresses {
 }
 
 impl Configuration {
-    /// `{origin}` in `text` stands for the origin's URL. Without a `[site.*]` the origin is everyone's; without `[tls]`
+    /// `{origin}` in `text` stands for the origin's URL, `{http}` and `{https}` for where the node listens. Without a `[site.*]` the origin is everyone's; without `[tls]`
     /// there is one certificate, in [`CERTIFICATE`] and [`KEY`].
     pub fn new(origin: &str, text: &str) -> Self {
         let identity = Identity::of(&[HOST, "*.wild.example.test"]);
@@ -64,7 +64,9 @@ impl Configuration {
         if !text.contains("[site.") {
             whole += "\n[site.main]\nhosts = [\"*\"]\norigins = [\"{origin}\"]\n";
         }
-        whole.replace("{origin}", &self.origin)
+        let listeners = [("{http}", http), ("{https}", https)];
+        let whole = whole.replace("{origin}", &self.origin);
+        listeners.iter().fold(whole, |whole, (name, address)| whole.replace(name, &address.to_string()))
     }
 
     /// Writes it and everything beside it.

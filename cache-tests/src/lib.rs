@@ -42,4 +42,5 @@ pub mod ranged;
 pub mod scenario;
 pub mod table;
 pub mod talker;
+pub mod tiers;
 pub mod upgrade;

@@ -152,7 +152,7 @@ impl NodeOptions {
 /// A running node. Dropping it ends it.
 #[derive(Debug)]
 pub struct Node {
-    process: Process,
+    pub(crate) process: Process,
     addresses: Addresses,
     configuration: Option<Configuration>,
     machine: Option<Machine>,

@@ -373,6 +373,9 @@ impl Operate for Control {
         for site in self.snapshots.load().sites() {
             site.backings.all().for_each(|backing| backing.group.tell());
         }
+        if let Some(fleet) = &self.front.fleet {
+            fleet.tell();
+        }
     }
 
     fn describe(&self) -> Value {

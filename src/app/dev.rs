@@ -1,6 +1,8 @@
 //! A small CDN on loopback: a hub and some nodes, for people to try, with a demonstration site behind them.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub enum DevError {
     Silent(String, SocketAddr, String),
     #[error("there is no free port: {0}")]
     Port(std::io::Error),
+    #[error("there are no random bytes for the key of the nodes: {0}")]
+    Random(getrandom::Error),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Hub(#[from] HubError),
@@ -47,6 +51,31 @@ pub enum DevError {
     Node(std::io::Error),
     #[error("{0} has ended by itself")]
     Ended(String),
+}
+
+/// The PoPs, and how many nodes the second has.
+const EDGE: &str = "edge";
+const SHIELD: &str = "shield";
+const SHIELDS: u16 = 2;
+/// The file of the key of all nodes.
+const KEY: &str = "node.key";
+
+/// A node that is to be.
+struct Planned {
+    name: String,
+    pop: &'static str,
+    http: SocketAddr,
+    admin: SocketAddr,
+    /// It asks others, and they ask it.
+    asks: bool,
+}
+
+impl Planned {
+    /// `port`: how far its ports are from the usual ones.
+    fn new(pop: &'static str, number: u16, port: u16, asks: bool) -> Result<Self, DevError> {
+        let (http, admin) = (free_port(Some(8080 + port))?, free_port(Some(9900 + port))?);
+        Ok(Self { name: format!("{pop}-{number}"), pop, http, admin, asks })
+    }
 }
 
 /// A process of ours, and what it is called.
@@ -89,21 +118,21 @@ pub fn run(options: &Dev) -> Result<(), DevError> {
     let hub = start_hub(options, &mut all)?;
     let demo = free_port(None)?;
     let origin = options.origin.clone().unwrap_or_else(|| format!("http://{demo}"));
-    let mut nodes = Vec::new();
-    for number in 1..=options.nodes {
-        let (http, admin) = (free_port(Some(8080 + number))?, free_port(Some(9900 + number))?);
-        let name = format!("edge-{number}");
-        let file = directory.join(format!("{name}.toml"));
-        let text = configuration(&name, http, admin, hub, &origin);
+    let nodes = planned(options)?;
+    if options.shield {
+        write_key(directory)?;
+    }
+    for node in &nodes {
+        let file = directory.join(format!("{}.toml", node.name));
+        let text = configuration(node, hub, &origin);
         std::fs::write(&file, text).map_err(|error| DevError::Directory(file.clone(), error))?;
         let program = std::env::current_exe().map_err(DevError::Node)?;
         let mut command = Command::new(program);
-        command.arg("run").arg("--config").arg(format!("{name}.toml")).current_dir(directory);
-        all.start(&name, command, directory).map_err(DevError::Node)?;
-        nodes.push((name, http, admin));
+        command.arg("run").arg("--config").arg(format!("{}.toml", node.name)).current_dir(directory);
+        all.start(&node.name, command, directory).map_err(DevError::Node)?;
     }
-    for (name, http, _) in &nodes {
-        all.await_listening(name, *http)?;
+    for node in &nodes {
+        all.await_listening(&node.name, node.http)?;
     }
     banner(options, hub, &nodes);
     let all = Arc::new(Mutex::new(all));
@@ -147,11 +176,41 @@ fn start_hub(options: &Dev, all: &mut All) -> Result<SocketAddr, DevError> {
     Ok(address)
 }
 
-fn configuration(name: &str, http: SocketAddr, admin: SocketAddr, hub: SocketAddr, origin: &str) -> String {
+/// The nodes there are to be: edges first.
+fn planned(options: &Dev) -> Result<Vec<Planned>, DevError> {
+    let shields = if options.shield { SHIELDS } else { 0 };
+    let edges = (1..=options.nodes).map(|number| (EDGE, number));
+    let all = edges.chain((1..=shields).map(|number| (SHIELD, number)));
+    (1..).zip(all).map(|(port, (pop, number))| Planned::new(pop, number, port, options.shield)).collect()
+}
+
+/// Makes the key by which the nodes of this run know one another.
+fn write_key(directory: &Path) -> Result<(), DevError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(DevError::Random)?;
+    let file = directory.join(KEY);
+    let failed = |error| DevError::Directory(file.clone(), error);
+    // What was there has the rights it had.
+    let _ = std::fs::remove_file(&file);
+    let mut opened =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
+    opened.write_all(&key).map_err(failed)
+}
+
+/// `hub`: where it listens; `origin`: the URL of what is behind.
+fn configuration(node: &Planned, hub: SocketAddr, origin: &str) -> String {
+    let Planned { name, pop, http, admin, asks } = node;
+    let (placed, shield) = match asks {
+        false => (String::new(), String::new()),
+        true => (
+            format!("pop = \"{pop}\"\naddress = \"http://{http}\"\nkey_file = \"{KEY}\"\n"),
+            format!("shield = \"{SHIELD}\"\n"),
+        ),
+    };
     format!(
-        "workers = 1\n\n[node]\nname = \"{name}\"\n\n[listen]\nhttp = \"{http}\"\n\n[admin]\nlisten = \"{admin}\"\n\n\
+        "workers = 1\n\n[node]\nname = \"{name}\"\n{placed}\n[listen]\nhttp = \"{http}\"\n\n[admin]\nlisten = \"{admin}\"\n\n\
          [cache]\nmemory = \"64MiB\"\n\n[purge]\nlog = {{ nats = \"nats://{hub}\" }}\ndata = \"{name}\"\n\n\
-         [telemetry]\naccess_log = \"{name}.log\"\n\n[site.demo]\nhosts = \"*\"\norigins = \"{origin}\"\n"
+         [telemetry]\naccess_log = \"{name}.log\"\n\n[site.demo]\nhosts = \"*\"\norigins = \"{origin}\"\n{shield}"
     )
 }
 
@@ -223,14 +282,19 @@ impl ShutdownSignalWatch for Watch {
     }
 }
 
-fn banner(options: &Dev, hub: SocketAddr, nodes: &[(String, SocketAddr, SocketAddr)]) {
+fn banner(options: &Dev, hub: SocketAddr, nodes: &[Planned]) {
     eprintln!("littoral {}: {} nodes and a hub", env!("CARGO_PKG_VERSION"), nodes.len());
     eprintln!("  hub      nats://{hub}");
-    for (name, http, admin) in nodes {
-        eprintln!("  {name}   clients http://{http}, admin http://{admin}");
+    for Planned { name, http, admin, .. } in nodes {
+        eprintln!("  {name:<8} clients http://{http}, admin http://{admin}");
     }
     eprintln!("  files    {}", options.data.display());
-    let [(_, first, admin), .., (_, last, _)] = nodes else { return };
+    let edges: Vec<&Planned> = nodes.iter().filter(|node| node.pop == EDGE).collect();
+    if options.shield { banner_of_tiers(options, nodes, &edges) } else { banner_of_edges(&edges) }
+}
+
+fn banner_of_edges(edges: &[&Planned]) {
+    let [Planned { http: first, admin, .. }, .., Planned { http: last, .. }] = edges else { return };
     eprintln!("Try, twice on each, and look at Cache-Status:");
     eprintln!("  curl -i http://{first}/");
     eprintln!("  curl -i http://{last}/");
@@ -238,4 +302,24 @@ fn banner(options: &Dev, hub: SocketAddr, nodes: &[(String, SocketAddr, SocketAd
     eprintln!("  littoral purge --site demo --wait all --admin {admin}");
     eprintln!("  curl -i http://{last}/");
     eprintln!("  littoral node list --admin {admin}");
+}
+
+/// With one `Host`, or what two edges are asked for is not the same.
+fn banner_of_tiers(options: &Dev, nodes: &[Planned], edges: &[&Planned]) {
+    let ([first, ..], [.., last]) = (edges, edges) else { return };
+    let Some(shield) = nodes.iter().find(|node| node.pop == SHIELD) else { return };
+    let (one, other, admin) = (first.http, last.http, first.admin);
+    eprintln!(
+        "A miss at an edge goes to the edge that owns the object, that asks a shield, and that the origin. Try both, and look at"
+    );
+    eprintln!("Cache-Status: one member for each node, the one next to the client last. The origin is asked once:");
+    eprintln!("  curl -i -H 'Host: demo.test' http://{one}/");
+    eprintln!("  curl -i -H 'Host: demo.test' http://{other}/");
+    eprintln!("Purge on an edge, and look again: all of them have forgotten it.");
+    eprintln!("  littoral purge --site demo --wait all --admin {admin}");
+    eprintln!("  curl -i -H 'Host: demo.test' http://{other}/");
+    eprintln!("How the nodes stand, how often this one asked others, and what a shield was asked:");
+    eprintln!("  littoral node list --admin {admin}");
+    eprintln!("  curl -s http://{admin}/metrics | grep littoral_node_requests_total");
+    eprintln!("  tail {}/{}.log", options.data.display(), shield.name);
 }

@@ -12,14 +12,15 @@ pub mod roster;
 pub mod through;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use edge_config::section::origin::{HostHeader, Origin};
 use edge_config::section::site::Site;
+use parking_lot::Mutex;
 
 use self::asking::{Asking, Forged, Key};
 use self::roster::{Node, Roster};
@@ -59,13 +60,15 @@ pub struct Fleet {
     /// Nodes have been seen so far.
     seen: AtomicUsize,
     origins: Arc<Origins>,
+    /// The connections to each.
+    groups: Mutex<Vec<Weak<Group>>>,
 }
 
 impl Fleet {
     /// Begins to look who is there.
     pub fn new(own: Own, key: Key, log: Arc<dyn PurgeLog>, origins: Arc<Origins>) -> Arc<Self> {
         let (roster, seen) = (ArcSwap::default(), AtomicUsize::new(0));
-        let fleet = Arc::new(Self { own, key, log, roster, seen, origins });
+        let fleet = Arc::new(Self { own, key, log, roster, seen, origins, groups: Mutex::default() });
         let weak = Arc::downgrade(&fleet);
         fleet.origins.checks.spawn(async move {
             let mut tick = tokio::time::interval(LOOK_EVERY);
@@ -104,7 +107,15 @@ impl Fleet {
         let group = Group::new(&Site::of_one(SITE, origin), index, None, &self.origins)
             .inspect_err(|error| tracing::error!(address, %error, "a node cannot be asked"))
             .ok()?;
+        self.groups.lock().push(Arc::downgrade(&group));
         Some(Arc::new(Fetch::new(group, index)))
+    }
+
+    /// Tells the metrics how everybody stands.
+    pub fn tell(&self) {
+        let mut groups = self.groups.lock();
+        groups.retain(|group| group.strong_count() > 0);
+        groups.iter().filter_map(Weak::upgrade).for_each(|group| group.tell());
     }
 
     /// What a request says of the node it comes from. `value`: of its field.
