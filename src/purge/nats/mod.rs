@@ -339,6 +339,7 @@ impl PurgeLog for NatsLog {
         }
         let _waited = matches!(wait, Wait::All(_)).then(|| Waited::new(shared, record.id));
         shared.sending.lock().insert(record.id);
+        shared.naps.store(0, Ordering::Relaxed);
         let sending = Sending(shared, record.id);
         shared.seen.pending.lock().insert(record.id, record.clone());
         let (done, kept) = oneshot::channel();

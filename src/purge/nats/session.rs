@@ -220,7 +220,9 @@ impl Shared {
             let is_waited_for = batch.iter().any(|message| told_of(message).is_some());
             let since = before.replace(now).map(|before| now.duration_since(before));
             let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            if !is_waited_for && since.is_some_and(|since| since < BUSY_WITHIN * count) {
+            // Who takes purges waits for the hub's answers on the same thread.
+            let is_asked = is_waited_for || !self.sending.lock().is_empty();
+            if !is_asked && since.is_some_and(|since| since < BUSY_WITHIN * count) {
                 self.naps.store(clock::boot_ms() + NAPS_FOR_MS, Ordering::Relaxed);
             }
             let mut read = Vec::with_capacity(batch.len());
