@@ -23,6 +23,15 @@ pub enum StoredPart {
     Head,
 }
 
+/// What there is to do about somebody who waits for the head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing any more: the client has gone away.
+    Gone,
+    /// It is to be told again that its answer takes time.
+    TellAgain,
+}
+
 /// One request's way back to its client.
 ///
 /// Every method that writes is bounded in time: a client that takes nothing makes it fail.
@@ -53,4 +62,12 @@ pub trait Exchange: Send {
 
     /// Resolves when the client has gone away.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Resolves when there is something to do about the client while it waits for the head.
+    fn waits(&mut self) -> impl Future<Output = Waits> + Send {
+        async {
+            self.gone().await;
+            Waits::Gone
+        }
+    }
 }

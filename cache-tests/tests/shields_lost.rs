@@ -133,6 +133,66 @@ async fn a_shield_that_stands_still_is_passed_by() {
     table.finish();
 }
 
+/// It has said that it waits for an origin, and then says nothing more.
+#[tokio::test]
+async fn a_shield_that_stands_still_while_it_waits_is_passed_by() {
+    let mut table = Table::new("while it waits");
+    for edges in [1, 3] {
+        let origin = Origin::start();
+        let gate = Gate::closed();
+        let answer = |text: &str| Answer::ok(text.to_owned()).field("Cache-Control: max-age=600");
+        origin.serve_in_turn("/page", vec![answer("one").after(&gate), answer("two")]);
+        let pops = [("edge", edges), ("shield", 1)];
+        let cdn = Cdn::start(&origin.url(), Plan { pops: &pops, ..Plan::default() }).await;
+        let mut clients = Vec::new();
+        for edge in cdn.pop("edge") {
+            let mut client = edge.client().await;
+            client.ask("GET", "/page", &[]).await;
+            clients.push(client);
+        }
+        origin.arrived("/page", 1).await;
+        stop(cdn.named("shield-0"));
+        let stopped = Instant::now();
+        let name = format!("{edges} edges");
+        for mut client in clients {
+            let response = client.response("GET").await.expect("an answer");
+            table.row(&name, same("the answer", (response.status, response.text()), (200, "two".to_owned())));
+        }
+        println!("FIG: {name}: passed by after {:?}", stopped.elapsed());
+        table.row(&name, same("requests at the origin", origin.count("/page"), 2));
+    }
+    table.finish();
+}
+
+/// A node that waits says so again and again: nobody else is asked, however long an origin takes.
+#[tokio::test]
+async fn a_slow_origin_makes_no_node_a_lost_one() {
+    let origin = Origin::start();
+    let gate = Gate::closed();
+    origin.serve("/slow", Answer::ok("slow").field("Cache-Control: max-age=600").after(&gate));
+    let cdn = Cdn::start(&origin.url(), Plan::default()).await;
+    let mut clients = Vec::new();
+    for edge in cdn.pop("edge") {
+        let mut client = edge.client().await;
+        client.ask("GET", "/slow", &[]).await;
+        clients.push(client);
+    }
+    origin.arrived("/slow", 1).await;
+    // Longer than a node that waits and does not say so is believed.
+    let began = Instant::now();
+    until(PATIENCE, "the origin takes its time", || async {
+        assert_eq!(origin.count("/slow"), 1);
+        if began.elapsed() > Duration::from_secs(4) { Ok(()) } else { Err(String::new()) }
+    })
+    .await;
+    gate.open();
+    for mut client in clients {
+        let head = client.any_head("GET").await.expect("a head");
+        assert_eq!(head.status, 200, "what nodes say to one another is not for clients");
+    }
+    assert_eq!(cdn.hops().await as u64, 3);
+}
+
 #[tokio::test]
 async fn an_owner_that_is_lost_is_passed_by() {
     let origin = Origin::start();

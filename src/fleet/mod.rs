@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use self::asking::{Asking, Forged, Key};
 use self::roster::{Node, Roster};
-use self::through::{FIRST_NUMBER, SAYS_WITHIN, Tiers};
+use self::through::{FIRST_NUMBER, SAYS_AGAIN_WITHIN, SAYS_WITHIN, Tiers};
 use crate::clock;
 use crate::origin::fetch::Fetch;
 use crate::origin::group::{Group, Origins};
@@ -198,8 +198,8 @@ impl Tiers for SiteTiers {
         asking.write(&self.fleet.key, request.method, &request.host, &request.target, out);
     }
 
-    async fn patience(&self) {
-        tokio::time::sleep(SAYS_WITHIN).await;
+    async fn patience(&self, waits: bool) {
+        tokio::time::sleep(if waits { SAYS_AGAIN_WITHIN } else { SAYS_WITHIN }).await;
     }
 
     fn told(&self, role: Role, outcome: &'static str) {

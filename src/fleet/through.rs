@@ -23,6 +23,9 @@ const NODES_MAX: usize = 2;
 /// How long a node may take to say that it has an answer, or that it is waiting for one (102).
 pub const SAYS_WITHIN: Duration = Duration::from_millis(1_500);
 
+/// And until it says again that it waits.
+pub const SAYS_AGAIN_WITHIN: Duration = Duration::from_millis(2_500);
+
 /// Who is asked before an origin is.
 #[async_trait]
 pub trait Tiers: Send + Sync {
@@ -38,8 +41,8 @@ pub trait Tiers: Send + Sync {
     /// Signs it.
     fn sign(&self, asking: &Asking, request: &OriginRequest, out: &mut Vec<u8>);
 
-    /// Resolves when a node that was asked has said nothing for too long.
-    async fn patience(&self);
+    /// Resolves when a node that was asked has said nothing for too long. `waits`: it has said that it waits for an origin.
+    async fn patience(&self, waits: bool);
 
     /// Another node was asked.
     fn told(&self, role: Role, outcome: &'static str);
@@ -198,12 +201,18 @@ impl Tiered {
             let open = node.open(&asked, &passed_on);
             tokio::pin!(open);
             let soon = async {
-                tokio::select! {
-                    () = waits.notified() => std::future::pending().await,
-                    () = self.tiers.patience() => {}
+                let mut has_said = false;
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = waits.notified() => has_said = true,
+                        () = self.tiers.patience(has_said) => return,
+                    }
                 }
             };
+            // In this order: chance has no part in what a simulation does.
             tokio::select! {
+                biased;
                 opened = &mut open => opened,
                 () = soon => return Came::PassBy("silent"),
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::exchange::{BodyLength, Exchange, StoredPart};
+use crate::exchange::{BodyLength, Exchange, StoredPart, Waits};
 use crate::fleet::Fleet;
 use crate::fleet::answered::Answer;
 use crate::fleet::asking::{Asking, FIELD};
@@ -34,6 +34,8 @@ use crate::telemetry::metrics::CacheOutcome;
 /// How long a node waits for records that the one that asks has applied already.
 const CATCHES_UP_WITHIN: Duration = Duration::from_millis(50);
 const LOOKS_EVERY: Duration = Duration::from_millis(1);
+/// How often a node that waits is told that this one still does: more often than it believes that without hearing it.
+const TELLS_EVERY: Duration = Duration::from_millis(500);
 
 /// Where a request comes from.
 pub(super) enum From {
@@ -166,5 +168,12 @@ impl<E: Exchange> Exchange for ToNode<E> {
 
     async fn gone(&mut self) {
         self.0.gone().await;
+    }
+
+    async fn waits(&mut self) -> Waits {
+        tokio::select! {
+            () = self.0.gone() => Waits::Gone,
+            () = tokio::time::sleep(TELLS_EVERY) => Waits::TellAgain,
+        }
     }
 }

@@ -7,7 +7,7 @@ use edge_config::section::limits::REJOINS_MAX;
 use parking_lot::Mutex;
 
 use crate::clock;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Waits};
 use crate::origin::validations::Validation;
 use crate::origin::{Failure, OriginRequest, Through};
 use crate::pipeline::Pipeline;
@@ -387,7 +387,13 @@ impl Pipeline {
             let begun = tokio::select! {
                 biased;
                 begun = seat.reader.head(seen) => begun,
-                () = exchange.gone() => return None,
+                waits = exchange.waits() => match waits {
+                    Waits::Gone => return None,
+                    Waits::TellAgain => {
+                        exchange.interim(PROCESSING, b"").await.ok()?;
+                        continue;
+                    }
+                },
             };
             match begun {
                 Ok(Begun::Head(head)) => return Some(Ok(head)),

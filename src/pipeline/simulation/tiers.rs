@@ -119,10 +119,11 @@ impl Tiers for SimulatedTiers {
         asking.write(&self.key, request.method, &request.host, &request.target, out);
     }
 
-    async fn patience(&self) {
+    async fn patience(&self, waits: bool) {
         let times = {
             let mut world = self.world.lock();
-            if world.rng.one_in(8) { Some(world.rng.below(30)) } else { None }
+            // Who says that it waits is believed.
+            if !waits && world.rng.one_in(8) { Some(world.rng.below(30)) } else { None }
         };
         match times {
             Some(times) => give_way(times).await,
