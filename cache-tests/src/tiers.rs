@@ -1,7 +1,7 @@
 //! A CDN of several PoPs: a hub, nodes that ask one another, and what a test sees of who was asked.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -17,6 +17,9 @@ use crate::tls::{Identity, authority_pem};
 
 /// The key of all nodes, unless a test says another.
 pub const KEY: [u8; 32] = [7; 32];
+
+/// Nodes look who is there every 200 ms, and may be late.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// What a CDN is made of. The PoP `shield` is between the others and the origins.
 #[derive(Clone, Debug)]
@@ -136,6 +139,12 @@ impl Cdn {
             })
             .await;
         }
+        // What they tell by now is what they ask by when they have looked once more.
+        let since = Instant::now();
+        until(PATIENCE, "nodes that have looked at one another", || async {
+            if since.elapsed() > LOOK { Ok(()) } else { Err(format!("{:?}", since.elapsed())) }
+        })
+        .await;
     }
 
     /// The nodes of a PoP.
