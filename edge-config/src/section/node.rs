@@ -37,7 +37,8 @@ section! {
         /// neither asks other nodes nor is asked by them.
         POP = "pop": Kind::Text("a name");
         /// Where other nodes reach it: http://host:port or https://host\[:port\], one of its listeners. Needs `pop` and `key_file`.
-        /// Absent: other nodes do not ask it.
+        /// With https the host is a name that the certificate of that listener is for, not an address. Absent: other nodes do
+        /// not ask it.
         ADDRESS = "address": Kind::Text("a URL, http://host:port or https://host[:port]");
         /// A PEM file of the authorities that may vouch for the certificates of other nodes, in place of the system's.
         AUTHORITY = "authority": Kind::Text("a file");
