@@ -4,17 +4,20 @@
 //! does not answer soon, is passed by: the one that comes second is asked, and then the next tier.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::answered::{self, Answer, Answered};
 use super::asking::Asking;
 use super::choosing;
-use super::roster::Node;
+use super::roster::{Node, UnderWay};
 use crate::origin::session::Session;
-use crate::origin::{Changed, Failure, Interims, Judged, OriginRequest, OriginResponse, Role, Through, Upstream};
+use crate::origin::{
+    Changed, Failure, Interims, Judged, OriginBody, OriginRequest, OriginResponse, Role, Through, Upstream,
+};
 use crate::purge::position::LogPosition;
 use crate::semantics::fields::Fields;
 
@@ -55,6 +58,23 @@ pub struct Tiered {
     pub origins: Arc<dyn Upstream>,
 }
 
+/// A body of another node's: its request is under way as long as it is read.
+struct UnderWayBody {
+    body: Box<dyn OriginBody>,
+    _until: UnderWay,
+}
+
+#[async_trait]
+impl OriginBody for UnderWayBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.body.next().await
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.body.due()
+    }
+}
+
 /// What comes of asking a node.
 enum Came {
     Answer(OriginResponse),
@@ -79,17 +99,13 @@ impl Upstream for Tiered {
                 let Some(asking) = &node.asking else { break };
                 tried.push(node.number);
                 let under_way = node.begin();
-                let came = self.ask(asking.as_ref(), role, request, through, interim).await;
-                drop(under_way);
-                match came {
+                match self.ask(asking.as_ref(), role, request, through, interim).await {
                     Came::Answer(response) => {
                         node.answered();
                         self.tiers.told(role, "ok");
-                        return Ok(OriginResponse {
-                            retries: response.retries + nodes,
-                            origin: node.number,
-                            ..response
-                        });
+                        let (retries, origin) = (response.retries + nodes, node.number);
+                        let body = Box::new(UnderWayBody { body: response.body, _until: under_way });
+                        return Ok(OriginResponse { retries, origin, body, ..response });
                     }
                     Came::Failed(failure) => {
                         self.tiers.told(role, "failed");
