@@ -252,7 +252,7 @@ section! {
         /// allows that, else 503 with Retry-After.
         ISOLATED_REQUESTS_KEY = "isolated_requests": Kind::Integer(1, 100_000), "64";
         /// The PoP whose nodes ask its origins for all others, so that these are asked once and not by each PoP. Needs `pop` and
-        /// `key_file` in [node]. Absent: every node asks them itself.
+        /// `key_file` of the node. Absent: every node asks them itself.
         SHIELD = "shield": Kind::Text("a name");
         /// Bodies for answers of the node's own, by status or class: "502" before "5xx". At most 256KiB each.
         ERROR_PAGES = "error_pages": Kind::Map(&Kind::Text("a file"));

@@ -104,7 +104,7 @@ impl Heard {
     }
 
     /// Whether it has been silent for so long that its lease is out: nobody takes itself for current who has not said what it
-    /// is for [`PRESENT_MS`]. Nothing it said may be on its way here.
+    /// is for `PRESENT_MS`. Nothing it said may be on its way here.
     pub fn is_out(&self, now: u64) -> bool {
         now > self.came + PRESENT_MS + LEASE_MS + MARGIN_MS
     }
