@@ -144,7 +144,7 @@ pub(in crate::pipeline) struct World {
     pub(in crate::pipeline) promised: [u64; URLS],
     /// What the origin had when the last acknowledged soft purge began: older must be neither a hit nor called fresh.
     pub(in crate::pipeline) softly: [u64; URLS],
-    /// What the origin says is mostly fresh, and mostly for all.
+    /// What the origin says is mostly fresh, for a while longer, and for all.
     pub(in crate::pipeline) is_lasting: bool,
     /// The log has a purge in hand: it applies one after the other.
     pub(in crate::pipeline) log_is_busy: bool,
@@ -226,11 +226,13 @@ impl Exchange for Recorder {
 /// One request, from its arrival to the judgement of its answer.
 async fn client(id: usize, pipeline: Arc<Pipeline>, site: Arc<Site>, world: Shared) {
     let (url, language, fields) = {
-        let rng = &mut world.lock().rng;
+        let World { rng, is_lasting, .. } = &mut *world.lock();
         let language = if rng.one_in(3) { "de" } else { "en" };
         let mut fields = format!("accept-language: {language}\r\n");
-        fields += if rng.one_in(5) { "authorization: Basic eDp5\r\n" } else { "" };
-        fields += ["cache-control: no-cache\r\n", "cache-control: no-store\r\n", "", "", "", ""][rng.below(6)];
+        let is_plain = *is_lasting && !rng.one_in(4);
+        fields += if !is_plain && rng.one_in(5) { "authorization: Basic eDp5\r\n" } else { "" };
+        let some = ["cache-control: no-cache\r\n", "cache-control: no-store\r\n", "", "", "", ""];
+        fields += if is_plain { "" } else { some[rng.below(6)] };
         fields += &format!("x-client: {id}\r\n");
         (rng.below(URLS), language, fields)
     };

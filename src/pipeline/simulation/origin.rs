@@ -115,7 +115,7 @@ impl SimulatedOrigin {
         let unchanged = (held == tag("*") || held == tag(&text("accept-language"))) && !rng.one_in(8);
         let etag = if unchanged { held } else { tag(&language) };
         let mut fields = format!("etag: {etag}\r\nsurrogate-key: all u{url}\r\ncache-control: ");
-        fields += match (no_store, rng.below(4)) {
+        fields += match (no_store, rng.below(if is_lasting { 2 } else { 4 })) {
             (true, _) => "no-store",
             (false, 0) => "max-age=50, stale-while-revalidate=600",
             (false, 1) => "max-age=6000",

@@ -427,7 +427,16 @@ fn simulate(seed: u64) -> Result<BTreeSet<String>, String> {
     let mut tasks: Vec<Task> = (0..CLIENTS)
         .map(|id| {
             let node = &nodes[[EDGE, EDGE, OWNER, EDGE, SHIELD][id % 5]];
-            task(client(id, node.pipeline.clone(), node.site.clone(), world.clone()), id % 5 == 4)
+            let client = client(id, node.pipeline.clone(), node.site.clone(), world.clone());
+            let world = world.clone();
+            // Some come when everything has been purged.
+            let later = async move {
+                for _ in 0..id * 4 {
+                    pause(&world).await;
+                }
+                client.await;
+            };
+            task(later, id % 5 == 4)
         })
         .collect();
     tasks.push(task(purge_all(log.clone(), world.clone()), false));
