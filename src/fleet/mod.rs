@@ -35,8 +35,10 @@ use crate::purge::log::PurgeLog;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a node may take to accept a connection.
 const CONNECT_WITHIN: edge_config::Duration = edge_config::Duration::from_secs(1);
-/// How long one that has said that it waits for an origin may take, and how long it may pause in the middle of a body.
+/// How long one that has said that it waits for an origin may take.
 const ANSWERS_WITHIN: edge_config::Duration = edge_config::Duration::from_secs(60);
+/// How long it may pause in the middle of a body: as long as an origin may.
+const PAUSES_WITHIN: edge_config::Duration = edge_config::Duration::from_secs(30);
 /// How long unused connections are kept: shorter than the other node keeps them.
 const IDLE: edge_config::Duration = edge_config::Duration::from_secs(30);
 /// What requests to other nodes are counted under.
@@ -100,7 +102,7 @@ impl Fleet {
         origin.host_header = HostHeader::Client;
         origin.timeouts.connect = CONNECT_WITHIN;
         origin.timeouts.first_byte = ANSWERS_WITHIN;
-        origin.timeouts.between_bytes = ANSWERS_WITHIN;
+        origin.timeouts.between_bytes = PAUSES_WITHIN;
         origin.timeouts.idle = IDLE;
         origin.ca.clone_from(&self.own.authority);
         let index = self.origins.metrics.site(SITE);
