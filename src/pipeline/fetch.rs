@@ -200,7 +200,9 @@ impl Pipeline {
         exchange: &mut E,
     ) -> io::Result<Outcome> {
         let told = self.told_of_stored(request, stored, &status);
-        let request = &Request { told: told.as_deref().unwrap_or_default(), ..*request };
+        // A copy for other nodes alone: a client's hit does not pay for it.
+        let by_node = told.as_deref().map(|told| Request { told, ..*request });
+        let request = by_node.as_ref().unwrap_or(request);
         match stored.sparse() {
             None => deliver(request, stored, status, cache, exchange).await,
             // Boxed: what hits in memory do not go through must not make every answer larger.
