@@ -371,6 +371,7 @@ impl Run {
                 proxies: Vec::new(),
             },
             tls,
+            acme: None,
             admin: self.admin.unwrap_or_else(default_admin),
             tokens: Vec::new(),
             cache: self.cache(&purge),

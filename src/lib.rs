@@ -16,6 +16,7 @@ pub mod routing;
 pub mod exchange;
 pub mod pipeline;
 
+pub mod acme;
 pub mod admin;
 pub mod front;
 

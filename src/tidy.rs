@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "front",
         &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet", "routing", "exchange", "pipeline"],
     ),
+    ("acme", &["semantics", "clock", "telemetry", "purge", "origin", "front"]),
     (
         "admin",
         &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet", "routing", "exchange", "pipeline"],
@@ -37,6 +38,9 @@ const ROOT: &[&str] = &["app", "ask", "cli", "lib", "main", "tidy"];
 /// Decisions: functions of their arguments.
 const PURE: &[&str] = &[
     "src/semantics/",
+    "src/acme/lease.rs",
+    "src/acme/notes.rs",
+    "src/acme/plan.rs",
     "src/fleet/answered.rs",
     "src/fleet/asking.rs",
     "src/fleet/choosing.rs",

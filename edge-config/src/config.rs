@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::section::acme::Acme;
 use crate::section::admin::Token;
 use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
 use crate::section::geo::Geo;
@@ -22,6 +23,8 @@ pub struct Config {
     pub node: NodeSettings,
     pub listen: Listen,
     pub tls: Tls,
+    /// How certificates are had. None: they are brought.
+    pub acme: Option<Acme>,
     /// Where the operator connects.
     pub admin: SocketAddr,
     /// Who may do what there. None: whoever connects.
@@ -104,6 +107,7 @@ mod tests {
                 ..Listen::default()
             },
             tls: Tls::default(),
+            acme: None,
             admin: "127.0.0.1:9900".parse().expect("address"),
             tokens: Vec::new(),
             purge: Purge::default(),

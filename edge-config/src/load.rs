@@ -10,6 +10,7 @@ use crate::Config;
 use crate::read::key::{Kind, Section, section};
 use crate::read::problem::{Problem, Problems, Source};
 use crate::read::{At, Known, Reader, Table, why_unreadable};
+use crate::section::acme::{ACME, Acme};
 use crate::section::admin::{self, ADMIN, default_admin};
 use crate::section::cache::{CACHE, Cache};
 use crate::section::geo::{GEO, Geo};
@@ -34,6 +35,8 @@ section! {
         ROOT_LISTEN = "listen": Kind::Table(&LISTEN);
         /// Certificates, and how handshakes are done.
         ROOT_TLS = "tls": Kind::Table(&TLS);
+        /// Certificates of an authority, had by ACME.
+        ROOT_ACME = "acme": Kind::Table(&ACME);
         /// What the node may keep.
         ROOT_CACHE = "cache": Kind::Table(&CACHE);
         /// Where the operator connects.
@@ -171,8 +174,10 @@ pub(crate) fn parse(
         (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
     let (purge, node) = (section(&ROOT_PURGE, &PURGE), section(&ROOT_NODE, &NODE));
     let (resolver, geo) = (section(&ROOT_RESOLVER, &RESOLVER), section(&ROOT_GEO, &GEO));
+    let acme = section(&ROOT_ACME, &ACME);
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
+    let acme = Acme::read(acme, &mut reader, tls.store_key.is_some());
     let cache = Cache::read(cache, &mut reader);
     let mut admin = admin::read(admin, &mut reader);
     let mut purge = Purge::read(purge, &mut reader);
@@ -224,6 +229,7 @@ pub(crate) fn parse(
         node,
         listen: (&listen).into(),
         tls,
+        acme,
         admin: admin.listen.map_or_else(default_admin, |admin| admin.value),
         tokens: admin.tokens,
         purge,

@@ -30,6 +30,8 @@ fn the_example_is_complete_and_loads() {
         ("tls/node.key", "-----BEGIN PRIVATE KEY-----\n"),
         ("secrets/origin", "hush"),
         ("secrets/hub.creds", "-----BEGIN NATS USER JWT-----\n"),
+        ("secrets/acme-eab", "aHVzaA"),
+        ("secrets/dns-hook", "#!/bin/sh\n"),
         ("secrets/s3", "hush"),
         ("secrets/s3-token", "hush"),
         ("tls/tickets.key", "0123456789abcdef0123456789abcdef"),

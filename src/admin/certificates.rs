@@ -95,7 +95,7 @@ pub struct CertificateState {
     pub not_after: i64,
     /// SHA-256, in hexadecimal digits.
     pub fingerprint: String,
-    /// `api`: the site has brought it; `file`: the operator has.
+    /// `api`: the site has brought it; `file`: the operator has; `acme`: an authority has issued it to this CDN.
     pub from: &'static str,
 }
 

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::front::tls::Settings;
 use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
 use crate::front::tls::hosts::Hosts;
+use crate::front::tls::issued::{Issued, IssuedCertificate};
 use crate::front::tls::leaf::Leaf;
 use crate::front::tls::own::{self, Changed, OwnCertificate, OwnError};
 use crate::front::tls::sealed::StoreKey;
@@ -22,6 +23,7 @@ use crate::purge::nats::documents::{Text, Texts, Which};
 pub struct Loaded {
     files: Arc<Certificates>,
     key: Option<Arc<StoreKey>>,
+    issued: Arc<Issued>,
     /// Those of each site.
     own: BTreeMap<String, Arc<[OwnCertificate]>>,
     /// The sites whose certificates could not be used when the node was started, and why.
@@ -33,8 +35,8 @@ impl Loaded {
     ///
     /// # Errors
     /// A file cannot be used.
-    pub fn at_start(config: &Config, documents: &Texts) -> Result<Self, CertificateError> {
-        let mut loaded = Self::files(config)?;
+    pub fn at_start(config: &Config, documents: &Texts, issued: Arc<Issued>) -> Result<Self, CertificateError> {
+        let mut loaded = Self::files(config, issued)?;
         for (site, text) in certificates(documents) {
             match loaded.open(config, site, text) {
                 Ok(own) => _ = loaded.own.insert(site.to_owned(), own),
@@ -52,7 +54,7 @@ impl Loaded {
     /// # Errors
     /// One of them cannot be used, or what sites have brought cannot be used with them any more.
     pub fn again(&self, config: &Config, documents: &Texts, before: &Texts) -> Result<Self, CertificateError> {
-        self.opened(Self::files(config)?, config, documents, before)
+        self.opened(Self::files(config, self.issued.clone())?, config, documents, before)
     }
 
     /// With other documents.
@@ -60,8 +62,13 @@ impl Loaded {
     /// # Errors
     /// One of them cannot be used.
     pub fn with(&self, config: &Config, documents: &Texts, before: &Texts) -> Result<Self, CertificateError> {
-        let files =
-            Self { files: self.files.clone(), key: self.key.clone(), own: BTreeMap::new(), unusable: BTreeMap::new() };
+        let files = Self {
+            files: self.files.clone(),
+            key: self.key.clone(),
+            issued: self.issued.clone(),
+            own: BTreeMap::new(),
+            unusable: BTreeMap::new(),
+        };
         self.opened(files, config, documents, before)
     }
 
@@ -94,13 +101,14 @@ impl Loaded {
         Ok(loaded)
     }
 
-    fn files(config: &Config) -> Result<Self, CertificateError> {
+    fn files(config: &Config, issued: Arc<Issued>) -> Result<Self, CertificateError> {
         let read = |path: &std::path::PathBuf| {
             StoreKey::read(path).map(Arc::new).map_err(|error| CertificateError::StoreKey(path.clone(), error))
         };
         Ok(Self {
             files: Arc::new(Certificates::load(&config.tls)?),
             key: config.tls.store_key.as_ref().map(read).transpose()?,
+            issued,
             own: BTreeMap::new(),
             unusable: BTreeMap::new(),
         })
@@ -117,7 +125,16 @@ impl Loaded {
     /// Those of files and those of sites, by name.
     pub fn certificates(&self, config: &Config) -> Arc<Certificates> {
         let own = self.own.iter().map(|(site, own)| (site.as_str(), &**own));
-        Arc::new(self.files.with_own(own, &Hosts::of(&config.sites)))
+        Arc::new(self.files.with_own(own, &Hosts::of(&config.sites)).beside(self.issued.clone()))
+    }
+
+    /// What keys of certificates are sealed with.
+    pub fn key(&self) -> Option<&Arc<StoreKey>> {
+        self.key.as_ref()
+    }
+
+    pub fn issued(&self) -> &Arc<Issued> {
+        &self.issued
     }
 
     /// How many sites have certificates that cannot be used.
@@ -178,6 +195,9 @@ fn states(loaded: &Loaded, config: &Config) -> Vec<CertificateState> {
             let (used, unused) = leaf.names.iter().cloned().partition(|name| hosts.is_of(site, name));
             states.push(state(Some(site), leaf, used, unused, "api"));
         }
+    }
+    for IssuedCertificate { site, leaf, .. } in loaded.issued.all() {
+        states.push(state(Some(&site), &leaf, leaf.names.clone(), Vec::new(), "acme"));
     }
     for leaf in loaded.files.leaves() {
         let mut of_nobody = leaf.names.clone();

@@ -12,12 +12,15 @@ use edge_config::shared::Document;
 use edge_config::{Config, Problem, Problems};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::StartError;
 use super::certificates::Loaded;
+use super::issuing::view;
 use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::{Read, Source, Start};
+use crate::acme::View;
+use crate::acme::issuer::Issuer;
 use crate::admin::Operate;
 use crate::admin::access::{Access, Detail};
 use crate::admin::certificates::{Change, Held, NotChanged};
@@ -26,7 +29,8 @@ use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
 use crate::front::tls::Tls;
-use crate::front::tls::certificates::CertificateError;
+use crate::front::tls::certificates::{CertificateError, end};
+use crate::front::tls::issued::Issued;
 use crate::front::tls::own::Changed;
 use crate::origin::dns::resolver::Resolver;
 use crate::origin::group::Origins;
@@ -46,6 +50,7 @@ pub struct Control {
     registry: Arc<Registry>,
     pub(super) tls: Option<Arc<Tls>>,
     tickets: TicketKeys,
+    pub(super) issuer: Arc<Issuer>,
     pub(super) origins: Arc<Origins>,
     pub(super) shares: Shares,
     /// Who may do what on the admin API.
@@ -55,6 +60,8 @@ pub struct Control {
     /// Not ready any more: clients are to go elsewhere.
     draining: AtomicBool,
     drain: Notify,
+    /// What the configuration in force says of certificates.
+    pub(super) views: watch::Sender<Arc<View>>,
 }
 
 /// The configuration in force, and what it was made of.
@@ -72,6 +79,8 @@ pub struct Handshakes {
     pub tls: Option<Arc<Tls>>,
     pub tickets: TicketKeys,
     pub certificates: Loaded,
+    /// What certificates are had from an authority with.
+    pub issuer: Arc<Issuer>,
 }
 
 /// What a node has in common with others.
@@ -100,9 +109,11 @@ impl Control {
         shares: Shares,
     ) -> Self {
         let Start { read, config, documents } = start;
-        let Handshakes { tls, tickets, certificates } = handshakes;
+        let Handshakes { tls, tickets, certificates, issuer } = handshakes;
         let access = Mutex::new(Arc::new(Access::new(config.tokens.clone())));
+        let views = watch::Sender::new(Arc::new(view(&config, &certificates)));
         let control = Self {
+            views,
             access,
             purge_rate: AtomicU32::new(config.purge.rate),
             source,
@@ -112,6 +123,7 @@ impl Control {
             front,
             tls,
             tickets,
+            issuer,
             origins,
             shares,
             started: clock::monotonic(),
@@ -208,13 +220,29 @@ impl Control {
     }
 
     pub(super) fn report(&self) {
-        let documents = self.current.lock().documents.clone();
+        let current = self.current.lock();
+        let documents = current.documents.clone();
+        self.views.send_replace(Arc::new(view(&current.config, &current.certificates)));
+        drop(current);
         let snapshot = self.snapshots.load();
         let serves = snapshot.sites().iter().filter(|site| site.isolated == Isolated::Serve);
         self.shares.presence.configured(&documents, serves.map(|site| site.name.clone()).collect());
         self.origins.metrics.configured(self.snapshots.load().version);
-        let certificates = self.tls.as_ref().map(|tls| tls.certificates());
-        self.origins.metrics.certificates(certificates.as_ref().map_or(&[], |certificates| certificates.ends()));
+        self.report_certificates();
+    }
+
+    /// Says when the certificates end that handshakes are done with.
+    pub(super) fn report_certificates(&self) {
+        let Some(tls) = &self.tls else { return };
+        let certificates = tls.certificates();
+        let issued = certificates.issued().all();
+        let issued = issued.iter().filter_map(|issued| end(&issued.leaf, &issued.site));
+        let ends: Vec<_> = certificates.ends().iter().cloned().chain(issued).collect();
+        self.origins.metrics.certificates(&ends);
+    }
+
+    pub(super) fn issued(&self) -> &Arc<Issued> {
+        &self.front.issued
     }
 
     /// Resolves when the operator asks for a drain.

@@ -45,11 +45,12 @@ pub fn run(command: &Command) -> Result<String, HubError> {
                 let link = Link::connect(&hub).await?;
                 streams::init(&link.context, usize::from(*replicas)).await?;
                 Ok(format!(
-                    "{} has the streams {}, {} and {}",
+                    "{} has the streams {}, {} and {}, and the bucket {}",
                     hub.servers.join(", "),
                     streams::PURGE,
                     streams::CONFIG,
-                    streams::NODES
+                    streams::NODES,
+                    streams::BOARD
                 ))
             })
         }

@@ -6,6 +6,7 @@
 //! - [`control`]: what the operator can do with a running node.
 //! - [`adoption`]: putting in force what the hub has of the configuration.
 //! - [`certificates`]: those of files and those that sites have brought, kept and put in force.
+//! - [`issuing`]: certificates of an authority.
 //! - [`storage`]: what outlives the process.
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
@@ -20,6 +21,7 @@ pub mod copy;
 pub mod dev;
 pub mod hub;
 pub mod identity;
+pub mod issuing;
 pub mod life;
 pub mod node;
 pub mod reclaimer;

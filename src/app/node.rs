@@ -10,12 +10,13 @@ use rustls::server::ProducesTickets;
 use tokio::runtime::Runtime;
 
 use super::StartError;
-use super::adoption;
 use super::certificates::Loaded;
 use super::control::{Control, Handshakes, Shares};
 use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
 use super::storage::Storage;
+use super::{adoption, issuing};
+use crate::acme::issuer::Issuer;
 use crate::admin::Admin;
 use crate::fleet::asking::Key;
 use crate::fleet::through::Tiered;
@@ -25,6 +26,7 @@ use crate::front::log::Log;
 use crate::front::pass::Pass;
 use crate::front::registry::Registry;
 use crate::front::tls::certificates::{CertificateError, Certificates, server_config};
+use crate::front::tls::issued::Issued;
 use crate::front::tls::tickets::Tickets;
 use crate::front::tls::{Settings, Tls};
 use crate::origin::Upstream;
@@ -67,7 +69,7 @@ impl Node {
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
         // A start that fails is none: disks count those they missed.
         read_files(&config)?;
-        let Storage { log, node: name, presence, shelf, store, record, cdn } =
+        let Storage { log, node: name, presence, shelf, store, record, cdn, board } =
             Storage::open(&config, &start.documents, &metrics)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
@@ -83,6 +85,7 @@ impl Node {
         let fleet = fleet(&config, &name, &log, &origins)?;
         let snapshots = Snapshots::new(snapshot(&config, FIRST_VERSION, None, &origins, fleet.as_ref())?);
         let registry = Registry::new(config.limits.connections_per_client, metrics.clone());
+        let issued = Arc::new(Issued::default());
         let front = Arc::new(Front {
             pipeline: pipeline.clone(),
             snapshots,
@@ -91,10 +94,11 @@ impl Node {
             log: Log::new(access_log.clone(), metrics, node),
             cdn,
             proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
+            issued: issued.clone(),
             fleet,
         });
         let tickets = TicketKeys::new()?;
-        let certificates = Loaded::at_start(&config, &start.documents)?;
+        let certificates = Loaded::at_start(&config, &start.documents, issued)?;
         for _ in 0..certificates.unusable() {
             origins.metrics.config_refused();
         }
@@ -103,9 +107,11 @@ impl Node {
             false => Some(Tls::new(tls_settings(&config, &tickets, &certificates)?)),
         };
         let shares = Shares { presence, shelf };
-        let handshakes = Handshakes { tls: tls.clone(), tickets, certificates };
+        let issuer = Arc::new(Issuer::new(board, origins.clone()));
+        let handshakes = Handshakes { tls: tls.clone(), tickets, certificates, issuer };
         let control = Arc::new(Control::new(source, start, front.clone(), handshakes, origins, shares));
         adoption::follow(&control, checks.handle());
+        issuing::follow(&control, &name.name, checks.handle());
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);

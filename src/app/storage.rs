@@ -15,6 +15,7 @@ use crate::purge::invalidations::{Invalidations, buckets_for};
 use crate::purge::ledger::Ledger;
 use crate::purge::local::{FIRST_GENERATION, LocalLog};
 use crate::purge::log::{OpenError, PurgeLog};
+use crate::purge::nats::board::Board;
 use crate::purge::nats::documents::Texts;
 use crate::purge::nats::link::Hub;
 use crate::purge::nats::presence::Presence;
@@ -33,6 +34,9 @@ use crate::telemetry::metrics::Metrics;
 /// The part of the memory budget that entries of purges may take at most: 32 MiB of the default.
 const LEDGER_SHARE: u64 = 16;
 
+/// Where what nodes share of certificates is kept.
+const BOARD_DIRECTORY: &str = "certificates";
+
 /// What was put together.
 pub struct Storage {
     pub log: Arc<dyn PurgeLog>,
@@ -41,6 +45,8 @@ pub struct Storage {
     pub presence: Arc<Presence>,
     /// What the hub has of the configuration, if there is a hub.
     pub shelf: Option<Arc<Shelf>>,
+    /// What nodes share of certificates that are issued.
+    pub board: Arc<Board>,
     pub store: Store,
     pub record: Record,
     /// What the node calls itself in `CDN-Loop`.
@@ -67,7 +73,11 @@ impl Storage {
         let has_disks = !config.cache.disks.is_empty();
         let node = node_name(config, &identity);
         let presence = Arc::<Presence>::default();
-        let shelf = Arc::new(Shelf::new(&node.id, documents.clone()));
+        let is_shared = matches!(config.purge.log, Log::Nats(_));
+        let board = directory.join(BOARD_DIRECTORY);
+        let opened = Board::open(Some(&board), is_shared);
+        let board = Arc::new(opened.map_err(|error| OpenError::Directory(board, error))?);
+        let shelf = Arc::new(Shelf::new(&node.id, documents.clone(), board.clone()));
         let opening = Opening {
             directory: &directory,
             config,
@@ -95,12 +105,13 @@ impl Storage {
         let plan = DiskPlan { disks: disks.collect(), run: identity.run };
         identity.save(&directory)?;
         let store = Store::new(memory, ledger, keyer, metrics.clone(), &plan);
-        let shelf = matches!(config.purge.log, Log::Nats(_)).then_some(shelf);
+        let shelf = is_shared.then_some(shelf);
         Ok(Self {
             log,
             node,
             presence,
             shelf,
+            board,
             store,
             record: Record { directory, identity: Mutex::new(identity) },
             cdn,

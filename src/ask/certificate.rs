@@ -78,6 +78,7 @@ fn listed(answer: &Value) -> String {
         };
         let from = match word(certificate, "from") {
             "api" => "brought by the site",
+            "acme" => "had by ACME",
             _ => "from a file",
         };
         let mut line = format!(

@@ -139,7 +139,7 @@ impl Front {
             return Ok(Answer::short("refused", Some(status), reason, Some((site, GroupIndex::OWN))));
         }
         let routed = Routed::new(&seen, site);
-        if let Some(own) = Own::of(&seen, site, &routed) {
+        if let Some(own) = Own::of(self, &seen, site, &routed) {
             let mut answer = Answer::short("refused", Some(own.status()), own.reason(), Some((site, GroupIndex::OWN)));
             answer.rules = rules_of(site, routed.matched.as_ref());
             answer.tell();

@@ -168,7 +168,7 @@ impl Front {
         }
         let Some(site) = &site else { return After::Close };
         let routed = Routed::new(&seen, site);
-        if let Some(own) = Own::of(&seen, site, &routed) {
+        if let Some(own) = Own::of(self, &seen, site, &routed) {
             return Box::pin(self.answer_own(stream, connection, &seen, site, own)).await;
         }
         if let From::Node(asking) = &from {

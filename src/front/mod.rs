@@ -45,6 +45,7 @@ use self::log::Log;
 use self::pass::Pass;
 use self::registry::{Lease, Registry};
 use self::tls::Tls;
+use self::tls::issued::Issued;
 use self::tls::stream::TlsStream;
 use crate::clock;
 use crate::fleet::Fleet;
@@ -63,6 +64,8 @@ pub struct Front {
     pub cdn: CdnId,
     /// From where connections begin with a header of the PROXY protocol; a new configuration swaps it.
     pub proxies: ArcSwap<Vec<Network>>,
+    /// What authorities that issue certificates are shown.
+    pub issued: Arc<Issued>,
     /// The other nodes, where there are some that may ask this one.
     pub fleet: Option<Arc<Fleet>>,
 }

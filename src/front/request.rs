@@ -84,8 +84,10 @@ pub async fn answer_refusal<E: Exchange>(refusal: Refusal, exchange: &mut E) -> 
 }
 
 /// What is answered without a look at what is stored, and without an origin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Own<'r> {
+    /// What an authority that issues certificates asks for.
+    Challenge(String),
     /// The same URL under TLS.
     Https,
     /// What a rule says.
@@ -93,23 +95,29 @@ pub enum Own<'r> {
 }
 
 impl<'r> Own<'r> {
-    pub fn of(seen: &Seen<'_>, site: &'r Site, routed: &Routed) -> Option<Self> {
+    pub fn of(front: &Front, seen: &Seen<'_>, site: &'r Site, routed: &Routed) -> Option<Self> {
+        // It comes in the clear, whatever the site wants of others.
+        if let Some(answer) = front.issued.answer(without_port(seen.head.host), seen.head.target) {
+            return Some(Self::Challenge(answer));
+        }
         if site.https_only && seen.peer.tls.is_none() {
             return Some(Self::Https);
         }
         routed.matched.as_ref().and_then(|matched| site.rules.reply(matched)).map(Self::Reply)
     }
 
-    pub fn status(self) -> u16 {
+    pub fn status(&self) -> u16 {
         match self {
+            Self::Challenge(_) => 200,
             Self::Https => 308,
             Self::Reply(Reply::Status(status)) => *status,
             Self::Reply(Reply::Redirect(redirect)) => redirect.status,
         }
     }
 
-    pub fn reason(self) -> Reason {
+    pub fn reason(&self) -> Reason {
         match self {
+            Self::Challenge(_) => Reason::Challenge,
             Self::Https => Reason::HttpsOnly,
             Self::Reply(_) => Reason::Rule,
         }
@@ -125,14 +133,18 @@ impl<'r> Own<'r> {
         let target = if head.target == b"*" { b"/" } else { head.target };
         let (host, method) = (without_port(head.host), answered_method(head));
         let cache_status = CacheStatus { detail: Some(self.reason()), ..CacheStatus::default() };
+        let status = self.status();
         let location = match self {
+            Self::Challenge(answer) => {
+                return failure::challenge(site, answer.as_bytes(), method, cache_status, exchange).await;
+            }
             Self::Https => [b"https://", host, target].concat(),
             Self::Reply(Reply::Redirect(redirect)) => redirect.location(host, target),
             Self::Reply(Reply::Status(status)) => {
                 return failure::answer(Some(site), *status, method, cache_status, exchange).await;
             }
         };
-        failure::redirect(site, self.status(), &location, method, cache_status, exchange).await
+        failure::redirect(site, status, &location, method, cache_status, exchange).await
     }
 }
 

@@ -70,6 +70,20 @@ pub async fn redirect<E: Exchange>(
     own(Some(site), status, method, cache_status, &fields, b"", exchange).await
 }
 
+/// Answers an authority that issues certificates (RFC 8555 section 8.3).
+///
+/// # Errors
+/// The client could not be written to.
+pub async fn challenge<E: Exchange>(
+    site: &Site,
+    body: &[u8],
+    method: Method,
+    cache_status: CacheStatus,
+    exchange: &mut E,
+) -> io::Result<Outcome> {
+    own(Some(site), 200, method, cache_status, b"content-type: application/octet-stream\r\n", body, exchange).await
+}
+
 /// The body of an answer of our own, and its type.
 pub fn page<'s>(site: Option<&'s Site>, status: u16, cache_status: &CacheStatus) -> (&'static str, Cow<'s, [u8]>) {
     if let Some(page) = site.and_then(|site| site.error_page(status)) {

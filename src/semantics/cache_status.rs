@@ -49,6 +49,7 @@ reasons! {
     RequestBody, "request-body", "The request has a body, so its answer is not the answer to others.";
     MalformedRequest, "malformed-request", "The request was not well-formed, so it was answered here and the connection closed.";
     UnknownHost, "unknown-host", "No site of this node answers for the host.";
+    Challenge, "challenge", "An authority that issues certificates was shown that the host is served here.";
     HttpsOnly, "https-only", "The site answers under TLS only.";
     Loop, "loop", "The request has been through this node before, or through more CDNs than make sense.";
     PassUpgrade, "pass-upgrade", "The request asks to change the protocol of the connection.";

@@ -49,6 +49,8 @@ families! {
     tls_handshakes: IntCounterVec = "littoral_tls_handshakes_total" ["version", "resumed"];
     /// When each certificate ends, in seconds since 1970; those that a site has brought itself have its name.
     certificate_expiry: IntGaugeVec = "littoral_certificate_expiry_seconds" ["certificate", "site"];
+    /// Orders of certificates with an authority, by what became of them.
+    certificate_orders: IntCounterVec = "littoral_certificate_orders_total" ["outcome"];
     /// The configuration in force; counts up from 1 with every reload, and with every change that the hub brings.
     config_version: IntGauge = "littoral_config_version" [];
     /// Configurations that were refused, the ones before them still in force: files, and versions that the hub has.
@@ -304,14 +306,6 @@ impl Metrics {
         self.families.tls_handshakes.with_label_values(&[version, resumed]).inc();
     }
 
-    /// Says when certificates end; those it does not name are gone.
-    pub fn certificates(&self, expiries: &[CertificateEnd]) {
-        self.families.certificate_expiry.reset();
-        for CertificateEnd { name, site, seconds } in expiries {
-            self.families.certificate_expiry.with_label_values(&[name, site]).set(*seconds);
-        }
-    }
-
     /// Counts something a purge named.
     pub fn purged(&self, site: &str, kind: &str, mode: &str) {
         self.families.purges.with_label_values(&[site, kind, mode]).inc();
@@ -493,6 +487,7 @@ fn register<F: Family>(registry: &Registry, name: &str, help: &str, labels: &[&s
     Ok(family)
 }
 
+mod certificates;
 mod origins;
 pub mod sites;
 #[cfg(test)]

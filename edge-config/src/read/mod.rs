@@ -244,6 +244,11 @@ impl<'t> Table<'t> {
         self.table.is_empty()
     }
 
+    /// Where it stands.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
     /// The value of a key.
     pub fn value(&self, key: &Key) -> Option<Value<'t>> {
         debug_assert!(self.section.keys.iter().any(|known| std::ptr::eq(*known, key)), "{} is not declared", key.name);

@@ -1,5 +1,6 @@
 //! One file for each table of the configuration.
 
+pub mod acme;
 pub mod admin;
 pub mod balance;
 pub mod cache;

@@ -299,7 +299,7 @@ impl Client<'_> {
             let answered = failure::answer(site, status, method, cache_status, &mut answer).now_or_never();
             at_once = Some((answer, answered, None));
         } else if let Some((site, routed)) = site.map(|site| (site, Routed::new(&seen, site))) {
-            if let Some(own) = Own::of(&seen, site, &routed) {
+            if let Some(own) = Own::of(self.front, &seen, site, &routed) {
                 let mut answer = Answer::at_once(respond, write_timeout);
                 let answered = own.answer(&seen, site, &mut answer).now_or_never();
                 at_once = Some((answer, answered, None));

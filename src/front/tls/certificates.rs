@@ -15,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use super::hosts::Hosts;
+use super::issued::Issued;
 use super::leaf::Leaf;
 use super::own::{OwnCertificate, OwnError};
 use crate::telemetry::metrics::CertificateEnd;
@@ -54,6 +55,8 @@ pub struct Certificates {
     ends: Vec<CertificateEnd>,
     /// What those of files say of themselves.
     leaves: Vec<Leaf>,
+    /// Those that come one by one.
+    issued: Arc<Issued>,
 }
 
 impl Certificates {
@@ -149,9 +152,30 @@ impl Certificates {
     }
 
     /// The certificate for a name: its own, else that of its parent's wildcard (RFC 6125 section 6.4.3: one label).
-    pub fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
-        let found = name.and_then(|name| self.named(&name.trim_end_matches('.').to_ascii_lowercase()));
-        found.or_else(|| self.first.as_ref().filter(|_| self.unknown_is_first))
+    /// Else one that was issued.
+    pub fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let found = name.and_then(|name| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            self.named(&name).cloned().or_else(|| self.issued.find(&name))
+        });
+        found.or_else(|| self.first.clone().filter(|_| self.unknown_is_first))
+    }
+
+    /// Whether there is one for a host, which may be a wildcard, without any that was issued.
+    pub fn covers(&self, host: &str) -> bool {
+        match host.strip_prefix("*.") {
+            Some(parent) => self.wildcard.contains_key(parent),
+            None => self.named(host).is_some(),
+        }
+    }
+
+    /// These, beside those that are issued.
+    pub fn beside(self, issued: Arc<Issued>) -> Self {
+        Self { issued, ..self }
+    }
+
+    pub fn issued(&self) -> &Arc<Issued> {
+        &self.issued
     }
 
     fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
@@ -174,7 +198,7 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name()).cloned()
+        self.find(hello.server_name())
     }
 }
 
@@ -189,7 +213,7 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateEr
 }
 
 /// When a certificate ends, under its first name.
-fn end(leaf: &Leaf, site: &str) -> Option<CertificateEnd> {
+pub fn end(leaf: &Leaf, site: &str) -> Option<CertificateEnd> {
     let name = leaf.names.first()?.clone();
     Some(CertificateEnd { name, site: site.to_owned(), seconds: leaf.not_after })
 }

@@ -3,12 +3,14 @@
 //! - [`certificates`]: certificates by name, and the settings of rustls.
 //! - [`own`]: certificates that sites bring themselves; [`sealed`]: their private keys, on their way and at rest.
 //! - [`hosts`]: whose a name is; [`leaf`]: what a certificate says of itself.
+//! - [`issued`]: those that come while the node runs, and what an authority wants to see for them.
 //! - [`tickets`]: session tickets whose keys follow the clock.
 //! - [`records`]: the bytes of a connection, sealed and opened.
 //! - [`stream`]: such a connection as HTTP/1 reads and writes it.
 
 pub mod certificates;
 pub mod hosts;
+pub mod issued;
 pub mod leaf;
 pub mod own;
 pub mod records;
@@ -24,11 +26,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pingora::protocols::Stream;
-use rustls::server::{Acceptor, ProducesTickets};
+use rustls::server::{Accepted, Acceptor, ProducesTickets};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt;
 
 use self::certificates::Certificates;
+use self::issued::Issued;
 use self::records::{Records, poll_fill};
 use crate::front::connection::Timer;
 
@@ -74,6 +77,9 @@ impl HandshakeEnd {
         }
     }
 }
+
+/// What is left of the time for a handshake when the certificate is there.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 /// Alert record: fatal, unrecognized_name (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -134,7 +140,13 @@ impl Tls {
             Err(mut alert) => return Err(refuse(&mut stream, |out| alert.write_all(out), HandshakeEnd::Failed).await),
         };
         let current = self.0.load_full();
-        if current.certificates.find(accepted.client_hello().server_name()).is_none() {
+        let issued = current.certificates.issued();
+        if let Some(challenge) = issued.challenged(&accepted.client_hello()) {
+            return Err(show_challenge(accepted, challenge, stream, timer, deadline).await);
+        }
+        let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+        let is_there = current.certificates.find(name.as_deref()).is_some();
+        if !is_there && !Box::pin(wait_for(issued, name.as_deref(), deadline)).await {
             let alert = |out: &mut Vec<u8>| io::Write::write_all(out, &UNRECOGNIZED_NAME);
             return Err(refuse(&mut stream, alert, HandshakeEnd::UnknownName).await);
         }
@@ -145,18 +157,7 @@ impl Tls {
             }
         };
         let mut records = Records::new(stream, tls);
-        poll_fn(|context| match records.poll_handshake(context) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Poll::Ready(Err(HandshakeEnd::Failed))
-            }
-            Poll::Ready(Err(_)) => Poll::Ready(Err(HandshakeEnd::Closed)),
-            Poll::Pending => {
-                ready!(timer.poll(context, deadline));
-                Poll::Ready(Err(HandshakeEnd::Late))
-            }
-        })
-        .await?;
+        shake_hands(&mut records, timer, deadline).await?;
         let agreed = Agreed {
             version: if records.tls().protocol_version() == Some(ProtocolVersion::TLSv1_3) {
                 "TLSv1.3"
@@ -168,6 +169,43 @@ impl Tls {
         };
         Ok((records, agreed))
     }
+}
+
+/// Does the handshake by which an authority sees that a host is ours, and ends it there.
+async fn show_challenge(
+    accepted: Accepted,
+    challenge: Arc<ServerConfig>,
+    stream: Stream,
+    timer: &mut Timer,
+    deadline: Instant,
+) -> HandshakeEnd {
+    let Ok(tls) = accepted.into_connection(challenge) else { return HandshakeEnd::Failed };
+    let mut records = Records::new(stream, tls);
+    match shake_hands(&mut records, timer, deadline).await {
+        Ok(()) => HandshakeEnd::Closed,
+        Err(end) => end,
+    }
+}
+
+/// Waits for a certificate that is issued now, for as long as the client has not gone away by itself.
+async fn wait_for(issued: &Issued, name: Option<&str>, deadline: Instant) -> bool {
+    match name {
+        Some(name) => issued.wait_for(name, deadline.checked_sub(ANSWER_WITHIN).unwrap_or(deadline)).await,
+        None => false,
+    }
+}
+
+async fn shake_hands(records: &mut Records, timer: &mut Timer, deadline: Instant) -> Result<(), HandshakeEnd> {
+    poll_fn(|context| match records.poll_handshake(context) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Poll::Ready(Err(HandshakeEnd::Failed)),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(HandshakeEnd::Closed)),
+        Poll::Pending => {
+            ready!(timer.poll(context, deadline));
+            Poll::Ready(Err(HandshakeEnd::Late))
+        }
+    })
+    .await
 }
 
 /// Sends an alert, as far as the socket takes it at once.

@@ -129,7 +129,7 @@ pub fn add(
     now: i64,
 ) -> Result<Changed, OwnError> {
     let store_key = store_key.ok_or(OwnError::NoStoreKey)?;
-    let (chain, key) = (read_chain(chain)?, read_key(key)?);
+    let (chain, key) = read_pair(chain, key)?;
     let leaf = Leaf::read(&chain)?;
     if leaf.not_after <= now {
         return Err(OwnError::Ended);
@@ -244,7 +244,19 @@ fn read_key(text: &str) -> Result<PrivateKeyDer<'static>, OwnError> {
     }
 }
 
-fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, OwnError> {
+/// A chain and its key, both PEM.
+///
+/// # Errors
+/// One of them is none, or too long.
+pub fn read_pair(chain: &str, key: &str) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), OwnError> {
+    Ok((read_chain(chain)?, read_key(key)?))
+}
+
+/// A certificate ready for handshakes.
+///
+/// # Errors
+/// The key is not that of the certificate, or of no kind that is known.
+pub fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, OwnError> {
     CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => OwnError::Mismatch,
         error => OwnError::Key(error.to_string()),

@@ -11,7 +11,7 @@ use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Resolver as Client, TokioResolver};
 
@@ -57,6 +57,64 @@ impl Resolver {
             }
         }
         parts
+    }
+}
+
+/// What the name of a host leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leads {
+    /// The names that stand for it, in lower case and without a dot at the end.
+    pub aliases: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Resolver {
+    /// What the name of a host leads to, in both families, whether or not this node could send a packet there.
+    ///
+    /// # Errors
+    /// Nobody says.
+    pub async fn leads(&self, host: &str) -> Result<Leads, String> {
+        let client = self.client.as_ref().map_err(Clone::clone)?;
+        let mut leads = Leads::default();
+        for kind in [RecordType::A, RecordType::AAAA, RecordType::CNAME] {
+            let records = records(client, host, kind).await?;
+            for record in &records {
+                match &record.data {
+                    RData::CNAME(alias) => {
+                        let alias = alias.0.to_utf8().trim_end_matches('.').to_ascii_lowercase();
+                        if !leads.aliases.contains(&alias) {
+                            leads.aliases.push(alias);
+                        }
+                    }
+                    data => leads.addresses.extend(data.ip_addr()),
+                }
+            }
+        }
+        Ok(leads)
+    }
+
+    /// The texts that a name has.
+    ///
+    /// # Errors
+    /// Nobody says.
+    pub async fn texts(&self, name: &str) -> Result<Vec<String>, String> {
+        let client = self.client.as_ref().map_err(Clone::clone)?;
+        let found = records(client, name, RecordType::TXT).await?;
+        let text = |record: &Record| match &record.data {
+            RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
+            _ => None,
+        };
+        Ok(found.iter().filter_map(text).collect())
+    }
+}
+
+async fn records(client: &TokioResolver, host: &str, kind: RecordType) -> Result<Vec<Record>, String> {
+    // Not below the domain of this machine.
+    let name = format!("{}.", host.trim_end_matches('.'));
+    match client.lookup(name, kind).await {
+        Ok(found) => Ok(found.answers().to_vec()),
+        Err(error) if error.is_no_records_found() => Ok(Vec::new()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

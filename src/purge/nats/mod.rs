@@ -13,7 +13,9 @@
 //! - [`link`]: connections. [`session`]: what happens on one.
 //! - [`presence`]: what a node says of itself that others decide.
 //! - [`documents`]: the configuration many nodes share. Pure. [`shelf`]: its documents as this node has heard them.
+//! - [`board`]: what else they know by name, such as certificates.
 
+pub mod board;
 pub mod documents;
 pub mod link;
 pub mod members;

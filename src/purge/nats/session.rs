@@ -126,6 +126,7 @@ impl Shared {
             end = self.listen(told) => end,
             end = self.resend(link) => end,
             () = self.shelf.follow(link) => End::Gone,
+            () = self.shelf.board.follow(link) => End::Gone,
             () = link.gone() => End::Gone,
         };
         self.link.store(None);

@@ -20,6 +20,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::board::Board;
 use super::documents::{Document, Heard, Text, Texts, Which, wanted};
 use super::link::Link;
 use super::session::{HEARTBEAT, SILENT, numbers};
@@ -36,6 +37,8 @@ const HISTORY_WITHIN: Duration = Duration::from_secs(5);
 pub struct Shelf {
     /// The id of this node.
     node: String,
+    /// What else the hub has that all nodes know.
+    pub board: Arc<Board>,
     link: ArcSwapOption<Link>,
     state: Mutex<State>,
     changed: Notify,
@@ -96,9 +99,10 @@ fn unanswered(error: impl std::fmt::Display) -> HubError {
 
 impl Shelf {
     /// `in_force`: what the node was started with.
-    pub fn new(node: &str, in_force: Texts) -> Self {
+    pub fn new(node: &str, in_force: Texts, board: Arc<Board>) -> Self {
         Self {
             node: node.to_owned(),
+            board,
             link: ArcSwapOption::empty(),
             state: Mutex::new(State { in_force, ..State::default() }),
             changed: Notify::new(),
@@ -108,6 +112,7 @@ impl Shelf {
 
     /// There is a connection, or none any more.
     pub(super) fn connected(&self, link: Option<Arc<Link>>) {
+        self.board.connected(link.clone());
         self.link.store(link);
     }
 
@@ -371,7 +376,8 @@ mod tests {
 
     #[test]
     fn what_is_refused_counts_once_and_nodes_matter_when_something_is_staged() {
-        let shelf = Shelf::new("a", Texts::new());
+        let board = Arc::new(Board::open(None, true).expect("no directory"));
+        let shelf = Shelf::new("a", Texts::new(), board);
         let which = Which::Node;
         let bad = Heard { version: 3, document: Err("no".into()) };
         shelf.state.lock().heard.insert(which.clone(), bad);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
+use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
 /// The purge log.
@@ -11,6 +12,9 @@ pub const PURGE: &str = "PURGE";
 pub const CONFIG: &str = "CONFIG";
 /// What each node says of itself: the last it said.
 pub const NODES: &str = "NODES";
+
+/// Certificates that were issued, and what nodes have to know to have them: a bucket, the last of each.
+pub const BOARD: &str = "CERTIFICATES";
 
 /// How long purges are kept: a node that was away for longer begins anew.
 const PURGES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -82,6 +86,21 @@ pub async fn init(context: &Context, replicas: usize) -> Result<(), InitError> {
         let failed = |why: String| InitError { stream: name, why };
         context.get_or_create_stream(config.clone()).await.map_err(|error| failed(error.to_string()))?;
         context.update_stream(&config).await.map_err(|error| failed(error.to_string()))?;
+    }
+    let bucket = kv::Config {
+        bucket: BOARD.into(),
+        description: "certificates that were issued".into(),
+        max_value_size: RECORD_BYTES_MAX,
+        history: 1,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        ..kv::Config::default()
+    };
+    let failed = |error: &dyn std::fmt::Display| InitError { stream: BOARD, why: error.to_string() };
+    if context.get_key_value(BOARD).await.is_err() {
+        context.create_key_value(bucket).await.map_err(|error| failed(&error))?;
+    } else {
+        context.update_key_value(bucket).await.map_err(|error| failed(&error))?;
     }
     Ok(())
 }

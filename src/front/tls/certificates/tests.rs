@@ -71,7 +71,7 @@ fn which_certificate_is_chosen() {
     for (set, certificates, name, expected) in rows {
         let found = certificates.find(Some(name));
         let is_it = match (found, expected) {
-            (Some(found), Some(expected)) => Arc::ptr_eq(found, &expected.key),
+            (Some(found), Some(expected)) => Arc::ptr_eq(&found, &expected.key),
             (None, None) => true,
             _ => false,
         };
@@ -92,7 +92,7 @@ fn the_first_is_the_operators() {
         (Some("blog.shop.test"), Some(&file)),
         (Some("shop.test"), Some(&shop)),
     ] {
-        let is_it = all.find(name).zip(expected).is_some_and(|(found, expected)| Arc::ptr_eq(found, &expected.key));
+        let is_it = all.find(name).zip(expected).is_some_and(|(found, expected)| Arc::ptr_eq(&found, &expected.key));
         assert!(is_it, "{name:?}");
     }
     let alone = files(&[], true).with_own(brought.into_iter(), &hosts);

@@ -1,0 +1,246 @@
+//! What the node that holds the lease does for one host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use edge_config::section::acme::{Acme, Proof};
+use instant_acme::Account;
+use tokio::sync::Mutex;
+
+use super::HostView;
+use super::kept::{open_account, seal, seal_account};
+use super::notes::{self, ACCOUNT, CERTIFICATE, CHALLENGE, CLAIM, Claim, ORDERS, Orders, Shown, State, WANTED, key};
+use super::order::{OrderError, Show, known_account, new_account, order, revoke};
+use super::plan::{Ours, Seen, failed, proven, text_name, unproven};
+use crate::clock;
+use crate::front::tls::sealed::StoreKey;
+use crate::origin::group::Origins;
+use crate::purge::nats::board::{Board, BoardError};
+
+/// How long what the authority is to be shown takes to reach every node: the hub tells all of them at once.
+const SPREADS_WITHIN: Duration = Duration::from_millis(300);
+const HOUR_MS: u64 = 3_600_000;
+
+/// What is needed for one host.
+pub struct Issuer {
+    pub board: Arc<Board>,
+    pub origins: Arc<Origins>,
+    /// The account, and the directory it is with.
+    account: Mutex<Option<(String, Account)>>,
+}
+
+/// What one host is to be done for with.
+pub struct Job {
+    pub host: String,
+    pub view: HostView,
+    pub acme: Acme,
+    pub key: Arc<StoreKey>,
+    pub addresses: Vec<std::net::IpAddr>,
+    pub claim: Option<(u64, Claim)>,
+}
+
+impl Issuer {
+    pub fn new(board: Arc<Board>, origins: Arc<Origins>) -> Self {
+        Self { board, origins, account: Mutex::new(None) }
+    }
+
+    /// Enters a host that nobody has claimed, or another site has.
+    pub async fn claim(&self, job: Job) {
+        let Some(token) = token() else { return };
+        let now = clock::wall().0;
+        let state = if job.acme.proof == Proof::Configured { State::Proven } else { State::Waiting };
+        let claim = Claim { site: job.view.site.clone(), token, state, since: now, ..Claim::default() };
+        let over = job.claim.map_or(0, |(revision, _)| revision);
+        self.put_claim(&job.host, &claim, Some(over)).await;
+    }
+
+    /// Looks whether the name of a host leads here. Gives the claim as it is now, if it does.
+    pub async fn prove(&self, job: &Job) -> Option<(u64, Claim)> {
+        let (revision, claim) = job.claim.clone()?;
+        let now = clock::wall().0;
+        let said = match job.acme.proof {
+            Proof::Configured => Ok("by the configuration"),
+            Proof::Dns => match self.look(&job.host).await {
+                Ok(seen) => {
+                    let target = job.view.target.as_deref();
+                    let ours = Ours { target, addresses: &job.addresses, token: &claim.token };
+                    proven(&job.host, ours, &seen)
+                }
+                Err(why) => Err(format!("its name cannot be resolved: {why}")),
+            },
+        };
+        let next = match said {
+            Ok(how) if claim.state == State::Proven && claim.said == how => return Some((revision, claim)),
+            Ok(how) => {
+                let since = if claim.state == State::Proven { claim.since } else { now };
+                Claim { state: State::Proven, since, said: how.to_owned(), not_before: 0, ..claim }
+            }
+            Err(why) => unproven(claim, why, now),
+        };
+        let revision = self.put_claim(&job.host, &next, Some(revision)).await?;
+        (next.state == State::Proven).then_some((revision, next))
+    }
+
+    async fn look(&self, host: &str) -> Result<Seen, String> {
+        let resolver = self.origins.resolver.load_full();
+        let texts = resolver.texts(&text_name(host)).await;
+        if host.starts_with("*.") {
+            return Ok(Seen { texts: texts?, ..Seen::default() });
+        }
+        let leads = resolver.leads(host).await?;
+        // Whoever is seen by an address needs no text.
+        Ok(Seen { aliases: leads.aliases, addresses: leads.addresses, texts: texts.unwrap_or_default() })
+    }
+
+    /// Orders a certificate for a host whose name still leads here. Gives how that ended, for a metric.
+    pub async fn order(&self, job: &Job) -> &'static str {
+        let Some((revision, claim)) = self.prove(job).await else { return "unproven" };
+        let host = &job.host;
+        if !self.may_order(job.acme.orders_per_hour).await {
+            let now = clock::wall().0;
+            let said = format!(
+                "there were {} orders in this hour, which is as many as there may be",
+                job.acme.orders_per_hour
+            );
+            let later = Claim { not_before: (now / HOUR_MS + 1) * HOUR_MS, said, ..claim };
+            self.put_claim(host, &later, Some(revision)).await;
+            return "bounded";
+        }
+        tracing::info!(host, site = job.view.site, directory = job.acme.directory, "a certificate is ordered");
+        let (next, outcome) = match self.order_now(job, claim.failures).await {
+            Ok(()) => {
+                tracing::info!(host, site = job.view.site, "a certificate was issued");
+                (Claim { failures: 0, not_before: 0, ..claim }, "issued")
+            }
+            Err(error) => {
+                let outcome = if error.is_limited { "limited" } else { "failed" };
+                let next = failed(claim, error.why, error.is_limited, clock::wall().0);
+                let again_in = next.not_before.saturating_sub(clock::wall().0) / 1_000;
+                tracing::error!(host, site = job.view.site, why = next.said, again_in, "no certificate was issued");
+                (next, outcome)
+            }
+        };
+        // Who revoked it meanwhile has the last word.
+        self.put_claim(host, &next, Some(revision)).await;
+        let _ = self.board.remove(&key(WANTED, host)).await;
+        outcome
+    }
+
+    async fn order_now(&self, job: &Job, attempt: u32) -> Result<(), OrderError> {
+        let stored = |error: BoardError| OrderError { why: error.to_string(), is_limited: false };
+        let unusable = |why: String| OrderError { why, is_limited: false };
+        let account = self.account(&job.acme, &job.key).await?;
+        let ordered = order(&account, &job.host, &job.acme, attempt, self).await?;
+        let now = clock::wall().0;
+        let held = seal(&job.host, &ordered, &job.key, &job.acme.directory, now).map_err(unusable)?;
+        let claim = self.board.get(&key(CLAIM, &job.host)).and_then(|note| notes::read::<Claim>(&note.value));
+        if claim.is_none_or(|claim| claim.state == State::Revoked || claim.site != job.view.site) {
+            return Err(unusable("it was revoked meanwhile".to_owned()));
+        }
+        self.board.put(&key(CERTIFICATE, &job.host), notes::write(&held), None).await.map_err(stored)?;
+        Ok(())
+    }
+
+    /// The account that all nodes share; it is made when there is none.
+    async fn account(&self, acme: &Acme, store_key: &StoreKey) -> Result<Account, OrderError> {
+        let error = |why: &str| OrderError { why: why.to_owned(), is_limited: false };
+        let mut known = self.account.lock().await;
+        if let Some((directory, account)) = known.as_ref().filter(|(directory, _)| *directory == acme.directory) {
+            tracing::trace!(directory, "the account is known");
+            return Ok(account.clone());
+        }
+        let note = self.board.get(ACCOUNT);
+        let shared = note.as_ref().and_then(|note| notes::read::<notes::Account>(&note.value));
+        let account = match shared.filter(|shared| shared.directory == acme.directory) {
+            Some(shared) => {
+                let credentials = open_account(&shared, store_key);
+                let credentials =
+                    credentials.ok_or_else(|| error("the account was sealed with another `store_key`"))?;
+                known_account(acme, &credentials).await?
+            }
+            None => {
+                let (account, credentials) = new_account(acme).await?;
+                let sealed = seal_account(&acme.directory, &credentials, store_key);
+                let sealed = sealed.ok_or_else(|| error("there are no random numbers"))?;
+                let over = note.map_or(0, |note| note.revision);
+                let put = self.board.put(ACCOUNT, notes::write(&sealed), Some(over)).await;
+                put.map_err(|error| OrderError { why: error.to_string(), is_limited: false })?;
+                tracing::info!(directory = acme.directory, "there is an account with the authority");
+                account
+            }
+        };
+        *known = Some((acme.directory.clone(), account.clone()));
+        Ok(account)
+    }
+
+    /// Tells the authority that a certificate is not to be trusted any more.
+    ///
+    /// # Errors
+    /// It does not know it.
+    pub async fn revoke(&self, acme: &Acme, store_key: &StoreKey, held: &notes::Held) -> Result<(), OrderError> {
+        let account = self.account(acme, store_key).await?;
+        match held.chain().and_then(|chain| chain.into_iter().next()) {
+            Some(leaf) => revoke(&account, &leaf).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Counts an order, of all nodes, unless there were as many as there may be in this hour.
+    async fn may_order(&self, most: u32) -> bool {
+        let hour = clock::wall().0 / HOUR_MS;
+        for _ in 0..8 {
+            let note = self.board.get(ORDERS);
+            let known = note.as_ref().and_then(|note| notes::read::<Orders>(&note.value)).unwrap_or_default();
+            let count = if known.hour == hour { known.count } else { 0 };
+            if count >= most {
+                return false;
+            }
+            let over = note.map_or(0, |note| note.revision);
+            let counted = Orders { hour, count: count + 1 };
+            match self.board.put(ORDERS, notes::write(&counted), Some(over)).await {
+                Ok(_) => return true,
+                // Another order of this node.
+                Err(BoardError::Outdated) => tokio::task::yield_now().await,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    async fn put_claim(&self, host: &str, claim: &Claim, over: Option<u64>) -> Option<u64> {
+        match self.board.put(&key(CLAIM, host), notes::write(claim), over).await {
+            Ok(revision) => Some(revision),
+            // Another node, or the operator, was faster: what they say is looked at next.
+            Err(BoardError::Outdated) => None,
+            Err(error) => {
+                tracing::warn!(host, %error, "what is known of a host cannot be shared");
+                None
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Show for Issuer {
+    async fn show(&self, host: &str, token: &str, key_authorization: &str) -> Result<(), String> {
+        let (token, key_authorization) = (token.to_owned(), key_authorization.to_owned());
+        let shown = Shown { token, key_authorization, at: clock::wall().0 };
+        let put = self.board.put(&key(CHALLENGE, host), notes::write(&shown), None).await;
+        put.map_err(|error| error.to_string())?;
+        tokio::time::sleep(SPREADS_WITHIN).await;
+        Ok(())
+    }
+
+    async fn hide(&self, host: &str) {
+        // What stays is no answer any more after some minutes.
+        let _ = self.board.remove(&key(CHALLENGE, host)).await;
+    }
+}
+
+/// What a TXT record shows: 128 random bits.
+fn token() -> Option<String> {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).ok()?;
+    Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
