@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod balance;
 pub mod cache;
+pub mod dns;
 pub mod geo;
 pub mod group;
 pub mod health;
@@ -11,6 +12,7 @@ pub mod listener;
 pub mod named_group;
 pub mod node;
 pub mod origin;
+pub mod pop;
 pub mod purge;
 pub mod resolver;
 pub mod retry;
