@@ -368,6 +368,7 @@ impl Run {
                     self.listen.clone()
                 },
                 https: self.https.clone(),
+                health: Vec::new(),
                 proxies: Vec::new(),
             },
             tls,
@@ -378,6 +379,8 @@ impl Run {
             purge,
             resolver: Resolver::default(),
             geo: None,
+            dns: None,
+            pops: Vec::new(),
             workers: self.workers.unwrap_or_else(processors),
             limits: Limits {
                 head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),

@@ -13,6 +13,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     compare(old.workers == new.workers, "workers");
     compare(old.listen.http == new.listen.http, "listen.http");
     compare(old.listen.https == new.listen.https, "listen.https");
+    compare(old.listen.health == new.listen.health, "listen.health");
     compare(old.cache.memory == new.cache.memory, "cache.memory");
     compare(old.cache.disks == new.cache.disks, "cache.disk");
     compare(old.admin == new.admin, "admin.listen");

@@ -1,14 +1,16 @@
 //! The whole configuration, and what must hold between its sections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::section::acme::Acme;
 use crate::section::admin::Token;
 use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
+use crate::section::dns::Dns;
 use crate::section::geo::Geo;
 use crate::section::limits::Limits;
 use crate::section::listener::Listen;
 use crate::section::node::NodeSettings;
+use crate::section::pop::Pop;
 use crate::section::purge::Purge;
 use crate::section::resolver::Resolver;
 use crate::section::site::Site;
@@ -32,6 +34,10 @@ pub struct Config {
     pub purge: Purge,
     /// In which country an address is. Default: nobody knows.
     pub geo: Option<Geo>,
+    /// The zone that sends clients to the nodes. None: somebody else sees to that.
+    pub dns: Option<Dns>,
+    /// Where nodes stand, in the order of the file.
+    pub pops: Vec<Pop>,
     /// Worker threads of the front. Default: one for each processor.
     pub workers: usize,
     pub cache: Cache,
@@ -62,6 +68,15 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The addresses that names must have which cannot be a CNAME: those of `[dns]`, else those of all PoPs, each once.
+    pub fn dns_addresses(&self) -> Vec<IpAddr> {
+        let own = self.dns.as_ref().map(|dns| dns.addresses.clone()).unwrap_or_default();
+        if !own.is_empty() {
+            return own;
+        }
+        self.pops.iter().flat_map(|pop| pop.addresses.iter().copied()).collect()
+    }
+
     /// Checks what must hold between the sections.
     ///
     /// # Errors
@@ -80,7 +95,7 @@ impl Config {
             errors.push(ConfigError::NoWorkers);
         }
         let mut seen = vec![self.admin];
-        for address in self.listen.addresses() {
+        for address in self.listen.addresses().chain(&self.listen.health) {
             if address.port() != 0 && seen.contains(address) {
                 errors.push(ConfigError::AddressTwice(*address));
             }
@@ -112,6 +127,8 @@ mod tests {
             tokens: Vec::new(),
             purge: Purge::default(),
             geo: None,
+            dns: None,
+            pops: Vec::new(),
             workers: 1,
             cache: Cache::default(),
             resolver: Resolver::default(),

@@ -9,14 +9,16 @@ use toml::de::DeTable;
 use crate::Config;
 use crate::read::key::{Kind, Section, section};
 use crate::read::problem::{Problem, Problems, Source};
-use crate::read::{At, Known, Reader, Table, why_unreadable};
+use crate::read::{At, Known, Reader, Table, closest, why_unreadable};
 use crate::section::acme::{ACME, Acme};
 use crate::section::admin::{self, ADMIN, default_admin};
 use crate::section::cache::{CACHE, Cache};
+use crate::section::dns::{DNS, Dns, check_label, label};
 use crate::section::geo::{GEO, Geo};
 use crate::section::limits::{LIMITS, Limits};
-use crate::section::listener::{LISTEN, ListenAt};
+use crate::section::listener::{LISTEN, Listen, ListenAt};
 use crate::section::node::{NODE, NodeSettings};
+use crate::section::pop::{POP, Pop};
 use crate::section::purge::{Log, PURGE, Purge};
 use crate::section::resolver::{RESOLVER, Resolver};
 use crate::section::site::{SITE, Site, SiteAt};
@@ -47,6 +49,10 @@ section! {
         ROOT_RESOLVER = "resolver": Kind::Table(&RESOLVER);
         /// In which country an address is.
         ROOT_GEO = "geo": Kind::Table(&GEO);
+        /// The zone that sends clients to the nodes.
+        ROOT_DNS = "dns": Kind::Table(&DNS);
+        /// Where nodes stand.
+        ROOT_POP = "pop": Kind::Named(&POP);
         /// Where the access log goes.
         ROOT_TELEMETRY = "telemetry": Kind::Table(&TELEMETRY);
         /// Every bound a client can run into.
@@ -173,16 +179,21 @@ pub(crate) fn parse(
     let (admin, telemetry, limits) =
         (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
     let (purge, node) = (section(&ROOT_PURGE, &PURGE), section(&ROOT_NODE, &NODE));
-    let (resolver, geo) = (section(&ROOT_RESOLVER, &RESOLVER), section(&ROOT_GEO, &GEO));
+    let (resolver, geo, dns) = (section(&ROOT_RESOLVER, &RESOLVER), section(&ROOT_GEO, &GEO), section(&ROOT_DNS, &DNS));
     let acme = section(&ROOT_ACME, &ACME);
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
-    let acme = Acme::read(acme, &mut reader, tls.store_key.is_some());
     let cache = Cache::read(cache, &mut reader);
     let mut admin = admin::read(admin, &mut reader);
     let mut purge = Purge::read(purge, &mut reader);
     let node = NodeSettings::read(node, &mut reader, &purge.log);
     let mut resolver = Resolver::read(resolver, &mut reader);
+    // Before the sites, each of which has a name there.
+    let pops = Pop::read_all(&root, &mut reader, &ROOT_POP);
+    let dns = Dns::read(dns, &mut reader, &pops, &Listen::from(&listen));
+    let leads_here = dns.is_some() || !pops.is_empty();
+    let acme = Acme::read(acme, &mut reader, tls.store_key.is_some(), leads_here);
+    check_pop(&node, &pops, &root, &mut reader);
     // Before the sites, whose rules may need it.
     let geo = Geo::read(geo, &mut reader);
     let access_log = AccessLog::read(telemetry, &mut reader);
@@ -235,6 +246,8 @@ pub(crate) fn parse(
         purge,
         resolver,
         geo,
+        dns,
+        pops,
         workers: workers.map_or_else(processors, |workers| workers as usize),
         cache,
         limits,
@@ -280,6 +293,7 @@ impl SiteList {
     ) {
         let mut reader = Reader::new(file.to_owned(), text);
         (reader.known.countries, reader.known.shielding) = (known.countries, known.shielding);
+        (reader.known.dns, reader.known.reserved_labels) = (known.dns, known.reserved_labels.clone());
         let document = document(&mut reader, text);
         let root = reader.root(section, &document);
         self.read(&root, &SITES_ONLY, &mut reader);
@@ -336,6 +350,25 @@ impl SiteList {
                 self.places.get(at).map_or(String::new(), |(file, line)| format!("{}:{line}", file.display()));
             let message = format!("the site `{}` is there twice", name.value);
             reader.wrong(&name.span, message, "again", format_args!("the other one is at {elsewhere}"));
+        } else if reader.known.dns {
+            self.check_label(name, reader);
+        }
+    }
+
+    /// Each site has a name of its own in the zone.
+    fn check_label(&self, name: &At<&str>, reader: &mut Reader) {
+        let help = "the name of a site in lower case, with hyphens for underscores and dots, is its label in the zone";
+        if let Err(why) = check_label(name.value, &reader.known) {
+            let message = format!("the site `{}` can have no name in the zone: {why}", name.value);
+            reader.wrong(&name.span, message, "this name", help);
+            return;
+        }
+        let own = label(name.value);
+        if let Some(other) = self.sites.iter().find(|other| label(&other.site.name) == own) {
+            let message =
+                format!("the sites `{}` and `{}` have one name in the zone, \"{own}\"", other.site.name, name.value);
+            let problem = reader.wrong(&name.span, message, "the second of them", help);
+            problem.discreet = Some(format!("the name `{own}` is not free in the zone"));
         }
     }
 
@@ -363,6 +396,22 @@ impl SiteList {
             }
         }
     }
+}
+
+/// A node stands in one of the PoPs there are, if any are said.
+fn check_pop(node: &NodeSettings, pops: &[Pop], root: &Table<'_>, reader: &mut Reader) {
+    let Some(name) = node.pop.as_ref().filter(|name| !pops.is_empty() && pops.iter().all(|pop| pop.name != **name))
+    else {
+        return;
+    };
+    let entries = root.value(&ROOT_NODE).and_then(|node| node.entries()).unwrap_or_default();
+    let span = entries.iter().find(|(key, _)| key.value == "pop").map_or(0..0, |(_, value)| value.span());
+    let known = pops.iter().map(|pop| pop.name.as_str());
+    let help = match closest(name, known.clone()) {
+        Some(pop) => format!("did you mean \"{pop}\"?"),
+        None => format!("there are: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    reader.wrong(&span, format!("there is no [pop.{name}]"), "this PoP", help);
 }
 
 /// Whether two listeners cannot be there together: one of them may be for every address.
@@ -396,8 +445,8 @@ fn check_listeners(
         }
     }
     let mut seen: Vec<(&At<SocketAddr>, &str)> = admin.map(|admin| (admin, "the admin API")).into_iter().collect();
-    for (address, what) in listen.http.iter().map(|at| (at, "http")).chain(listen.https.iter().map(|at| (at, "https")))
-    {
+    let clients = listen.http.iter().map(|at| (at, "http")).chain(listen.https.iter().map(|at| (at, "https")));
+    for (address, what) in clients.chain(listen.health.iter().map(|at| (at, "health"))) {
         let taken = seen.iter().find(|(other, _)| overlap(other.value, address.value));
         if let Some((other, whose)) = taken {
             let (message, help) = match other.value == address.value {

@@ -16,7 +16,7 @@ pub fn page() -> String {
          One file in TOML, for `littoral run --config FILE` and `littoral check FILE`; more sites can stand in `sites.d/*.toml`\n\
          beside it. Paths in a file are relative to its directory. Sizes are written with B, KiB, MiB, GiB or TiB, times with\n\
          ms, s, m, h, d, w or y. Where a list is expected, one value alone will do. What changes only with a restart:\n\
-         `workers`, `listen`, `cache.memory`, `cache.disk`, `admin.listen`, `purge.log`, `purge.data`, `node.name`,\n\
+         `workers`, `listen`, `cache.memory`, `cache.disk`, `admin.listen`, `purge.log`, `purge.data`, `node`,\n\
          `telemetry.access_log`; all else with a reload.\n\n\
          Made from the doc comments of the settings; do not edit.\n",
     );

@@ -17,7 +17,7 @@ fn the_example_is_complete_and_loads() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let example = fs::read_to_string(deploy.join("edge.toml")).expect("deploy/edge.toml is there");
     let scratch = std::env::temp_dir().join(format!("edge-config-example-{}", std::process::id()));
-    for directory in ["tls", "errors", "geo", "secrets"] {
+    for directory in ["tls", "errors", "geo", "secrets", "dns"] {
         fs::create_dir_all(scratch.join(directory)).expect("a directory can be made");
     }
     for (file, text) in [
@@ -38,6 +38,7 @@ fn the_example_is_complete_and_loads() {
         ("tls/store.key", "0123456789abcdef0123456789abcdef"),
         ("tls/sticky.key", "0123456789abcdef0123456789abcdef"),
         ("errors/unavailable.html", "<p>Back soon.\n"),
+        ("dns/latency.csv", "192.0.2.0/24,fra,12.5\n"),
         ("errors/error.html", "<p>Sorry.\n"),
     ] {
         fs::write(scratch.join(file), text).expect("a file can be written");
@@ -74,6 +75,11 @@ fn the_example_is_complete_and_loads() {
         let found = geo.country(client.parse().expect("an address"));
         assert_eq!(found.as_ref().map(|country| country.as_str()), country, "{client}");
     }
+    let dns = everything.dns.as_ref().expect("a zone");
+    assert_eq!((dns.target("My_shop.eu").as_str(), dns.health_port), ("my-shop-eu.cdn.example.net", 9901));
+    let addresses = everything.dns_addresses();
+    assert_eq!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(everything.pops.iter().map(|pop| pop.name.as_str()).collect::<Vec<_>>(), ["fra", "nyc"]);
     // Every key the schema has at the top level and in a site is in the example.
     let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
     let keys = |pointer: &str| -> Vec<String> {
@@ -83,8 +89,9 @@ fn the_example_is_complete_and_loads() {
     let rule = format!("{site}/rule/anyOf/0/properties");
     let all =
         [keys("/properties"), keys("/properties/limits/properties"), keys("/properties/tls/properties"), keys(site)];
+    let dns = [keys("/properties/dns/properties"), keys("/properties/pop/additionalProperties/properties")].concat();
     let origin = keys(&format!("{site}/origins/anyOf/0/anyOf/1/properties"));
-    for key in all.concat().iter().chain(&origin).chain(&keys(&format!("{rule}/then/properties"))) {
+    for key in all.concat().iter().chain(&dns).chain(&origin).chain(&keys(&format!("{rule}/then/properties"))) {
         assert!(example.contains(key.as_str()), "deploy/edge.toml does not show `{key}`");
     }
 }

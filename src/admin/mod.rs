@@ -49,7 +49,7 @@ pub mod origins;
 pub mod purge;
 pub mod reply;
 pub mod routes;
-mod serve;
+pub mod serve;
 pub mod statistics;
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The connections of the admin API: HTTP/1 by hyper, with bounds on what a client can have the node wait for or keep.
+//! The connections of the admin API, and of those who may only ask how the node stands: HTTP/1 by hyper, with bounds on what a client can have the node wait for or keep.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use edge_config::section::limits::HEAD_BYTES_MAX;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,6 +19,7 @@ use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
 use super::Admin;
@@ -30,15 +31,66 @@ const HEAD_WITHIN: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of an answer.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// Who asks on [`Health`] has its head there within this time.
+const HEALTH_WITHIN: Duration = Duration::from_secs(2);
+/// Connections to [`Health`] at a time, whoever they are of: many name servers, each with a connection to it.
+const HEALTH_CONNECTIONS_MAX: usize = 256;
+
+/// The admin API on its own address.
+pub struct Api(pub Arc<Admin>);
+
+/// What anybody may ask, where anybody can connect: how the node stands, one request for each connection.
+pub struct Health {
+    admin: Arc<Admin>,
+    room: Semaphore,
+}
+
+impl Health {
+    pub fn new(admin: Arc<Admin>) -> Self {
+        Self { admin, room: Semaphore::new(HEALTH_CONNECTIONS_MAX) }
+    }
+}
+
 #[async_trait]
-impl ServerApp for Admin {
+impl ServerApp for Api {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        self.clone().serve(stream, shutdown.clone()).await;
+        self.0.clone().serve(stream, shutdown.clone()).await;
+        None
+    }
+}
+
+#[async_trait]
+impl ServerApp for Health {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        let _room = self.room.try_acquire().ok()?;
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEALTH_WITHIN).keep_alive(false);
+        let service = service_fn(|request| async move {
+            let asked = Asked::arriving(request);
+            Ok::<_, Infallible>(response(self.admin.answer_anybody(&asked).await))
+        });
+        let connection = http.serve_connection(TokioIo::new(Patient { stream, late: None }), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection that asked how the node stands broke");
+        }
         None
     }
 }
 
 impl Admin {
+    /// What is told to anybody.
+    async fn answer_anybody(&self, asked: &Asked) -> Reply {
+        if asked.method != Method::GET {
+            return Reply::text(StatusCode::METHOD_NOT_ALLOWED, "this path knows another method\n");
+        }
+        match asked.path() {
+            "/livez" => Reply::text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readyz().await.unwrap_or_else(|why| why),
+            "/currentz" => self.currentz(),
+            _ => Reply::text(StatusCode::NOT_FOUND, "paths: /livez /readyz /currentz\n"),
+        }
+    }
+
     async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
         let mut http = http1::Builder::new();
         // It knows 100 fields at most by itself. A buffer may hold one head and what was read behind it.

@@ -39,10 +39,11 @@ pub(super) fn view(config: &Config, loaded: &Loaded) -> View {
                 _ => continue,
             };
             let is_covered = certificates.covers(&name);
-            hosts.insert(name, HostView { site: site.name.clone(), target: None, is_covered });
+            let target = config.dns.as_ref().map(|dns| dns.target(&site.name));
+            hosts.insert(name, HostView { site: site.name.clone(), target, is_covered });
         }
     }
-    View { acme: config.acme.clone(), key: loaded.key().cloned(), hosts, addresses: Vec::new() }
+    View { acme: config.acme.clone(), key: loaded.key().cloned(), hosts, addresses: config.dns_addresses() }
 }
 
 /// Whether an authority could certify a name: one of DNS, with a dot in it.

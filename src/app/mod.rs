@@ -45,6 +45,7 @@ use self::identity::IdentityError;
 use self::life::Life;
 use self::node::Node;
 use self::source::Source;
+use crate::admin::serve::{Api, Health};
 use crate::cli::Run;
 use crate::front::Doors;
 use crate::front::tls::certificates::CertificateError;
@@ -131,7 +132,7 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     let start = source.start()?;
     let config = start.config.clone();
     raise_descriptor_limit();
-    for address in config.listen.addresses().chain([&config.admin]) {
+    for address in config.listen.addresses().chain(&config.listen.health).chain([&config.admin]) {
         TcpListener::bind(address).map_err(|error| StartError::Listen { address: *address, error })?;
     }
     let conf = Arc::new(server_conf(&config));
@@ -147,11 +148,19 @@ pub fn run(options: &Run) -> Result<(), StartError> {
         front.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
     }
     server.add_service(front);
-    let mut admin = Service::new("admin".into(), node.admin);
+    let mut admin = Service::new("admin".into(), Api(node.admin.clone()));
     admin.threads = Some(1);
     // As the front's: what reads has a buffer of its own.
     admin.add_listener(ListenerConfig::tcp(config.admin.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
     server.add_service(admin);
+    if !config.listen.health.is_empty() {
+        let mut health = Service::new("health".into(), Health::new(node.admin));
+        health.threads = Some(1);
+        for address in &config.listen.health {
+            health.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
+        }
+        server.add_service(health);
+    }
     if let Some(address) = demo {
         let mut demo = Service::new("demo".into(), DemoOrigin::default());
         demo.threads = Some(1);
@@ -266,6 +275,9 @@ fn banner(config: &Config, demo: bool, file: Option<&Path>) {
         }
     }
     eprintln!("  admin    http://{}/metrics  /livez  /readyz  /v1/purge", config.admin);
+    for address in &config.listen.health {
+        eprintln!("  health   http://{}/readyz", shown(*address));
+    }
     eprintln!("  data     {}", node::data_directory(config).display());
     eprintln!("  memory   {}, {} workers", config.cache.memory, config.workers);
     for disk in &config.cache.disks {

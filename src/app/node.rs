@@ -46,7 +46,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct Node {
     pub front: Arc<Front>,
     pub tls: Option<Arc<Tls>>,
-    pub admin: Admin,
+    pub admin: Arc<Admin>,
     pub control: Arc<Control>,
     pub access_log: Arc<AccessLog>,
     pub log: Arc<dyn PurgeLog>,
@@ -115,6 +115,7 @@ impl Node {
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);
+        let admin = Arc::new(admin);
         Ok(Self { front, tls, admin, control, access_log, log, pipeline, reclaimer, checks })
     }
 }

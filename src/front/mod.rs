@@ -178,6 +178,7 @@ mod listener_tests {
         let listen = Listen {
             http: addresses(&["0.0.0.0:80", "127.0.0.1:443"]),
             https: addresses(&["[::]:443", "10.0.0.1:8443"]),
+            health: Vec::new(),
             proxies: Vec::new(),
         };
         for (local, https) in [

@@ -37,6 +37,9 @@ pub struct Known {
     /// There is a database of countries.
     pub countries: bool,
     pub shielding: Shielding,
+    /// Sites have names in a zone, and these labels are taken there.
+    pub dns: bool,
+    pub reserved_labels: Vec<String>,
 }
 
 /// Whether sites may have a shield.

@@ -110,8 +110,13 @@ section! {
 }
 
 impl Acme {
-    /// `has_store_key`: private keys can be sealed.
-    pub(crate) fn read(table: Option<Table<'_>>, reader: &mut Reader, has_store_key: bool) -> Option<Self> {
+    /// `has_store_key`: private keys can be sealed. `leads_here`: it is known where names are to lead.
+    pub(crate) fn read(
+        table: Option<Table<'_>>,
+        reader: &mut Reader,
+        has_store_key: bool,
+        leads_here: bool,
+    ) -> Option<Self> {
         let table = table?;
         let named =
             [("http-01", Challenge::Http01), ("tls-alpn-01", Challenge::TlsAlpn01), ("dns-01", Challenge::Dns01)];
@@ -148,6 +153,11 @@ impl Acme {
             let help =
                 "add `store_key` to [tls], the same on all nodes; make it with: head -c 32 /dev/urandom > store.key";
             reader.wrong(&place, "[acme] without `store_key` in [tls]", "private keys cannot be kept", help);
+        }
+        if acme.proof == Proof::Dns && !leads_here {
+            let help = "say in [dns] or [pop.NAME] where names of hosts are to lead, or proof = \"configured\" to order \
+                        certificates for whatever host is configured";
+            reader.wrong(&place, "[acme] without [dns] or [pop.NAME]", "whose name leads here cannot be seen", help);
         }
         table.finish(reader);
         Some(acme)

@@ -14,12 +14,14 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// TLS, with HTTP/2 and HTTP/1.1.
     pub https: Vec<SocketAddr>,
+    /// HTTP/1, where anybody may ask whether the node is ready, and nothing else.
+    pub health: Vec<SocketAddr>,
     /// Whose connections begin with a header of the PROXY protocol. Default: nobody's.
     pub proxies: Vec<Network>,
 }
 
 impl Listen {
-    /// All of them.
+    /// Those for clients.
     pub fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
         self.http.iter().chain(&self.https)
     }
@@ -36,6 +38,9 @@ section! {
         HTTP = "http": ADDRESSES;
         /// TLS, with HTTP/2 and HTTP/1.1. Needs certificates in `tls`.
         HTTPS = "https": ADDRESSES;
+        /// HTTP/1 in the clear, where /livez, /readyz and /currentz are answered and nothing else: for name servers and load
+        /// balancers, which cannot reach the admin API.
+        HEALTH = "health": ADDRESSES;
         /// Load balancers that say at the beginning of a connection whose it is, by the PROXY protocol, version 1 or 2.
         PROXY_PROTOCOL = "proxy_protocol": Kind::Table(&PROXIES);
     }
@@ -83,6 +88,7 @@ pub fn every_address(port: u16) -> SocketAddr {
 pub(crate) struct ListenAt {
     pub http: Vec<At<SocketAddr>>,
     pub https: Vec<At<SocketAddr>>,
+    pub health: Vec<At<SocketAddr>>,
     pub proxies: Vec<Network>,
 }
 
@@ -94,9 +100,9 @@ impl ListenAt {
             let all = table.many(reader, key, address);
             all.into_iter().map(|address| address.map(|address| address.0)).collect()
         };
-        let (http, https) = (addresses(&HTTP), addresses(&HTTPS));
+        let (http, https, health) = (addresses(&HTTP), addresses(&HTTPS), addresses(&HEALTH));
         let proxies = table.table(reader, &PROXY_PROTOCOL, &PROXIES).map(|table| proxies(table, reader));
-        let listen = Self { http, https, proxies: proxies.unwrap_or_default() };
+        let listen = Self { http, https, health, proxies: proxies.unwrap_or_default() };
         table.finish(reader);
         listen
     }
@@ -105,7 +111,12 @@ impl ListenAt {
 impl From<&ListenAt> for Listen {
     fn from(listen: &ListenAt) -> Self {
         let values = |all: &[At<SocketAddr>]| all.iter().map(|address| address.value).collect();
-        Self { http: values(&listen.http), https: values(&listen.https), proxies: listen.proxies.clone() }
+        Self {
+            http: values(&listen.http),
+            https: values(&listen.https),
+            health: values(&listen.health),
+            proxies: listen.proxies.clone(),
+        }
     }
 }
 

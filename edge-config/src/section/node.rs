@@ -111,7 +111,7 @@ pub(super) fn name(table: &Table<'_>, reader: &mut Reader, key: &Key, of: &str) 
     Some(name.value)
 }
 
-fn check_name(name: &str, span: &Range<usize>, reader: &mut Reader, key: &Key, of: &str) {
+pub(super) fn check_name(name: &str, span: &Range<usize>, reader: &mut Reader, key: &Key, of: &str) {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(valid) {
         reader.wrong(span, format!("\"{name}\" cannot be the name of {of}"), "this name", key.summary());
