@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod config;
 pub mod node;
 pub mod origin;
+pub mod site;
 pub mod statistics;
 
 use std::net::SocketAddr;

@@ -13,6 +13,7 @@ pub mod hub;
 pub mod node;
 pub mod origin;
 pub mod purge;
+pub mod site;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -103,6 +104,9 @@ pub enum Command {
     /// See how the origins of a node stand, and take one out
     #[command(subcommand)]
     Origin(origin::Origin),
+    /// Add sites and hosts for all nodes, and see whether clients are served
+    #[command(subcommand)]
+    Site(site::Site),
     /// See the certificates of sites, and bring and remove one
     #[command(subcommand)]
     Certificate(certificate::Certificate),

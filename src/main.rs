@@ -77,6 +77,10 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             let said = ask::certificate::run(&command);
             said.map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
         }
+        Command::Site(command) => {
+            let said = ask::site::run(&command, &mut |line| println!("{line}"));
+            said.map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
+        }
         Command::Config(command) => {
             let failed = |error: ask::config::ConfigError| {
                 let code = error.exit_code();

@@ -10,10 +10,12 @@
 //! - [`load`](mod@load): from files to a configuration.
 //! - [`shared`]: what many nodes have of a hub, beside their own files.
 //! - [`change`]: what a new configuration changes.
+//! - [`edit`]: texts of sites, made and changed.
 //! - [`reference`](mod@reference): the reference page and the JSON Schema.
 
 pub mod change;
 pub mod config;
+pub mod edit;
 pub mod load;
 pub mod read;
 pub mod reference;

@@ -34,8 +34,8 @@ pub struct Issuer {
 pub struct Job {
     pub host: String,
     pub view: HostView,
-    pub acme: Acme,
-    pub key: Arc<StoreKey>,
+    /// What certificates are ordered with; None: none are.
+    pub ordering: Option<(Acme, Arc<StoreKey>)>,
     pub addresses: Vec<std::net::IpAddr>,
     pub claim: Option<(u64, Claim)>,
 }
@@ -49,7 +49,7 @@ impl Issuer {
     pub async fn claim(&self, job: Job) {
         let Some(token) = token() else { return };
         let now = clock::wall().0;
-        let state = if job.acme.proof == Proof::Configured { State::Proven } else { State::Waiting };
+        let state = if job.proof() == Proof::Configured { State::Proven } else { State::Waiting };
         let claim = Claim { site: job.view.site.clone(), token, state, since: now, ..Claim::default() };
         let over = job.claim.map_or(0, |(revision, _)| revision);
         self.put_claim(&job.host, &claim, Some(over)).await;
@@ -59,7 +59,7 @@ impl Issuer {
     pub async fn prove(&self, job: &Job) -> Option<(u64, Claim)> {
         let (revision, claim) = job.claim.clone()?;
         let now = clock::wall().0;
-        let said = match job.acme.proof {
+        let said = match job.proof() {
             Proof::Configured => Ok("by the configuration"),
             Proof::Dns => match self.look(&job.host).await {
                 Ok(seen) => {
@@ -96,19 +96,18 @@ impl Issuer {
     /// Orders a certificate for a host whose name still leads here. Gives how that ended, for a metric.
     pub async fn order(&self, job: &Job) -> &'static str {
         let Some((revision, claim)) = self.prove(job).await else { return "unproven" };
+        let Some((acme, store_key)) = &job.ordering else { return "unproven" };
         let host = &job.host;
-        if !self.may_order(job.acme.orders_per_hour).await {
+        if !self.may_order(acme.orders_per_hour).await {
             let now = clock::wall().0;
-            let said = format!(
-                "there were {} orders in this hour, which is as many as there may be",
-                job.acme.orders_per_hour
-            );
+            let most = acme.orders_per_hour;
+            let said = format!("there were {most} orders in this hour, which is as many as there may be");
             let later = Claim { not_before: (now / HOUR_MS + 1) * HOUR_MS, said, ..claim };
             self.put_claim(host, &later, Some(revision)).await;
             return "bounded";
         }
-        tracing::info!(host, site = job.view.site, directory = job.acme.directory, "a certificate is ordered");
-        let (next, outcome) = match self.order_now(job, claim.failures).await {
+        tracing::info!(host, site = job.view.site, directory = acme.directory, "a certificate is ordered");
+        let (next, outcome) = match self.order_now(job, acme, store_key, claim.failures).await {
             Ok(()) => {
                 tracing::info!(host, site = job.view.site, "a certificate was issued");
                 (Claim { failures: 0, not_before: 0, ..claim }, "issued")
@@ -127,13 +126,13 @@ impl Issuer {
         outcome
     }
 
-    async fn order_now(&self, job: &Job, attempt: u32) -> Result<(), OrderError> {
+    async fn order_now(&self, job: &Job, acme: &Acme, store_key: &StoreKey, attempt: u32) -> Result<(), OrderError> {
         let stored = |error: BoardError| OrderError { why: error.to_string(), is_limited: false };
         let unusable = |why: String| OrderError { why, is_limited: false };
-        let account = self.account(&job.acme, &job.key).await?;
-        let ordered = order(&account, &job.host, &job.acme, attempt, self).await?;
+        let account = self.account(acme, store_key).await?;
+        let ordered = order(&account, &job.host, acme, attempt, self).await?;
         let now = clock::wall().0;
-        let held = seal(&job.host, &ordered, &job.key, &job.acme.directory, now).map_err(unusable)?;
+        let held = seal(&job.host, &ordered, store_key, &acme.directory, now).map_err(unusable)?;
         let claim = self.board.get(&key(CLAIM, &job.host)).and_then(|note| notes::read::<Claim>(&note.value));
         if claim.is_none_or(|claim| claim.state == State::Revoked || claim.site != job.view.site) {
             return Err(unusable("it was revoked meanwhile".to_owned()));
@@ -218,6 +217,13 @@ impl Issuer {
                 None
             }
         }
+    }
+}
+
+impl Job {
+    /// What has to be seen of the host.
+    fn proof(&self) -> Proof {
+        self.ordering.as_ref().map(|(acme, _)| acme.proof).unwrap_or_default()
     }
 }
 

@@ -234,7 +234,9 @@ impl Keeper {
     /// Takes the lease if it is nobody's, and does what is to be done if it is this node's.
     async fn lead(&mut self) {
         let board = &self.parts.board;
-        let (Some(_), Some(_), true) = (&self.view.acme, &self.view.key, board.is_complete()) else { return };
+        if !self.view.looks_after_hosts() || !board.is_complete() {
+            return;
+        }
         let now = clock::boot_ms();
         let held_before = self.lease.holds(board.get(LEASE).map(|note| note.revision), now);
         let current = board.get(LEASE);
@@ -259,21 +261,21 @@ impl Keeper {
     }
 
     fn work(&mut self) {
-        let Some((acme, store_key)) = self.view.acme.as_ref().zip(self.view.key.as_ref()) else { return };
+        let ordering = self.view.acme.as_ref().zip(self.view.key.as_ref());
+        let issue = ordering.map(|(acme, _)| acme.issue).unwrap_or_default();
         let now = clock::wall().0;
         self.wanted.retain(|_, at| now.saturating_sub(*at) < WANTED_FOR_MS);
         for (host, view) in &self.view.hosts {
             // Only a record can show that all names below one are ours.
-            if view.is_covered || (host.starts_with("*.") && acme.dns_hook.is_none()) {
-                continue;
-            }
+            let can_order = !view.is_covered
+                && ordering.is_some_and(|(acme, _)| !host.starts_with("*.") || acme.dns_hook.is_some());
             let claim = self.claims.get(host);
             let held = self.certificates.get(host).map(|known| &known.held);
             // What was issued by another authority is ordered anew.
-            let held = held.filter(|held| held.directory == acme.directory);
+            let held = held.filter(|held| ordering.is_some_and(|(acme, _)| held.directory == acme.directory));
             let wanted = self.wanted.contains_key(host);
-            let to_do = step(&view.site, claim.map(|(_, claim)| claim), held, acme.issue, wanted, now);
-            if to_do == Step::Nothing || self.busy.lock().contains(host) {
+            let to_do = step(&view.site, claim.map(|(_, claim)| claim), held, issue, wanted, now);
+            if to_do == Step::Nothing || (to_do == Step::Order && !can_order) || self.busy.lock().contains(host) {
                 continue;
             }
             let room = if to_do == Step::Order { &self.orders } else { &self.looks };
@@ -281,8 +283,7 @@ impl Keeper {
             let job = Job {
                 host: host.clone(),
                 view: HostView::clone(view),
-                acme: acme.clone(),
-                key: store_key.clone(),
+                ordering: ordering.map(|(acme, store_key)| (acme.clone(), store_key.clone())),
                 addresses: self.view.addresses.clone(),
                 claim: claim.cloned(),
             };

@@ -37,6 +37,14 @@ pub struct View {
     pub addresses: Vec<IpAddr>,
 }
 
+impl View {
+    /// Whether somebody is to look where names of hosts lead, or to order certificates for them.
+    pub fn looks_after_hosts(&self) -> bool {
+        let orders = self.acme.is_some() && self.key.is_some();
+        orders || !self.addresses.is_empty() || self.hosts.values().any(|host| host.target.is_some())
+    }
+}
+
 /// A host of a site, in lower case; a wildcard as `*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostView {

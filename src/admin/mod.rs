@@ -24,6 +24,13 @@
 //! | `GET /v1/certificates` | the certificates of the token's sites, never a key; [`certificates::CertificateState`] |
 //! | `POST /v1/certificates` | puts a certificate in force for a site, on all nodes; [`certificates::AddRequest`] |
 //! | `POST /v1/certificates/delete` | takes one out of force; [`certificates::DeleteRequest`] |
+//! | `GET /v1/sites` | the token's sites: what their hosts are to be a CNAME of, whether they are, and their certificates; [`sites::SiteState`] |
+//! | `POST /v1/sites` | publishes a new site; [`sites::SiteRequest`] |
+//! | `POST /v1/sites/delete` | takes one away; [`sites::SiteDeletion`] |
+//! | `POST /v1/hosts` | adds a host to a site; [`sites::HostRequest`] |
+//! | `POST /v1/hosts/delete` | takes one away |
+//! | `POST /v1/hosts/revoke` | has no certificate ordered for one any more, and none used that was issued |
+//! | `POST /v1/hosts/allow` | has it looked at anew |
 //! | `GET /v1/openapi.json` | these routes, for programs |
 //! | `GET /v1/config` | what the hub has of the configuration, and what is in force here and elsewhere; [`config::Documents`] |
 //! | `GET /v1/config/history?site=NAME` | the versions of a site, or with `node=1` of the settings for all nodes; `version` gives the text of one |
@@ -50,6 +57,7 @@ pub mod purge;
 pub mod reply;
 pub mod routes;
 pub mod serve;
+pub mod sites;
 pub mod statistics;
 
 use std::net::SocketAddr;
@@ -67,6 +75,7 @@ use self::asked::Asked;
 use self::certificates::{CHANGES_PER_SECOND, Change, Held, NotChanged};
 use self::purge::handle::place;
 use self::reply::Reply;
+use self::sites::{HostChange, HostState, SiteState};
 use crate::clock;
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named, Question};
@@ -110,6 +119,15 @@ pub trait Operate: Send + Sync {
     /// # Errors
     /// Why the change cannot be.
     fn change_certificates(&self, site: &str, latest: &str, change: &Change) -> Result<(String, String), NotChanged>;
+
+    /// The sites in force, and how their hosts stand.
+    fn site_states(&self) -> Vec<SiteState>;
+
+    /// Decides about a host of a site. Gives how it stands then.
+    ///
+    /// # Errors
+    /// Why it is as before.
+    async fn judge_host(&self, site: &str, host: &str, change: HostChange) -> Result<HostState, String>;
 
     /// Changes the certificates of a site on a node that follows no hub: on its disk, and in force. Gives the fingerprint of the
     /// certificate that the change is about.

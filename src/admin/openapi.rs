@@ -1,5 +1,7 @@
 //! The purge API as OpenAPI, made from the types it reads and writes.
 
+mod sites;
+
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
@@ -11,6 +13,7 @@ use super::config::{
 use super::nodes::{ForgetRequest, NodeState, Nodes};
 use super::origins::{DrainRequest, OriginState, OriginStates};
 use super::purge::{PurgeRequest, Receipt, Wrong};
+use super::sites::{HostCertificate, HostRequest, HostState, SiteDeletion, SiteRequest, SiteState, Sites, TxtRecord};
 use super::statistics::{SiteStatistics, Statistics};
 use crate::store::verify::Progress;
 
@@ -24,8 +27,8 @@ struct Errors {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Littoral", description = "Purging and looking at what a node has stored, taking origins out, and the configuration of all nodes."),
-    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, certificates, certificate_add, certificate_delete, config_state, config_history, config_push, config_rollback, config_diff),
-    components(schemas(Statistics, SiteStatistics, PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Held, CertificateState, Unusable, AddRequest, DeleteRequest, CertificateChanged, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
+    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, certificates, certificate_add, certificate_delete, sites::sites, sites::site_add, sites::site_delete, sites::host_add, sites::host_delete, sites::host_revoke, sites::host_allow, config_state, config_history, config_push, config_rollback, config_diff),
+    components(schemas(Statistics, SiteStatistics, PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Held, CertificateState, Unusable, AddRequest, DeleteRequest, CertificateChanged, Sites, SiteState, HostState, HostCertificate, TxtRecord, SiteRequest, SiteDeletion, HostRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -430,6 +433,9 @@ mod tests {
             "/paths/~1v1~1certificates/post/responses/422",
             "/paths/~1v1~1certificates~1delete/post/responses/404",
             "/components/schemas/CertificateState/properties/fingerprint",
+            "/paths/~1v1~1sites/post/responses/422",
+            "/paths/~1v1~1hosts~1revoke/post/responses/409",
+            "/components/schemas/HostState/properties/live",
             "/paths/~1v1~1config~1push/post/responses/422",
             "/components/schemas/PushRequest/properties/share",
             "/components/securitySchemes/token",

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::access::{Caller, Denied};
 use super::asked::Asked;
 use super::reply::Reply;
+use super::sites::HostChange;
 use super::{Admin, openapi};
 
 /// An answer on its way. Boxed, so that what one route goes through makes no other's future larger, which is moved for
@@ -97,6 +98,25 @@ pub static ROUTES: &[Route] = &[
     post(
         "/v1/certificates/delete",
         For(Verb::Certificates, Named, |admin, caller, asked| Box::pin(admin.delete_certificate(caller, asked))),
+    ),
+    get("/v1/sites", For(Verb::Configure, Own, |admin, caller, _| now(admin.sites(&caller)))),
+    post("/v1/sites", For(Verb::Configure, Node, |admin, caller, asked| Box::pin(admin.add_site(caller, asked)))),
+    post(
+        "/v1/sites/delete",
+        For(Verb::Configure, Node, |admin, caller, asked| Box::pin(admin.delete_site(caller, asked))),
+    ),
+    post("/v1/hosts", For(Verb::Configure, Node, |admin, caller, asked| Box::pin(admin.add_host(caller, asked)))),
+    post(
+        "/v1/hosts/delete",
+        For(Verb::Configure, Node, |admin, caller, asked| Box::pin(admin.delete_host(caller, asked))),
+    ),
+    post(
+        "/v1/hosts/revoke",
+        For(Verb::Configure, Node, |admin, _, asked| Box::pin(admin.judge_host(asked, HostChange::Revoke))),
+    ),
+    post(
+        "/v1/hosts/allow",
+        For(Verb::Configure, Node, |admin, _, asked| Box::pin(admin.judge_host(asked, HostChange::Allow))),
     ),
     get(
         "/v1/openapi.json",

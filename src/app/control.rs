@@ -25,6 +25,7 @@ use crate::admin::Operate;
 use crate::admin::access::{Access, Detail};
 use crate::admin::certificates::{Change, Held, NotChanged};
 use crate::admin::origins::states_of;
+use crate::admin::sites::{HostChange, HostState, SiteState};
 use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
@@ -364,6 +365,14 @@ impl Operate for Control {
 
     fn change_certificates_here(&self, site: &str, change: &Change) -> Result<String, NotChanged> {
         self.change_here(site, change)
+    }
+
+    fn site_states(&self) -> Vec<SiteState> {
+        self.states_of_sites()
+    }
+
+    async fn judge_host(&self, site: &str, host: &str, change: HostChange) -> Result<HostState, String> {
+        self.judge(site, host, change).await
     }
 
     fn drain(&self) {

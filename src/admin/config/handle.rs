@@ -28,13 +28,13 @@ const TRIES: u32 = 5;
 const DIFF_WITHIN: Duration = Duration::from_millis(200);
 
 /// A version that is to be published.
-struct Push {
-    which: Which,
-    text: String,
-    share: u8,
-    note: String,
+pub(in crate::admin) struct Push {
+    pub which: Which,
+    pub text: String,
+    pub share: u8,
+    pub note: String,
     /// The version it is to take the place of.
-    expected: Option<u64>,
+    pub expected: Option<u64>,
 }
 
 impl Admin {
@@ -123,7 +123,13 @@ impl Admin {
     }
 
     /// Publishes what the caller may, if it is good and nobody was faster.
-    async fn publish(&self, caller: &Caller, shelf: &Shelf, push: Push, latest: Option<Heard>) -> Result<Reply, Reply> {
+    pub(in crate::admin) async fn publish(
+        &self,
+        caller: &Caller,
+        shelf: &Shelf,
+        push: Push,
+        latest: Option<Heard>,
+    ) -> Result<Reply, Reply> {
         let Push { which, text, share, note, expected } = push;
         let version = latest.as_ref().map_or(0, |latest| latest.version);
         if let Some(expected) = expected.filter(|expected| *expected != version) {
@@ -175,22 +181,22 @@ impl Admin {
         tried.map_err(|errors| Reply::json(StatusCode::UNPROCESSABLE_ENTITY, &errors))
     }
 
-    fn shelf(&self) -> Result<Arc<Shelf>, Reply> {
+    pub(in crate::admin) fn shelf(&self) -> Result<Arc<Shelf>, Reply> {
         let message = "this node follows no hub: [purge] log is \"local\"";
         self.node.shelf().ok_or_else(|| conflict(message.to_owned()))
     }
 }
 
-async fn read<T: DeserializeOwned>(asked: &mut Asked) -> Result<T, Reply> {
+pub(in crate::admin) async fn read<T: DeserializeOwned>(asked: &mut Asked) -> Result<T, Reply> {
     let body = asked.body().await?;
     serde_json::from_slice(&body).map_err(|error| Reply::error(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
-fn conflict(message: String) -> Reply {
+pub(in crate::admin) fn conflict(message: String) -> Reply {
     Reply::error(StatusCode::CONFLICT, message)
 }
 
-fn hub_error(error: &HubError) -> Reply {
+pub(in crate::admin) fn hub_error(error: &HubError) -> Reply {
     match error {
         HubError::Outdated => conflict(error.to_string()),
         HubError::Away | HubError::Unanswered(_) => {

@@ -10,6 +10,7 @@ use crate::admin::Operate;
 use crate::admin::access::{Access, Detail};
 use crate::admin::certificates::{CertificateState, Change, Held, NotChanged, Unusable};
 use crate::admin::purge::tests::snapshot;
+use crate::admin::sites::{HostState, SiteState};
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named as NamedRequest, Question};
 use crate::purge::local::{FIRST_GENERATION, LocalLog};
@@ -46,6 +47,13 @@ const REQUESTS: &[(&str, &str, &str, &str, u16)] = &[
     ("POST", "/v1/origins/undrain", "", r#"{"site":"shop","origin":"127.0.0.1:1"}"#, 200),
     ("GET", "/v1/certificates", "", "", 200),
     ("POST", "/v1/certificates", "", r#"{"site":"shop","chain":"","key":""}"#, 200),
+    ("GET", "/v1/sites", "", "", 200),
+    ("POST", "/v1/sites", "", r#"{"site":"shop","hosts":["a.test"],"origins":["http://127.0.0.1:1"]}"#, 409),
+    ("POST", "/v1/sites/delete", "", r#"{"site":"shop"}"#, 409),
+    ("POST", "/v1/hosts", "", r#"{"site":"shop","host":"a.test"}"#, 409),
+    ("POST", "/v1/hosts/delete", "", r#"{"site":"shop","host":"a.test"}"#, 409),
+    ("POST", "/v1/hosts/revoke", "", r#"{"site":"shop","host":"a.test"}"#, 409),
+    ("POST", "/v1/hosts/allow", "", r#"{"site":"shop","host":"a.test"}"#, 409),
     ("POST", "/v1/certificates/delete", "", r#"{"site":"shop","fingerprint":"00"}"#, 404),
     // The node follows no hub, which is told to who may ask.
     ("GET", "/v1/config", "", "", 200),
@@ -106,6 +114,16 @@ impl Operate for Nothing {
             Change::Add { .. } => Ok("00".into()),
             Change::Remove { .. } => Err(NotChanged::Unknown("there is none".into())),
         }
+    }
+
+    fn site_states(&self) -> Vec<SiteState> {
+        let state =
+            |site: &str| SiteState { site: site.to_owned(), target: None, addresses: Vec::new(), hosts: Vec::new() };
+        ["shop", "blog"].map(state).into()
+    }
+
+    async fn judge_host(&self, _: &str, _: &str, _: HostChange) -> Result<HostState, String> {
+        Err("nothing is known of it".to_owned())
     }
 
     fn drain(&self) {}
