@@ -79,7 +79,7 @@ impl Hub {
              authorization {{ users: [\n\
              {{ user: operator, password: \"for-operators\" }},\n\
              {{ user: node, password: \"{NODE_PASSWORD}\", permissions: {{\n\
-             publish: [\"purge.>\", \"node.>\", \"config.>\", \"$JS.API.>\", \"_INBOX.>\"], subscribe: [\"_INBOX.>\"] }} }}\n] }}\n",
+             publish: [\"purge.>\", \"node.>\", \"config.>\", \"$KV.CERTIFICATES.>\", \"$JS.API.>\", \"_INBOX.>\"], subscribe: [\"_INBOX.>\"] }} }}\n] }}\n",
             store.path()
         );
         let secured = Some(Secured { files, configuration });

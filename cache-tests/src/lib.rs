@@ -32,6 +32,7 @@ pub mod hub;
 pub mod many;
 pub mod metrics;
 pub mod node;
+pub mod pebble;
 pub mod peer;
 
 pub mod bulk;

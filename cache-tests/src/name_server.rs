@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::SRV;
+use hickory_proto::rr::rdata::{CNAME, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// How often it looks whether it is to stop.
@@ -18,7 +19,15 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub enum Data {
     Address(IpAddr),
-    Service { priority: u16, weight: u16, port: u16, target: String },
+    Service {
+        priority: u16,
+        weight: u16,
+        port: u16,
+        target: String,
+    },
+    /// Another name stands for it; what that has is in the answer too.
+    Alias(String),
+    Text(String),
 }
 
 /// A running name server, with a thread of its own.
@@ -40,6 +49,8 @@ struct Zone {
     /// It answers nothing at all.
     is_silent: bool,
     questions: HashMap<String, usize>,
+    /// Where programs put texts: a file for each name.
+    texts: Option<PathBuf>,
 }
 
 impl Shared {
@@ -84,6 +95,11 @@ impl NameServer {
         self.set(name, seconds, last.iter().map(address).collect());
     }
 
+    /// What is in a file of this directory is the text of the name that the file is called after.
+    pub fn texts_in(&self, directory: PathBuf) {
+        self.shared.zone().texts = Some(directory);
+    }
+
     /// Has it answer nothing, or answer again.
     pub fn silence(&self, is_silent: bool) {
         self.shared.zone().is_silent = is_silent;
@@ -125,21 +141,32 @@ fn reply(question: &Message, zone: &mut Zone) -> Option<Message> {
     }
     let mut reply = Message::new(question.id, MessageType::Response, OpCode::Query);
     reply.metadata.recursion_available = true;
-    let known = zone.names.get(&name);
-    if known.is_none() {
+    let mut asked = query.name().clone();
+    let mut known = zone.names.get(&name);
+    if let Some((Data::Alias(target), seconds)) = known.and_then(|(records, s)| Some((records.first()?.clone(), *s))) {
+        let target = Name::from_utf8(format!("{target}.")).expect("a name");
+        reply.answers.push(Record::from_rdata(asked, seconds, RData::CNAME(CNAME(target.clone()))));
+        known = zone.names.get(target.to_utf8().trim_end_matches('.'));
+        asked = target;
+    }
+    let written = zone.texts.as_ref().and_then(|directory| std::fs::read_to_string(directory.join(&name)).ok());
+    let written = written.map(|text| (vec![Data::Text(text)], 0));
+    let known = known.or(written.as_ref());
+    if known.is_none() && reply.answers.is_empty() {
         reply.metadata.response_code = ResponseCode::NXDomain;
     }
     for data in known.iter().flat_map(|(records, _)| records) {
         let data = match (data, query.query_type()) {
             (Data::Address(IpAddr::V4(address)), RecordType::A) => RData::A((*address).into()),
             (Data::Address(IpAddr::V6(address)), RecordType::AAAA) => RData::AAAA((*address).into()),
+            (Data::Text(text), RecordType::TXT) => RData::TXT(TXT::new(vec![text.clone()])),
             (Data::Service { priority, weight, port, target }, RecordType::SRV) => {
                 RData::SRV(SRV::new(*priority, *weight, *port, Name::from_utf8(target).expect("a name")))
             }
             _ => continue,
         };
         let seconds = known.map_or(0, |(_, seconds)| *seconds);
-        reply.answers.push(Record::from_rdata(query.name().clone(), seconds, data));
+        reply.answers.push(Record::from_rdata(asked.clone(), seconds, data));
     }
     reply.queries.push(query);
     Some(reply)

@@ -126,6 +126,16 @@ impl Tls {
         self
     }
 
+    /// Trusts this authority in place of the tests' own.
+    pub fn trusting(mut self, authority: &CertificateDer<'static>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone()).expect("the authority's certificate is one");
+        let config = Arc::make_mut(&mut self.config);
+        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        config.dangerous().set_certificate_verifier(verifier.expect("there is a root"));
+        self
+    }
+
     /// Takes any certificate.
     pub fn trusting_anyone(mut self) -> Self {
         let verifier = Arc::new(Anyone(provider()));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edge_config::Config;
 use edge_config::section::site::{HostPattern, Site};
@@ -17,6 +18,11 @@ use crate::acme::plan::text_name;
 use crate::acme::{HostView, View};
 use crate::admin::sites::{HostCertificate, HostChange, HostState, SiteState, TxtRecord};
 use crate::clock;
+use crate::purge::nats::board::BoardError;
+
+/// How often a decision about a host is tried again when somebody else was faster, and after which time.
+const ATTEMPTS: u32 = 10;
+const HEARD_WITHIN: Duration = Duration::from_millis(50);
 
 /// Has certificates issued as long as the runtime lasts.
 pub fn follow(control: &Arc<Control>, node: &str, runtime: &Handle) {
@@ -103,16 +109,25 @@ impl Control {
             return Err(format!("the site {site} has no host {host} that a certificate could be for"));
         }
         let board = &self.issuer.board;
-        let note = board.get(&key(CLAIM, host));
-        let known = note.as_ref().and_then(|note| notes::read::<Claim>(&note.value));
-        let known = known.ok_or_else(|| format!("nothing is known of {host} yet"))?;
         let state = if change == HostChange::Revoke { State::Revoked } else { State::Waiting };
         let said = if change == HostChange::Revoke { "revoked by the operator" } else { "" };
-        let (site, said, since) = (site.to_owned(), said.to_owned(), clock::wall().0);
-        let claim = Claim { site, state, said, since, failures: 0, not_before: 0, ..known };
-        let over = note.map_or(0, |note| note.revision);
-        board.put(&key(CLAIM, host), notes::write(&claim), Some(over)).await.map_err(|error| error.to_string())?;
-        tracing::info!(host, site = claim.site, state = state.as_str(), "a host is decided about");
+        let mut left = ATTEMPTS;
+        loop {
+            let note = board.get(&key(CLAIM, host));
+            let known = note.as_ref().and_then(|note| notes::read::<Claim>(&note.value));
+            let known = known.ok_or_else(|| format!("nothing is known of {host} yet"))?;
+            let (site, said, since) = (site.to_owned(), said.to_owned(), clock::wall().0);
+            let claim = Claim { site, state, said, since, failures: 0, not_before: 0, ..known };
+            let over = note.map_or(0, |note| note.revision);
+            match board.put(&key(CLAIM, host), notes::write(&claim), Some(over)).await {
+                Ok(_) => break,
+                // The node that orders has just had something to say of it; that is heard soon.
+                Err(BoardError::Outdated) if left > 0 => left -= 1,
+                Err(error) => return Err(error.to_string()),
+            }
+            tokio::time::sleep(HEARD_WITHIN).await;
+        }
+        tracing::info!(host, site, state = state.as_str(), "a host is decided about");
         if change == HostChange::Revoke {
             self.take_back(&view, host).await;
         }

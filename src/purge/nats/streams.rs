@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
 /// The purge log.
@@ -15,6 +14,7 @@ pub const NODES: &str = "NODES";
 
 /// Certificates that were issued, and what nodes have to know to have them: a bucket, the last of each.
 pub const BOARD: &str = "CERTIFICATES";
+const BOARD_STREAM: &str = "KV_CERTIFICATES";
 
 /// How long purges are kept: a node that was away for longer begins anew.
 const PURGES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -35,7 +35,7 @@ pub struct InitError {
     why: String,
 }
 
-fn configs(replicas: usize) -> [Config; 3] {
+fn configs(replicas: usize) -> [Config; 4] {
     let basis = Config {
         storage: StorageType::File,
         num_replicas: replicas,
@@ -72,6 +72,18 @@ fn configs(replicas: usize) -> [Config; 3] {
             max_messages_per_subject: 1,
             discard: DiscardPolicy::Old,
             max_age: NODE_FORGOTTEN,
+            ..basis.clone()
+        },
+        // As clients of a bucket want it to be.
+        Config {
+            name: BOARD_STREAM.into(),
+            subjects: vec![format!("$KV.{BOARD}.>")],
+            description: Some("certificates that were issued".into()),
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            allow_direct: true,
+            deny_delete: true,
             ..basis
         },
     ]
@@ -82,25 +94,10 @@ fn configs(replicas: usize) -> [Config; 3] {
 /// # Errors
 /// The first that cannot be made.
 pub async fn init(context: &Context, replicas: usize) -> Result<(), InitError> {
-    for (name, config) in [PURGE, CONFIG, NODES].into_iter().zip(configs(replicas)) {
+    for (name, config) in [PURGE, CONFIG, NODES, BOARD_STREAM].into_iter().zip(configs(replicas)) {
         let failed = |why: String| InitError { stream: name, why };
         context.get_or_create_stream(config.clone()).await.map_err(|error| failed(error.to_string()))?;
         context.update_stream(&config).await.map_err(|error| failed(error.to_string()))?;
-    }
-    let bucket = kv::Config {
-        bucket: BOARD.into(),
-        description: "certificates that were issued".into(),
-        max_value_size: RECORD_BYTES_MAX,
-        history: 1,
-        storage: StorageType::File,
-        num_replicas: replicas,
-        ..kv::Config::default()
-    };
-    let failed = |error: &dyn std::fmt::Display| InitError { stream: BOARD, why: error.to_string() };
-    if context.get_key_value(BOARD).await.is_err() {
-        context.create_key_value(bucket).await.map_err(|error| failed(&error))?;
-    } else {
-        context.update_key_value(bucket).await.map_err(|error| failed(&error))?;
     }
     Ok(())
 }
