@@ -44,3 +44,4 @@ pub mod table;
 pub mod talker;
 pub mod tiers;
 pub mod upgrade;
+pub mod world;
