@@ -38,6 +38,7 @@ pub mod bulk;
 pub mod derived;
 pub mod disk;
 pub mod fleet;
+pub mod manual;
 pub mod ranged;
 pub mod scenario;
 pub mod table;

@@ -141,6 +141,12 @@ impl Machine {
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
+    /// Another one sees its files, below /machines.
+    pub fn share_with(&self, other: &Self) {
+        let place = other.path(&format!("/machines/{}", self.name));
+        shell(&format!("mkdir -p {0}; mount --bind {1} {0}", place.display(), self.root.display()));
+    }
+
     /// Runs lines of bash as root, to the first that fails.
     pub fn try_run(&self, script: &str) -> Output {
         let mut command = Command::new("nsenter");
