@@ -39,7 +39,8 @@ REFUSED = {
 
 def rendered(path, values):
     texts = Chart.load(path).render(values, name="edge", namespace="cdn")
-    documents = [document for text in texts.values() for document in yaml.safe_load_all(text) if isinstance(document, dict)]
+    manifests = [text for name, text in texts.items() if name.endswith(".yaml")]
+    documents = [document for text in manifests for document in yaml.safe_load_all(text) if document]
     return {document["kind"]: document for document in documents}
 
 
