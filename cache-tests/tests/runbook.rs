@@ -39,25 +39,66 @@ fn three_pops_are_made_to_the_letter() {
         return;
     }
     let blocks = blocks(PAGE, CHAPTER);
-    let mut world = World::new(Path::new(env!("CARGO_BIN_EXE_systemctl")));
-    let names = names(&blocks);
-    machines(&mut world, &names);
-    // It answers with another number each time, so that what is new can be told from what is stored.
-    let address = names.iter().find(|(name, _)| name == "origin.example.net").expect("an origin among the names").1;
-    world.address(address);
-    let origin = Origin::start_at(SocketAddr::from((address, 8080)));
-    origin.serve("/page", Answer::ok("version ").field("Cache-Control: max-age=6000").numbered());
-
-    let mut followed = Followed { world, said: String::new() };
-    let mut steps = blocks.iter().peekable();
-    while let Some(block) = steps.next() {
-        let expected = steps.peek().filter(|next| next.step == Step::Shows).map(|next| next.text.as_str());
-        followed.follow(block, expected.unwrap_or_default());
-    }
-    // Three PoPs, one purge each by URL: the shield has asked once for each version, whoever was asked first.
+    let (mut followed, origin) = Followed::begin(&blocks);
+    followed.follow_all(&blocks);
+    // The shield has asked once for each version, whoever was asked first; nobody else has, where the shield could be asked.
     let asked = origin.count("/page");
     assert!(asked >= 3, "the origin was asked {asked} times");
 }
+
+/// The role of `deploy/ansible`, on the machine itself: a fourth PoP; then it has nothing more to change; then an upgrade.
+#[test]
+#[ignore = "long, and needs Ansible: LITTORAL_SOAK=1 cargo test -p cache-tests --test runbook -- --ignored"]
+fn a_pop_is_added_by_ansible() {
+    if !enter("a_pop_is_added_by_ansible") {
+        return;
+    }
+    let mut blocks = blocks(PAGE, CHAPTER);
+    let end = blocks.iter().position(|block| block.heading.starts_with("4.")).expect("a fourth step");
+    blocks.truncate(end);
+    let (mut followed, _origin) = Followed::begin(&blocks);
+    followed.follow_all(&blocks);
+    let (desk, hub, node) = (followed.world.of("desk"), followed.world.of("hub-1"), followed.world.of("syd-1"));
+    desk.run("cd cdn; ./users syd-1; ./certificate syd-1.cdn.example.net; scp littoral_*.deb root@syd-1.cdn.example.net:/root/");
+    hub.run("systemctl reload nats-server");
+    desk.write("/root/cdn/given", GIVEN.as_bytes());
+    desk.run("cd cdn; bash given > given.json; scp given.json root@syd-1.cdn.example.net:/root/");
+    let ansible = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/ansible");
+    let copied = Command::new("cp").arg("-R").arg(ansible).arg(node.path("/root/ansible")).status();
+    assert!(copied.is_ok_and(|status| status.success()), "the role cannot be copied");
+    node.write("/root/ansible/here.yml", INVENTORY.as_bytes());
+    let play = |book: &str| {
+        node.run(&format!("cd ansible; ansible-playbook -i here.yml -e @/root/given.json -e littoral_package=$(ls /root/littoral_*.deb) {book}"))
+    };
+    let said = play("site.yml");
+    assert!(said.contains("failed=0"), "{said}");
+    let listed = followed.world.of("fra-1").run("littoral node list");
+    assert!(listed.contains("syd-1"), "{listed}");
+    let again = play("site.yml");
+    assert!(again.contains("changed=0"), "{again}");
+    let upgraded = play("upgrade.yml");
+    assert!(upgraded.contains("failed=0"), "{upgraded}");
+    node.run("systemctl is-active littoral; [ \"$(stat -c %U:%G:%a /etc/littoral/edge.toml)\" = root:littoral:640 ]");
+}
+
+const INVENTORY: &str = "littoral:\n  children:\n    syd:\n      hosts:\n        syd-1.cdn.example.net:\n";
+
+/// What the role is told, of what lies on the desk.
+const GIVEN: &str = r#"python3 - <<'PYTHON'
+import base64, json, pathlib
+text = lambda name: pathlib.Path(name).read_text()
+key = lambda name: base64.b64encode(pathlib.Path(name).read_bytes()).decode()
+print(json.dumps({
+    "ansible_connection": "local", "ansible_become": False,
+    "littoral_hub": ["tls://hub-1.cdn.example.net:4222"], "littoral_hub_password": text("syd-1.password").strip(),
+    "littoral_node_key": key("node.key"), "littoral_store_key": key("store.key"), "littoral_ticket_key": key("tickets.key"),
+    "littoral_authority": text("ca.pem"), "littoral_certificate": text("syd-1.cdn.example.net.pem"),
+    "littoral_certificate_key": text("syd-1.cdn.example.net.key"),
+    "littoral_memory": "128MiB", "littoral_disks": [{"path": "/var/cache/littoral", "size": "64MiB"}],
+    "littoral_drain_grace": "500ms",
+}))
+PYTHON
+"#;
 
 fn names(blocks: &[Block]) -> Vec<(String, Ipv4Addr)> {
     let text = blocks.iter().filter(|block| block.step == Step::Names).map(|block| block.text.as_str());
@@ -107,6 +148,26 @@ struct Followed {
 }
 
 impl Followed {
+    /// The machines, and an origin that answers with another number each time, so that what is new can be told from what is stored.
+    fn begin(blocks: &[Block]) -> (Self, Origin) {
+        let mut world = World::new(Path::new(env!("CARGO_BIN_EXE_systemctl")));
+        let names = names(blocks);
+        machines(&mut world, &names);
+        let address = names.iter().find(|(name, _)| name == "origin.example.net").expect("an origin among the names").1;
+        world.address(address);
+        let origin = Origin::start_at(SocketAddr::from((address, 8080)));
+        origin.serve("/page", Answer::ok("version ").field("Cache-Control: max-age=6000").numbered());
+        (Self { world, said: String::new() }, origin)
+    }
+
+    fn follow_all(&mut self, blocks: &[Block]) {
+        let mut steps = blocks.iter().peekable();
+        while let Some(block) = steps.next() {
+            let expected = steps.peek().filter(|next| next.step == Step::Shows).map(|next| next.text.as_str());
+            self.follow(block, expected.unwrap_or_default());
+        }
+    }
+
     fn follow(&mut self, block: &Block, expected: &str) {
         let text = self.as_here(&block.text);
         match &block.step {

@@ -59,7 +59,8 @@ fn run(arguments: &[String]) -> io::Result<ExitCode> {
             let signal = arguments.iter().find_map(|word| word.strip_prefix("--signal=")).unwrap_or("TERM");
             good = signal_to(service.main(), signal);
         }
-        "show" => println!("{}", service.main()),
+        "show" if has("--value") => println!("{}", service.main()),
+        "show" => service.show(),
         "status" => println!("{name} is {}, process {}\n{}", service.state(), service.main(), service.said()),
         _ => return Err(io::Error::other(format!("cannot do {arguments:?}"))),
     }
@@ -107,6 +108,13 @@ impl Service {
 
     fn unit(&self) -> io::Result<Unit> {
         Ok(Unit::of(&fs::read_to_string(self.path()?)?))
+    }
+
+    /// What a program asks for that looks at services.
+    fn show(&self) {
+        let state = self.state();
+        let is_loaded = if self.path().is_ok() { "loaded" } else { "not-found" };
+        println!("Id={}.service\nLoadState={is_loaded}\nActiveState={state}\nMainPID={}", self.name, self.main());
     }
 
     fn start(&self) -> io::Result<()> {
