@@ -13,6 +13,7 @@ pub mod random;
 
 pub mod answer;
 pub mod gate;
+pub mod gdnsd;
 pub mod http_date;
 pub mod name_server;
 pub mod origin;

@@ -35,6 +35,8 @@ pub struct NodeOptions {
     environment: Vec<(String, String)>,
     configuration: Option<Configuration>,
     listen: IpAddr,
+    /// Where it speaks HTTP. None: on a free port.
+    http: Option<SocketAddr>,
     locking: Locking,
     /// What is done first, as a shell has it.
     before: Option<String>,
@@ -71,6 +73,7 @@ impl NodeOptions {
             environment: Vec::new(),
             configuration: None,
             listen,
+            http: None,
             locking: Locking::Shared,
             before: None,
         }
@@ -120,6 +123,16 @@ impl NodeOptions {
 
     pub fn listening_on(mut self, address: IpAddr) -> Self {
         self.listen = address;
+        self
+    }
+
+    /// It speaks HTTP there, and says there how it stands.
+    ///
+    /// # Panics
+    /// When the node has no configuration file.
+    pub fn at(mut self, http: SocketAddr, health: &[SocketAddr]) -> Self {
+        (self.listen, self.http) = (http.ip(), Some(http));
+        self.configuration.as_mut().expect("a configured node").answer_health(health);
         self
     }
 
@@ -173,7 +186,7 @@ impl Node {
         let mut left = STARTS_MAX;
         loop {
             let free = |ip: IpAddr| SocketAddr::new(ip, free_port(ip));
-            let (http, https) = (free(options.listen), free(options.listen));
+            let (http, https) = (options.http.unwrap_or_else(|| free(options.listen)), free(options.listen));
             let addresses = Addresses { http, https, admin: free(Ipv4Addr::LOCALHOST.into()) };
             let scratch = Scratch::new("node");
             let mut command = match &options.before {

@@ -10,6 +10,7 @@
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
 //! - [`dev`]: a small CDN on loopback.
+//! - [`dns`]: the files of name servers.
 //! - [`hub`]: what an operator does with what many nodes share.
 //! - [`life`]: from the first listener to the last answer.
 
@@ -18,6 +19,7 @@ pub mod certificates;
 pub mod control;
 pub mod copy;
 pub mod dev;
+pub mod dns;
 pub mod hub;
 pub mod identity;
 pub mod life;
