@@ -27,6 +27,7 @@ pub mod stream;
 pub mod tls;
 
 pub mod cache_status;
+pub mod command;
 pub mod configuration;
 pub mod countries;
 pub mod hub;

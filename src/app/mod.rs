@@ -6,6 +6,7 @@
 //! - [`control`]: what the operator can do with a running node.
 //! - [`adoption`]: putting in force what the hub has of the configuration.
 //! - [`certificates`]: those of files and those that sites have brought, kept and put in force.
+//! - [`stapling`]: what goes with handshakes: asking whether certificates are revoked.
 //! - [`storage`]: what outlives the process.
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
@@ -26,6 +27,7 @@ pub mod life;
 pub mod node;
 pub mod reclaimer;
 pub mod source;
+pub mod stapling;
 pub mod storage;
 
 use std::io::IsTerminal;

@@ -15,6 +15,7 @@ use super::certificates::Loaded;
 use super::control::{Control, Handshakes, Shares};
 use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
+use super::stapling;
 use super::storage::Storage;
 use crate::admin::Admin;
 use crate::fleet::asking::Key;
@@ -88,7 +89,7 @@ impl Node {
             snapshots,
             registry,
             pass: Pass::new(conf, pipeline.clone()),
-            log: Log::new(access_log.clone(), metrics, node),
+            log: Log::new(access_log.clone(), metrics.clone(), node),
             cdn,
             proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
             fleet,
@@ -106,6 +107,9 @@ impl Node {
         let handshakes = Handshakes { tls: tls.clone(), tickets, certificates };
         let control = Arc::new(Control::new(source, start, front.clone(), handshakes, origins, shares));
         adoption::follow(&control, checks.handle());
+        if let Some(tls) = &tls {
+            stapling::follow(tls, &metrics, checks.handle());
+        }
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);

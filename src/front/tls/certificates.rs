@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use edge_config::section::tls::{CertificateFiles, Tls, TlsVersion, UnknownName};
+use edge_config::section::tls::{CertificateFiles, Ocsp, Tls, TlsVersion, UnknownName};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
@@ -17,6 +17,8 @@ use rustls::version::{TLS12, TLS13};
 use super::hosts::Hosts;
 use super::leaf::Leaf;
 use super::own::{OwnCertificate, OwnError};
+use super::staples::Staples;
+use crate::clock;
 use crate::telemetry::metrics::CertificateEnd;
 
 /// Why a certificate cannot be used.
@@ -54,6 +56,9 @@ pub struct Certificates {
     ends: Vec<CertificateEnd>,
     /// What those of files say of themselves.
     leaves: Vec<Leaf>,
+    ocsp: Ocsp,
+    /// What goes with handshakes; the same of all that take the place of these.
+    staples: Arc<Staples>,
 }
 
 impl Certificates {
@@ -63,7 +68,8 @@ impl Certificates {
     /// The first that cannot be used.
     pub fn load(config: &Tls) -> Result<Self, CertificateError> {
         let provider = default_provider();
-        let mut certificates = Self { unknown_is_first: config.unknown_name == UnknownName::First, ..Self::default() };
+        let mut certificates =
+            Self { unknown_is_first: config.unknown_name == UnknownName::First, ocsp: config.ocsp, ..Self::default() };
         for files in &config.certificates {
             certificates.add(files, &provider)?;
         }
@@ -161,6 +167,23 @@ impl Certificates {
         }
     }
 
+    /// These, with what was stapled to others before them.
+    pub fn stapled_as(&self, before: &Self) -> Self {
+        Self { staples: before.staples.clone(), ..self.clone() }
+    }
+
+    /// Whose word is stapled, and what was.
+    pub fn stapling(&self) -> (Ocsp, &Arc<Staples>) {
+        (self.ocsp, &self.staples)
+    }
+
+    /// Each one once.
+    pub fn keys(&self) -> Vec<Arc<CertifiedKey>> {
+        let mut seen = std::collections::HashSet::new();
+        let all = self.exact.values().flatten().chain(self.wildcard.values()).chain(&self.first);
+        all.filter(|key| seen.insert(Arc::as_ptr(key))).cloned().collect()
+    }
+
     /// What the certificates of files say of themselves.
     pub fn leaves(&self) -> &[Leaf] {
         &self.leaves
@@ -174,7 +197,7 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name()).cloned()
+        self.find(hello.server_name()).map(|key| self.staples.with(key, clock::wall()))
     }
 }
 
