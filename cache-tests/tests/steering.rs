@@ -315,3 +315,31 @@ async fn health_is_all_that_is_told_there() {
     })
     .await;
 }
+
+/// What cannot be written is said, and nothing is.
+#[test]
+fn what_is_wrong_is_said() {
+    let (files, gdnsd) = (Scratch::new("steering"), Gdnsd::new());
+    let head = format!("[listen]\nhttp = \":80\"\n[site.shop]\nhosts = \"{HOST}\"\norigins = \"http://127.0.0.1:1\"\n");
+    let zone = "[dns]\nzone = \"cdn.example.test\"\nnameservers = \"ns1.example.test\"\ncontact = \"a@example.test\"\n";
+    let pop = "[pop.fra]\naddresses = \"192.0.2.1\"\n";
+    files.write("latency.csv", b"192.0.2.0/24,fra,3\n192.0.2.0/24,nyc,3\n192.0.2.1/24,fra,3\n");
+    for (text, code, expected) in [
+        (head.clone(), 78, "has no [dns]"),
+        (format!("{head}{zone}"), 78, "has no PoP to send clients to"),
+        (
+            format!("{head}{zone}steering = \"latency\"\nlatency = \"latency.csv\"\n{pop}"),
+            78,
+            "latency.csv: line 2: there is no [pop.nyc]\n  line 3: 192.0.2.1/24 has bits behind its length: expected 192.0.2.0/24",
+        ),
+    ] {
+        files.write("edge.toml", text.as_bytes());
+        let output = gdnsd.try_render(&files.path().join("edge.toml"), &[]);
+        // As it is broken into lines is a matter of the terminal.
+        let plain = |text: &str| text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let said = plain(&String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(&plain(expected)), "{said}");
+        assert_eq!(gdnsd.read("config"), "");
+    }
+}

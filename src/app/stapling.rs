@@ -179,11 +179,13 @@ impl Standing {
     }
 }
 
-/// When half of the time is over that an answer is for.
+/// When half of the time is over that an answer is for; where it is already, responders have nothing newer yet: when a quarter of
+/// what is left of it is over.
 fn renewal(good: Good, now: UnixMs) -> UnixMs {
     let half = good.next_update.saturating_sub(good.this_update) / 2;
     let due = UnixMs::from_seconds(good.this_update.saturating_add(half));
-    due.max(after(now, RENEW_MIN))
+    let left = Duration::from_secs(good.next_update.saturating_sub(now.seconds()));
+    due.max(after(now, RENEW_MIN.max(left / 4)))
 }
 
 fn retry(failures: u32) -> Duration {
@@ -266,8 +268,9 @@ mod tests {
         let good = |this_update, next_update| Good { this_update, next_update };
         for (good, now, due) in [
             (good(1_000, 2_000), 1_001, 1_500),
-            (good(1_000, 2_000), 1_499, 1_504),
-            (good(1_000, 2_000), 1_900, 1_905),
+            (good(1_000, 2_000), 1_500, 1_625),
+            (good(1_000, 2_000), 1_900, 1_925),
+            (good(1_000, 2_000), 1_990, 1_995),
             (good(1_000, 1_004), 1_000, 1_005),
             (good(2_000, 1_000), 1_000, 2_000),
         ] {

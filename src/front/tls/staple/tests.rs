@@ -203,3 +203,19 @@ fn who_may_sign() {
     }
     assert!(taken.is_empty(), "bytes that may be anything: {taken:?}");
 }
+
+#[test]
+fn whatever_a_responder_says() {
+    let authority = Authority::new("ca.test");
+    let question = authority.question(7);
+    let answer = signed(good(&question), &authority.certificate, authority.issuer.key(), &[&authority.certificate]);
+    let expected = Good { this_update: NOW - 100, next_update: NOW + 100 };
+    crate::fuzz::target("answers of OCSP responders", &[&answer, b"0\x03\x0a\x01\x06", b"0\x80"], |input| {
+        if let Ok(good) = question.judge(input, NOW) {
+            assert_eq!(good, expected, "nobody has signed this");
+        }
+    });
+    crate::fuzz::target("certificates that are asked about", &[&authority.leaf(7, &["http://a.test"])], |input| {
+        let _ = Question::of(&[CertificateDer::from(input.to_vec()), authority.certificate.clone()]);
+    });
+}
