@@ -9,6 +9,7 @@ pub mod cache;
 pub mod certificate;
 pub mod config;
 pub mod dev;
+pub mod dns;
 pub mod hub;
 pub mod node;
 pub mod origin;
@@ -113,6 +114,9 @@ pub enum Command {
     /// See and change the configuration that the hub has for all nodes
     #[command(subcommand)]
     Config(config::Config),
+    /// Tell name servers where the nodes are, and see what names are to be
+    #[command(subcommand)]
+    Dns(dns::Dns),
     /// Run a small CDN on loopback: a hub and some nodes, to try what many nodes do
     Dev(dev::Dev),
     /// See how the nodes of a CDN stand

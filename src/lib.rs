@@ -16,6 +16,8 @@ pub mod routing;
 pub mod exchange;
 pub mod pipeline;
 
+pub mod steering;
+
 pub mod acme;
 pub mod admin;
 pub mod front;

@@ -88,6 +88,13 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             };
             ask::config::run(&command).map(|said| println!("{said}")).map_err(failed)
         }
+        Command::Dns(command) => {
+            let failed = |error: app::dns::DnsError| {
+                let code = error.exit_code();
+                (miette::Report::new(error), code)
+            };
+            app::dns::run(&command).map(|said| println!("{said}")).map_err(failed)
+        }
         Command::Dev(options) => app::dev::run(&options).map_err(|error| (miette::Report::new(error), 1)),
         Command::Node(command) => ask::node::run(&command).map(|said| println!("{said}")).map_err(asked),
         Command::Hub(command) => {

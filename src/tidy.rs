@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("origin", &["semantics", "clock", "telemetry", "purge"]),
     ("fleet", &["semantics", "clock", "telemetry", "purge", "store", "origin"]),
     ("routing", &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet"]),
+    ("steering", &[]),
     ("exchange", &["semantics", "store"]),
     ("pipeline", &["semantics", "clock", "telemetry", "purge", "store", "origin", "fleet", "routing", "exchange"]),
     (
@@ -72,6 +73,7 @@ const PURE: &[&str] = &[
     "src/origin/sigv4/",
     "src/routing/rule.rs",
     "src/routing/rule/share.rs",
+    "src/steering/",
     "src/store/admission.rs",
     "src/store/parts.rs",
     "src/store/persist.rs",

@@ -3,6 +3,7 @@ import os
 import re
 import resource
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -48,6 +49,19 @@ def wrk(url, cpus, seconds, clients=CONNECTIONS, threads=1, script=None, environ
         "bad": (int(refused[1]) if refused else 0) + (sum(map(int, broken.groups())) if broken else 0),
         "generator_cpu": cpu,
     }
+
+
+def handshakes(port, names):
+    """A connection for each name, one after the other, with a full handshake of TLS 1.3 and nothing else."""
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    anyone.minimum_version = ssl.TLSVersion.TLSv1_3
+    for name in names:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            with anyone.wrap_socket(connection, server_hostname=name) as session:
+                subject = session.getpeercert(binary_form=True)
+                if name.encode() not in subject:
+                    raise RuntimeError(f"{name}: the certificate is for another name")
 
 
 def h2load(url, cpus, requests, clients, streams=None):

@@ -18,7 +18,7 @@ BODIES = {"1k": 1 << 10, "32k": 32 << 10, "256k": 256 << 10, "1m": 1 << 20}
 MEMORY_MIB = 1024
 # nginx keeps the 8 GiB that its configuration allows at most.
 FILES_BYTES = 8 << 30
-START_S = 30
+START_S = 180
 # A workload about disks has its files on one: RAM that only looks like one answers some questions otherwise.
 ON_DISK = False
 STOP_S = 10
@@ -55,6 +55,29 @@ class Certificate:
             raise Failure(f"openssl could not make a certificate:\n{done.stderr}")
         with open(self.both, "w") as both:
             both.write(open(self.chain).read() + open(self.key).read())
+
+
+@contextlib.contextmanager
+def named_certificates(count):
+    """As many certificates of one size and one key, each for a name of its own; gives their names, and what a file says of them."""
+    with certificate() as first:
+        directory = os.path.dirname(first.chain)
+        name = "n{:05}.names.test".format
+        command = [
+            "openssl", "req", "-x509", "-key", first.key, "-days", "30", "-outform", "DER",
+            "-subj", f"/CN={name(0)}", "-addext", f"subjectAltName=DNS:{name(0)}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True)
+        if done.returncode != 0:
+            raise Failure(f"openssl could not make a certificate:\n{done.stderr.decode(errors='replace')}")
+        lines = []
+        for number in range(count):
+            path = os.path.join(directory, f"{number}.pem")
+            # Another name in its place: nobody here looks at who has signed it.
+            with open(path, "w") as file:
+                file.write(ssl.DER_cert_to_PEM_cert(done.stdout.replace(name(0).encode(), name(number).encode())))
+            lines.append(f'{{ certificate = "{path}", key = "{first.key}" }},\n')
+        yield [name(number) for number in range(count)], f"[tls]\ncertificates = [\n{''.join(lines)}]\n"
 
 
 @contextlib.contextmanager
@@ -272,7 +295,8 @@ def configure(process, name, settings=None):
         text = source.read()
     # What a file gets more may have names of its own.
     settings = settings or {}
-    values = {"MORE": settings.get("MORE", ""), "PORT": process.port, "RUN": process.run, "USER": "user root;" if os.geteuid() == 0 else "", **settings}
+    https = f'https = "127.0.0.1:{settings["TLS"]}"' if "TLS" in settings else ""
+    values = {"MORE": settings.get("MORE", ""), "HTTPS": https, "PORT": process.port, "RUN": process.run, "USER": "user root;" if os.geteuid() == 0 else "", **settings}
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     path = os.path.join(process.run, name)

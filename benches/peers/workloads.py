@@ -5,6 +5,7 @@ round of Littoral was sound.
 """
 import contextlib
 import os
+import random
 import re
 import shutil
 import socket
@@ -402,6 +403,46 @@ def instructions(name, options):
     return "littoral" in found or "littoral" not in options.servers
 
 
+NAMES = 10_000
+NAMED_COST_MAX = 1.05
+
+
+def named_handshakes(name, options, warm=100, measured=400):
+    """User instructions per full handshake for one of many names, against those where there is one: names are not to cost anything."""
+    title = f"user instructions per handshake of TLS 1.3 for one name, and for {NAMES:,} names of as many certificates in no order"
+    head(name, f"{title}, counted by callgrind")
+    if shutil.which("callgrind_control") is None:
+        print("Not available: valgrind is not installed.\n")
+        return True
+    print("| names | instructions per handshake | ratio to one name |\n|---|---|---|")
+    found = []
+    with rig.origin([LOAD_CPU]) as origin, rig.certificate() as certificate:
+        for count in (1, NAMES):
+            with rig.named_certificates(count) as (names, more):
+                found.append(callgrind_handshakes(origin, options, certificate, names, more, warm, measured))
+            print(f"| {count:,} | {found[-1]:,.0f} | {found[-1] / found[0]:.3f} |", flush=True)
+    print()
+    return found[-1] / found[0] <= NAMED_COST_MAX
+
+
+def callgrind_handshakes(origin, options, certificate, names, more, warm, measured):
+    out = os.path.join(origin.run, f"callgrind-{len(names)}")
+    os.mkdir(out)
+    # Nothing of the start is counted, which reads all certificates.
+    prefix = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}/%p"]
+    draw = random.Random(len(names))
+    with start("littoral", origin, options, prefix=prefix, certificate=certificate, more=more) as server:
+        control = lambda *what: subprocess.run(["callgrind_control", *what, str(server.child.pid)], check=True, capture_output=True)
+        control("--instr=on")
+        load.handshakes(server.tls_port, [draw.choice(names) for _ in range(warm)])
+        control("--zero")
+        load.handshakes(server.tls_port, [draw.choice(names) for _ in range(measured)])
+        control("--dump")
+        texts = [open(os.path.join(out, file)).read() for file in os.listdir(out)]
+    totals = [int(count) for text in texts for count in re.findall(r"^(?:totals|summary): (\d+)$", text, re.MULTILINE)[:1]]
+    return sum(totals) / measured
+
+
 def perf_counts_instructions():
     if shutil.which("perf") is None:
         return False
@@ -474,5 +515,5 @@ WORKLOADS = {
     "tls1k": tls_hits, "tls32k": tls_hits, "tls1m": tls_hits,
     "disk256k": disk_hits,
     "miss1k": misses, "miss32k": misses,
-    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "purgehub1k": followed_hits, "mirror1k": mirrored_hits, "shield1k": shield_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions,
+    "coalesce": coalesce, "mem1k": memory, "purge1k": purged_hits, "purgehub1k": followed_hits, "mirror1k": mirrored_hits, "shield1k": shield_hits, "scale": scale, "instr1k": instructions, "missinstr1k": instructions, "tlsinstr1k": instructions, "tlsnames": named_handshakes,
 }  # fmt: skip

@@ -19,6 +19,8 @@ pub struct Configuration {
     origin: String,
     text: String,
     files: Vec<(String, Vec<u8>)>,
+    /// Where anybody may ask whether the node is ready.
+    health: Vec<SocketAddr>,
 }
 
 /// Where a node listens.
@@ -38,7 +40,7 @@ impl Configuration {
             (CERTIFICATE.to_owned(), identity.certificate_pem.into_bytes()),
             (KEY.to_owned(), identity.key_pem.into_bytes()),
         ];
-        Self { origin: origin.to_owned(), text: text.to_owned(), files }
+        Self { origin: origin.to_owned(), text: text.to_owned(), files, health: Vec::new() }
     }
 
     /// Adds a file, by its path relative to the configuration.
@@ -46,10 +48,19 @@ impl Configuration {
         self.files.push((name.to_owned(), contents.to_vec()));
     }
 
+    /// Listens there for whoever may only ask how the node stands.
+    pub fn answer_health(&mut self, addresses: &[SocketAddr]) {
+        self.health = addresses.to_vec();
+    }
+
     /// The whole file, with another text of the test's.
     pub fn with_text(&self, text: &str, addresses: Addresses) -> String {
         let Addresses { http, https, admin } = addresses;
         let mut whole = format!("workers = 2\n[listen]\nhttp = \"{http}\"\nhttps = \"{https}\"\n");
+        if !self.health.is_empty() {
+            let health: Vec<String> = self.health.iter().map(|address| format!("\"{address}\"")).collect();
+            whole += &format!("health = [{}]\n", health.join(", "));
+        }
         whole += &format!("[admin]\nlisten = \"{admin}\"\n");
         whole += "[telemetry]\naccess_log = \"access.log\"\n";
         for (table, otherwise) in [

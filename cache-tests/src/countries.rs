@@ -11,7 +11,7 @@ enum Side {
     Data(usize),
 }
 
-/// The file for networks, as in `("192.0.2.0/24", "DE")`, none within another.
+/// The file for networks, as in `("192.0.2.0/24", "DE")` or, with the continent, `("192.0.2.0/24", "EU/DE")`, none within another.
 ///
 /// # Panics
 /// When a network is none.
@@ -39,7 +39,15 @@ pub fn database(networks: &[(&str, &str)]) -> Vec<u8> {
             };
         }
         nodes[at][side(length - 1)] = Side::Data(data.len());
-        map(1, &mut data);
+        let (continent, country) =
+            country.split_once('/').map_or((None, *country), |(continent, country)| (Some(continent), country));
+        map(1 + u8::from(continent.is_some()), &mut data);
+        if let Some(continent) = continent {
+            text("continent", &mut data);
+            map(1, &mut data);
+            text("code", &mut data);
+            text(continent, &mut data);
+        }
         text("country", &mut data);
         map(1, &mut data);
         text("iso_code", &mut data);

@@ -13,6 +13,7 @@ pub mod random;
 
 pub mod answer;
 pub mod gate;
+pub mod gdnsd;
 pub mod http_date;
 pub mod name_server;
 pub mod origin;
@@ -26,6 +27,7 @@ pub mod stream;
 pub mod tls;
 
 pub mod cache_status;
+pub mod command;
 pub mod configuration;
 pub mod countries;
 pub mod hub;

@@ -1,14 +1,14 @@
 //! A Littoral node under test: started like an operator starts it, seen through what an operator sees.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::client::{Client, Socket};
+pub use crate::command::{binary, free_port, run_to_the_end};
 use crate::configuration::{Addresses, Configuration, FILE};
 use crate::deadline::{PATIENCE, until};
 use crate::h2::polite::Polite;
@@ -35,6 +35,8 @@ pub struct NodeOptions {
     environment: Vec<(String, String)>,
     configuration: Option<Configuration>,
     listen: IpAddr,
+    /// Where it speaks HTTP. None: on a free port.
+    http: Option<SocketAddr>,
     locking: Locking,
     /// What is done first, as a shell has it.
     before: Option<String>,
@@ -71,6 +73,7 @@ impl NodeOptions {
             environment: Vec::new(),
             configuration: None,
             listen,
+            http: None,
             locking: Locking::Shared,
             before: None,
         }
@@ -120,6 +123,16 @@ impl NodeOptions {
 
     pub fn listening_on(mut self, address: IpAddr) -> Self {
         self.listen = address;
+        self
+    }
+
+    /// It speaks HTTP there, and says there how it stands.
+    ///
+    /// # Panics
+    /// When the node has no configuration file.
+    pub fn at(mut self, http: SocketAddr, health: &[SocketAddr]) -> Self {
+        (self.listen, self.http) = (http.ip(), Some(http));
+        self.configuration.as_mut().expect("a configured node").answer_health(health);
         self
     }
 
@@ -173,7 +186,7 @@ impl Node {
         let mut left = STARTS_MAX;
         loop {
             let free = |ip: IpAddr| SocketAddr::new(ip, free_port(ip));
-            let (http, https) = (free(options.listen), free(options.listen));
+            let (http, https) = (options.http.unwrap_or_else(|| free(options.listen)), free(options.listen));
             let addresses = Addresses { http, https, admin: free(Ipv4Addr::LOCALHOST.into()) };
             let scratch = Scratch::new("node");
             let mut command = match &options.before {
@@ -454,44 +467,4 @@ async fn admin_ask(admin: SocketAddr, method: &str, target: &str) -> Result<Resp
     let request = format!("{method} {target} HTTP/1.1\r\nHost: {admin}\r\n{length}Connection: close\r\n\r\n");
     client.send(request).await.map_err(|error| error.to_string())?;
     client.response(method).await.map_err(|end| format!("no answer: {end:?}"))
-}
-
-/// Runs `littoral` with these arguments until it ends by itself; for command lines that are wrong.
-pub fn run_to_the_end(arguments: &[&str]) -> (Option<i32>, String) {
-    let scratch = Scratch::new("command");
-    let mut command = Command::new("timeout");
-    command.arg("30").arg(binary()).args(arguments).current_dir(scratch.path());
-    let output = command.output().unwrap_or_else(|error| panic!("littoral does not start: {error}"));
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
-}
-
-/// A port that nobody listens on now.
-pub fn free_port(address: IpAddr) -> u16 {
-    // Below the range the system gives to outgoing connections, so that none of them takes the port meanwhile; each
-    // process begins elsewhere, and no test gets a port twice.
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 500) as u16 * 40;
-    for _ in 0..2_000 {
-        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        if TcpListener::bind((address, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port on {address}");
-}
-
-/// `LITTORAL_BIN`, else the newer of the workspace's two builds.
-///
-/// # Panics
-/// When there is neither.
-pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("LITTORAL_BIN") {
-        return path.into();
-    }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let built = ["target/release/littoral", "target/debug/littoral"].map(|path| workspace.join(path));
-    let age = |path: &PathBuf| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let newest = built.into_iter().filter(|path| path.is_file()).max_by_key(age);
-    newest.expect("build the node first (cargo build --release), or set LITTORAL_BIN")
 }

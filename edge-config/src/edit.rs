@@ -38,6 +38,7 @@ pub fn without_host(name: &str, text: &str, host: &str) -> Option<String> {
     let hosts = hosts_of(site_of(&mut document, name)?)?;
     let before = hosts.len();
     hosts.retain(|known| known.as_str() != Some(host));
+    hosts.fmt();
     (hosts.len() < before).then(|| document.to_string())
 }
 
@@ -48,8 +49,11 @@ fn site_of<'d>(document: &'d mut DocumentMut, name: &str) -> Option<&'d mut dyn 
 /// The hosts, as a list.
 fn hosts_of(site: &mut dyn TableLike) -> Option<&mut Array> {
     let hosts = site.get_mut("hosts")?;
-    if let Some(only) = hosts.as_str() {
-        *hosts = value([only].into_iter().collect::<Array>());
+    if let Item::Value(Value::String(only)) = hosts {
+        let mut list = Value::Array([only.value()].into_iter().collect());
+        // A comment beside it stays there.
+        *list.decor_mut() = only.decor().clone();
+        *hosts = Item::Value(list);
     }
     match hosts {
         Item::Value(Value::Array(hosts)) => Some(hosts),
@@ -78,7 +82,7 @@ mod tests {
     fn hosts_come_and_go_and_the_rest_stays() {
         let text = "# ours\n[site.a]\nhosts = \"a.test\"   # one\norigins = \"http://127.0.0.1:1\"\n\n[[site.a.rule]]\nthen = { cache = false }\n";
         let two = with_host("a", text, "b.test").expect("it is a");
-        assert!(two.contains("hosts = [\"a.test\", \"b.test\"]") && two.starts_with("# ours\n"), "{two}");
+        assert!(two.contains("hosts = [\"a.test\", \"b.test\"]   # one\n") && two.starts_with("# ours\n"), "{two}");
         assert!(two.ends_with("[[site.a.rule]]\nthen = { cache = false }\n"), "{two}");
         assert_eq!(with_host("a", &two, "b.test").as_ref(), Some(&two), "it has it");
         let one = without_host("a", &two, "a.test").expect("it has it");

@@ -81,6 +81,7 @@ impl Loaded {
         before: &Texts,
     ) -> Result<Self, CertificateError> {
         let mut loaded = files;
+        loaded.files = Arc::new(loaded.files.stapled_as(&self.files));
         let is_same_key = loaded.key == self.key;
         let is_same = |site: &str, text: &str| {
             let before = before.get(&Which::Certificates(site.to_owned()));

@@ -7,10 +7,12 @@
 //! - [`adoption`]: putting in force what the hub has of the configuration.
 //! - [`certificates`]: those of files and those that sites have brought, kept and put in force.
 //! - [`issuing`]: certificates of an authority.
+//! - [`stapling`]: what goes with handshakes: asking whether certificates are revoked.
 //! - [`storage`]: what outlives the process.
 //! - [`identity`]: what makes a node the same one after a start.
 //! - [`reclaimer`]: the memory of what was purged.
 //! - [`dev`]: a small CDN on loopback.
+//! - [`dns`]: the files of name servers.
 //! - [`hub`]: what an operator does with what many nodes share.
 //! - [`life`]: from the first listener to the last answer.
 
@@ -19,6 +21,7 @@ pub mod certificates;
 pub mod control;
 pub mod copy;
 pub mod dev;
+pub mod dns;
 pub mod hub;
 pub mod identity;
 pub mod issuing;
@@ -26,6 +29,7 @@ pub mod life;
 pub mod node;
 pub mod reclaimer;
 pub mod source;
+pub mod stapling;
 pub mod storage;
 
 use std::io::IsTerminal;

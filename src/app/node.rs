@@ -14,6 +14,7 @@ use super::certificates::Loaded;
 use super::control::{Control, Handshakes, Shares};
 use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
+use super::stapling;
 use super::storage::Storage;
 use super::{adoption, issuing};
 use crate::acme::issuer::Issuer;
@@ -91,7 +92,7 @@ impl Node {
             snapshots,
             registry,
             pass: Pass::new(conf, pipeline.clone()),
-            log: Log::new(access_log.clone(), metrics, node),
+            log: Log::new(access_log.clone(), metrics.clone(), node),
             cdn,
             proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
             issued: issued.clone(),
@@ -112,6 +113,9 @@ impl Node {
         let control = Arc::new(Control::new(source, start, front.clone(), handshakes, origins, shares));
         adoption::follow(&control, checks.handle());
         issuing::follow(&control, &name.name, checks.handle());
+        if let Some(tls) = &tls {
+            stapling::follow(tls, &metrics, checks.handle());
+        }
         let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);

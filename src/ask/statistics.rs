@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::{AskError, ask, size};
+use crate::cli::AdminAddress;
 use crate::cli::cache::Asked;
 
 /// Asks a node what its sites did. Gives what to print.
@@ -20,6 +21,17 @@ pub fn run(site: Option<&str>, asked: &Asked) -> Result<String, AskError> {
     };
     let answer = ask(&Method::GET, &asked.admin, &target, None)?;
     Ok(if asked.json { answer.to_string() } else { in_words(&answer) })
+}
+
+/// The names of the sites of a node, those that it has of a hub among them.
+///
+/// # Errors
+/// It does not answer, or refuses.
+pub fn sites(admin: &AdminAddress) -> Result<Vec<String>, AskError> {
+    let answer = ask(&Method::GET, admin, "/v1/statistics", None)?;
+    let sites = answer.get("sites").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let names = sites.iter().filter_map(|site| site.get("site").and_then(Value::as_str));
+    Ok(names.map(str::to_owned).collect())
 }
 
 fn in_words(answer: &Value) -> String {

@@ -51,6 +51,10 @@ families! {
     certificate_expiry: IntGaugeVec = "littoral_certificate_expiry_seconds" ["certificate", "site"];
     /// Orders of certificates with an authority, by what became of them.
     certificate_orders: IntCounterVec = "littoral_certificate_orders_total" ["outcome"];
+    /// Questions to OCSP responders whether a certificate is revoked, by what came of them: good, revoked or failed.
+    ocsp_requests: IntCounterVec = "littoral_ocsp_requests_total" ["outcome"];
+    /// Certificates whose handshakes carry the word of an OCSP responder now.
+    ocsp_staples: IntGauge = "littoral_ocsp_staples" [];
     /// The configuration in force; counts up from 1 with every reload, and with every change that the hub brings.
     config_version: IntGauge = "littoral_config_version" [];
     /// Configurations that were refused, the ones before them still in force: files, and versions that the hub has.
@@ -208,17 +212,6 @@ pub struct DiskLevels {
     pub damaged: u64,
 }
 
-/// When a certificate ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateEnd {
-    /// Its first name.
-    pub name: String,
-    /// The site that has brought it; nothing, where the operator has.
-    pub site: String,
-    /// Since 1970.
-    pub seconds: i64,
-}
-
 /// All metrics of a node.
 pub struct Metrics {
     registry: Registry,
@@ -298,12 +291,6 @@ impl Metrics {
     /// Observes the seconds to the first byte of an answer.
     pub fn ttfb(&self, cache: CacheOutcome, seconds: f64) {
         self.tallies.observe(cache as u32, seconds, || self.families.ttfb.with_label_values(&[cache.as_str()]));
-    }
-
-    /// Counts a handshake that succeeded.
-    pub fn handshake(&self, version: &'static str, resumed: bool) {
-        let resumed = if resumed { "yes" } else { "no" };
-        self.families.tls_handshakes.with_label_values(&[version, resumed]).inc();
     }
 
     /// Counts something a purge named.
@@ -487,8 +474,9 @@ fn register<F: Family>(registry: &Registry, name: &str, help: &str, labels: &[&s
     Ok(family)
 }
 
-mod certificates;
 mod origins;
 pub mod sites;
+mod tls;
+pub use self::tls::CertificateEnd;
 #[cfg(test)]
 mod tests;

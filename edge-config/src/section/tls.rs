@@ -22,6 +22,8 @@ pub struct Tls {
     /// A file of at least 32 random bytes, the same on every node, from which the key is derived that seals the private keys of
     /// certificates that sites bring themselves. Default: they may bring none.
     pub store_key: Option<PathBuf>,
+    /// Whose word that certificates are not revoked is stapled to handshakes. Default: that of responders at public addresses.
+    pub ocsp: Ocsp,
     /// From the connection to the end of the handshake. Default 10s.
     pub handshake_timeout: Duration,
 }
@@ -43,6 +45,16 @@ pub enum UnknownName {
     First,
 }
 
+/// Which OCSP responders are asked about the certificates that name one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ocsp {
+    /// Those at addresses that anybody can reach: sites bring certificates, and what these name must not be the network inside.
+    #[default]
+    Public,
+    Any,
+    Off,
+}
+
 /// The oldest version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -59,6 +71,7 @@ impl Default for Tls {
             minimum_version: TlsVersion::default(),
             ticket_keys: None,
             store_key: None,
+            ocsp: Ocsp::default(),
             handshake_timeout: Duration::from_secs(10),
         }
     }
@@ -81,6 +94,10 @@ section! {
         /// A file of at least 32 random bytes, the same on every node, from which the key is derived that seals the private keys of
         /// certificates that sites bring themselves, over the admin API. Without it they may bring none.
         STORE_KEY = "store_key": Kind::Text("a file");
+        /// Certificates that name an OCSP responder get its word that they are not revoked stapled to handshakes: "public" asks
+        /// responders at public addresses alone, "any" those of an authority of your own as well, and "off" none. They are asked by
+        /// http, in the background, when half of the time is over that an answer is for.
+        OCSP = "ocsp": Kind::Choice(&["public", "any", "off"]), "public";
         /// Time from the connection to the end of the handshake.
         HANDSHAKE_TIMEOUT = "handshake_timeout": Kind::Duration, "10s";
     }
@@ -101,6 +118,7 @@ impl Tls {
         let default = Self::default();
         let Some(table) = table else { return default };
         let unknown_name = [("refuse", UnknownName::Refuse), ("first", UnknownName::First)];
+        let ocsp = [("public", Ocsp::Public), ("any", Ocsp::Any), ("off", Ocsp::Off)];
         let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
         let tls = Self {
             certificates: table.many(reader, &CERTIFICATES, CertificateFiles::read),
@@ -108,6 +126,7 @@ impl Tls {
             minimum_version: table.choice(reader, &MINIMUM_VERSION, &versions).unwrap_or_default(),
             ticket_keys: key_file(&table, reader, &TICKET_KEYS, "tickets.key"),
             store_key: key_file(&table, reader, &STORE_KEY, "store.key"),
+            ocsp: table.choice(reader, &OCSP, &ocsp).unwrap_or_default(),
             handshake_timeout: table
                 .parsed(reader, &HANDSHAKE_TIMEOUT)
                 .map_or(default.handshake_timeout, |time| time.value),

@@ -1,10 +1,10 @@
 //! Certificates by the name a client asks for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use edge_config::section::tls::{CertificateFiles, Tls, TlsVersion, UnknownName};
+use edge_config::section::tls::{CertificateFiles, Ocsp, Tls, TlsVersion, UnknownName};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
@@ -18,6 +18,8 @@ use super::hosts::Hosts;
 use super::issued::Issued;
 use super::leaf::Leaf;
 use super::own::{OwnCertificate, OwnError};
+use super::staples::Staples;
+use crate::clock;
 use crate::telemetry::metrics::CertificateEnd;
 
 /// Why a certificate cannot be used.
@@ -57,6 +59,9 @@ pub struct Certificates {
     leaves: Vec<Leaf>,
     /// Those that come one by one.
     issued: Arc<Issued>,
+    ocsp: Ocsp,
+    /// What goes with handshakes; the same of all that take the place of these.
+    staples: Arc<Staples>,
 }
 
 impl Certificates {
@@ -66,7 +71,8 @@ impl Certificates {
     /// The first that cannot be used.
     pub fn load(config: &Tls) -> Result<Self, CertificateError> {
         let provider = default_provider();
-        let mut certificates = Self { unknown_is_first: config.unknown_name == UnknownName::First, ..Self::default() };
+        let mut certificates =
+            Self { unknown_is_first: config.unknown_name == UnknownName::First, ocsp: config.ocsp, ..Self::default() };
         for files in &config.certificates {
             certificates.add(files, &provider)?;
         }
@@ -185,6 +191,24 @@ impl Certificates {
         }
     }
 
+    /// These, with what was stapled to others before them.
+    pub fn stapled_as(&self, before: &Self) -> Self {
+        Self { staples: before.staples.clone(), ..self.clone() }
+    }
+
+    /// Whose word is stapled, and what was.
+    pub fn stapling(&self) -> (Ocsp, &Arc<Staples>) {
+        (self.ocsp, &self.staples)
+    }
+
+    /// Each one once.
+    pub fn keys(&self) -> Vec<Arc<CertifiedKey>> {
+        let mut seen = HashSet::new();
+        let all = self.exact.values().flatten().chain(self.wildcard.values()).chain(&self.first);
+        let issued = self.issued.all().into_iter().map(|issued| issued.key);
+        all.cloned().chain(issued).filter(|key| seen.insert(Arc::as_ptr(key))).collect()
+    }
+
     /// What the certificates of files say of themselves.
     pub fn leaves(&self) -> &[Leaf] {
         &self.leaves
@@ -198,7 +222,7 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name())
+        self.find(hello.server_name()).map(|key| self.staples.with(&key, clock::wall()))
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Issued {
     wanted: Mutex<HashSet<String>>,
     asked: Notify,
     waiting: AtomicUsize,
-    /// Counts the certificates that came.
+    /// Counts the certificates that came, and went.
     came: watch::Sender<u64>,
 }
 
@@ -73,7 +73,14 @@ impl Issued {
 
     /// From now on there is none for a name.
     pub fn remove(&self, name: &str) {
-        self.certificates.write().remove(name);
+        if self.certificates.write().remove(name).is_some() {
+            self.came.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Counts what came and went.
+    pub fn changes(&self) -> u64 {
+        *self.came.borrow()
     }
 
     /// All of them.

@@ -4,6 +4,7 @@
 //! - [`own`]: certificates that sites bring themselves; [`sealed`]: their private keys, on their way and at rest.
 //! - [`hosts`]: whose a name is; [`leaf`]: what a certificate says of itself.
 //! - [`issued`]: those that come while the node runs, and what an authority wants to see for them.
+//! - [`staple`]: whether a certificate is revoked, asked and judged; [`staples`]: what goes with handshakes of it.
 //! - [`tickets`]: session tickets whose keys follow the clock.
 //! - [`records`]: the bytes of a connection, sealed and opened.
 //! - [`stream`]: such a connection as HTTP/1 reads and writes it.
@@ -15,6 +16,8 @@ pub mod leaf;
 pub mod own;
 pub mod records;
 pub mod sealed;
+pub mod staple;
+pub mod staples;
 pub mod stream;
 pub mod tickets;
 

@@ -18,6 +18,9 @@ fn drive(metrics: &Metrics) -> String {
         site: "default".into(),
         seconds: 1_800_000_000,
     }]);
+    metrics.ocsp_asked("good");
+    metrics.certificate_order("issued");
+    metrics.ocsp_stapled(4);
     metrics.configured(2);
     metrics.config_refused();
     metrics.origin_request(0, "a.example.net:443", "ok");
