@@ -433,6 +433,7 @@ def callgrind_handshakes(origin, options, certificate, names, more, warm, measur
     draw = random.Random(len(names))
     with start("littoral", origin, options, prefix=prefix, certificate=certificate, more=more) as server:
         control = lambda *what: subprocess.run(["callgrind_control", *what, str(server.child.pid)], check=True, capture_output=True)
+        quiet(server)
         control("--instr=on")
         load.handshakes(server.tls_port, [draw.choice(names) for _ in range(warm)])
         control("--zero")
@@ -441,6 +442,18 @@ def callgrind_handshakes(origin, options, certificate, names, more, warm, measur
         texts = [open(os.path.join(out, file)).read() for file in os.listdir(out)]
     totals = [int(count) for text in texts for count in re.findall(r"^(?:totals|summary): (\d+)$", text, re.MULTILINE)[:1]]
     return sum(totals) / measured
+
+
+def quiet(server, within=120):
+    """Until a server does nothing: what it has begun with its start is done."""
+    before = -1
+    for _ in range(within):
+        now = server.cpu_seconds()
+        if now - before < 0.05:
+            return
+        before = now
+        time.sleep(1)
+    raise rig.Failure(f"{server.name} is still busy {within} s after its start")
 
 
 def perf_counts_instructions():

@@ -172,12 +172,16 @@ impl Stapling {
 impl Standing {
     /// None: it names no responder that can be asked.
     fn new(key: &Arc<CertifiedKey>) -> Option<Self> {
+        let question = Question::of(&key.cert);
+        if matches!(question, Ok(None)) {
+            return None;
+        }
         let name = Leaf::read(&key.cert).ok().and_then(|leaf| leaf.names.first().cloned()).unwrap_or_default();
-        let question = Question::of(&key.cert).unwrap_or_else(|error| {
+        let question = question.unwrap_or_else(|error| {
             tracing::warn!(certificate = name, %error, "nothing is stapled for a certificate");
             None
-        })?;
-        let question = Arc::new(question);
+        });
+        let question = Arc::new(question?);
         Some(Self { key: key.clone(), name, question, due: UnixMs::default(), failures: 0, is_asked: false })
     }
 }
