@@ -46,7 +46,7 @@ impl Cdn {
         origin.serve("/page", Answer::ok("page").field("Cache-Control: max-age=31536000"));
         let text = format!(
             "{}[dns]\nzone = \"cdn.test\"\nnameservers = [\"ns.other.test\"]\ncontact = \"ops@cdn.test\"\n\
-             addresses = [\"127.0.0.1\"]\n[pop.one]\naddresses = [\"127.0.0.1\"]\n\
+             addresses = [\"127.0.0.1\", \"::1\"]\n[pop.one]\naddresses = [\"127.0.0.1\"]\n\
              [tls]\nstore_key = \"store.key\"\n\
              [acme]\naccept_terms = true\ndirectory = \"{}\"\nca = \"ca.pem\"\ncontact = \"ops@cdn.test\"\n{acme}",
             names.table(),
@@ -235,10 +235,19 @@ async fn nothing_is_issued_for_who_was_revoked_or_does_not_lead_here() {
     let cdn = Cdn::start(1, "issue = \"on-demand\"\n").await;
     let node = &cdn.nodes[0];
     cdn.names.set(HOST, 0, vec![Data::Alias("shop.cdn.test".to_owned())]);
-    let body = json!({ "site": "shop", "hosts": [HOST, "elsewhere.test"], "origins": [cdn.origin.url()] });
+    // An apex has addresses, all of them ours.
+    let ours = ["127.0.0.1", "::1"].map(|address| Data::Address(address.parse().expect("an address")));
+    cdn.names.set("shop.test", 0, ours.to_vec());
+    let [v4, v6] = ours;
+    let foreign = Data::Address("127.0.0.9".parse().expect("an address"));
+    cdn.names.set("elsewhere.test", 0, vec![v4, v6, foreign]);
+    let hosts = [HOST, "shop.test", "elsewhere.test"];
+    let body = json!({ "site": "shop", "hosts": hosts, "origins": [cdn.origin.url()] });
     let added = node.admin_json("POST", "/v1/sites", &body, None).await;
     assert!(added.status == 200 || added.status == 202, "{}", added.text());
     cdn.in_state(node, HOST, "proven").await;
+    cdn.in_state(node, "shop.test", "proven").await;
+    assert_eq!(cdn.state(node, "shop.test").await["said"], "by its addresses");
     assert_eq!(cdn.pebble.issued(), 0, "nobody has asked for it yet");
     // The first client waits for its certificate.
     cdn.hits_everywhere(HOST, PATIENCE).await;
