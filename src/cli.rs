@@ -129,6 +129,15 @@ pub enum Command {
         #[arg(long = "verb", value_enum)]
         verbs: Vec<VerbArg>,
     },
+    /// Have another process of a running node take over: of the program as it is installed now, and with the configuration as
+    /// it is now. No connection is refused. Waits until it serves; exit code 1 when it does not, and then nothing has changed
+    Upgrade {
+        #[command(flatten)]
+        admin: AdminAddress,
+        /// JSON, as the admin API gives it
+        #[arg(long)]
+        json: bool,
+    },
     /// Have a running node finish what it does and end; waits until it has
     Drain {
         #[command(flatten)]
@@ -377,6 +386,7 @@ impl Run {
             purge,
             resolver: Resolver::default(),
             geo: None,
+            anycast: None,
             workers: self.workers.unwrap_or_else(processors),
             limits: Limits {
                 head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),

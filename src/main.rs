@@ -94,6 +94,11 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
             let told = ask::token(&name, &sites, &verbs);
             told.map(|told| println!("{told}")).map_err(|error| start(StartError::Random(error)))
         }
+        Command::Upgrade { admin, json } => {
+            let done = ask::upgrade(&admin).map_err(asked)?;
+            println!("{}", if json { done.to_string() } else { ask::upgraded_in_words(&done) });
+            Ok(())
+        }
         Command::Drain { admin } => ask::drain(&admin).map_err(asked),
     }
 }

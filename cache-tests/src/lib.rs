@@ -9,6 +9,7 @@
 pub mod deadline;
 pub mod machine;
 pub mod process;
+pub mod program;
 pub mod random;
 
 pub mod answer;
@@ -40,6 +41,7 @@ pub mod disk;
 pub mod fleet;
 pub mod ranged;
 pub mod scenario;
+pub mod succession;
 pub mod table;
 pub mod talker;
 pub mod tiers;

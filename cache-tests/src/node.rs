@@ -1,10 +1,9 @@
 //! A Littoral node under test: started like an operator starts it, seen through what an operator sees.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -17,6 +16,7 @@ use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::process::{Process, Scratch};
+pub use crate::program::{binary, free_port, run_to_the_end};
 use crate::response::Response;
 use crate::tls::{H2, HTTP_1_1, Tls};
 
@@ -38,6 +38,7 @@ pub struct NodeOptions {
     locking: Locking,
     /// What is done first, as a shell has it.
     before: Option<String>,
+    program: Option<PathBuf>,
 }
 
 /// What a node has of the [`Machine`].
@@ -73,6 +74,7 @@ impl NodeOptions {
             listen,
             locking: Locking::Shared,
             before: None,
+            program: None,
         }
     }
 
@@ -130,6 +132,12 @@ impl NodeOptions {
         self
     }
 
+    /// Starts this program in place of [`binary`]: a copy of it that a test can replace.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// No other node runs beside this one: for tests that measure.
     pub fn alone(mut self) -> Self {
         self.locking = Locking::Alone;
@@ -177,7 +185,7 @@ impl Node {
             let addresses = Addresses { http, https, admin: free(Ipv4Addr::LOCALHOST.into()) };
             let scratch = Scratch::new("node");
             let mut command = match &options.before {
-                None => Command::new(binary()),
+                None => Command::new(options.program.clone().unwrap_or_else(binary)),
                 Some(before) => {
                     let mut shell = Command::new("unshare");
                     shell.args(["-rm", "sh", "-c", &format!("{before} && exec \"$@\""), "sh"]).arg(binary());
@@ -384,6 +392,16 @@ impl Node {
         self.process.signal("TERM");
     }
 
+    /// Sends the first process a signal.
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// The process that was started first.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub async fn end_within(&mut self, limit: Duration) -> ExitStatus {
         self.process.end_within(limit).await
     }
@@ -454,44 +472,4 @@ async fn admin_ask(admin: SocketAddr, method: &str, target: &str) -> Result<Resp
     let request = format!("{method} {target} HTTP/1.1\r\nHost: {admin}\r\n{length}Connection: close\r\n\r\n");
     client.send(request).await.map_err(|error| error.to_string())?;
     client.response(method).await.map_err(|end| format!("no answer: {end:?}"))
-}
-
-/// Runs `littoral` with these arguments until it ends by itself; for command lines that are wrong.
-pub fn run_to_the_end(arguments: &[&str]) -> (Option<i32>, String) {
-    let scratch = Scratch::new("command");
-    let mut command = Command::new("timeout");
-    command.arg("30").arg(binary()).args(arguments).current_dir(scratch.path());
-    let output = command.output().unwrap_or_else(|error| panic!("littoral does not start: {error}"));
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
-}
-
-/// A port that nobody listens on now.
-pub fn free_port(address: IpAddr) -> u16 {
-    // Below the range the system gives to outgoing connections, so that none of them takes the port meanwhile; each
-    // process begins elsewhere, and no test gets a port twice.
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 500) as u16 * 40;
-    for _ in 0..2_000 {
-        let port = 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        if TcpListener::bind((address, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port on {address}");
-}
-
-/// `LITTORAL_BIN`, else the newer of the workspace's two builds.
-///
-/// # Panics
-/// When there is neither.
-pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("LITTORAL_BIN") {
-        return path.into();
-    }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let built = ["target/release/littoral", "target/debug/littoral"].map(|path| workspace.join(path));
-    let age = |path: &PathBuf| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    let newest = built.into_iter().filter(|path| path.is_file()).max_by_key(age);
-    newest.expect("build the node first (cargo build --release), or set LITTORAL_BIN")
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::section::admin::Token;
+use crate::section::anycast::Anycast;
 use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
 use crate::section::geo::Geo;
 use crate::section::limits::Limits;
@@ -29,6 +30,8 @@ pub struct Config {
     pub purge: Purge,
     /// In which country an address is. Default: nobody knows.
     pub geo: Option<Geo>,
+    /// How the node leaves whose addresses are those of others too. None: they are its own.
+    pub anycast: Option<Anycast>,
     /// Worker threads of the front. Default: one for each processor.
     pub workers: usize,
     pub cache: Cache,
@@ -108,6 +111,7 @@ mod tests {
             tokens: Vec::new(),
             purge: Purge::default(),
             geo: None,
+            anycast: None,
             workers: 1,
             cache: Cache::default(),
             resolver: Resolver::default(),

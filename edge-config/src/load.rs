@@ -11,6 +11,7 @@ use crate::read::key::{Kind, Section, section};
 use crate::read::problem::{Problem, Problems, Source};
 use crate::read::{At, Known, Reader, Table, why_unreadable};
 use crate::section::admin::{self, ADMIN, default_admin};
+use crate::section::anycast::{ANYCAST, Anycast};
 use crate::section::cache::{CACHE, Cache};
 use crate::section::geo::{GEO, Geo};
 use crate::section::limits::{LIMITS, Limits};
@@ -44,6 +45,8 @@ section! {
         ROOT_RESOLVER = "resolver": Kind::Table(&RESOLVER);
         /// In which country an address is.
         ROOT_GEO = "geo": Kind::Table(&GEO);
+        /// Addresses that other nodes have too.
+        ROOT_ANYCAST = "anycast": Kind::Table(&ANYCAST);
         /// Where the access log goes.
         ROOT_TELEMETRY = "telemetry": Kind::Table(&TELEMETRY);
         /// Every bound a client can run into.
@@ -171,6 +174,7 @@ pub(crate) fn parse(
         (section(&ROOT_ADMIN, &ADMIN), section(&ROOT_TELEMETRY, &TELEMETRY), section(&ROOT_LIMITS, &LIMITS));
     let (purge, node) = (section(&ROOT_PURGE, &PURGE), section(&ROOT_NODE, &NODE));
     let (resolver, geo) = (section(&ROOT_RESOLVER, &RESOLVER), section(&ROOT_GEO, &GEO));
+    let anycast = section(&ROOT_ANYCAST, &ANYCAST);
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
     let cache = Cache::read(cache, &mut reader);
@@ -180,6 +184,7 @@ pub(crate) fn parse(
     let mut resolver = Resolver::read(resolver, &mut reader);
     // Before the sites, whose rules may need it.
     let geo = Geo::read(geo, &mut reader);
+    let anycast = Anycast::read(anycast, &mut reader);
     let access_log = AccessLog::read(telemetry, &mut reader);
     let mut limits = Limits::read(limits, &mut reader);
     let mut sites = SiteList::default();
@@ -229,6 +234,7 @@ pub(crate) fn parse(
         purge,
         resolver,
         geo,
+        anycast,
         workers: workers.map_or_else(processors, |workers| workers as usize),
         cache,
         limits,

@@ -1,8 +1,8 @@
 //! What the operator can do with a running node.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -18,10 +18,11 @@ use super::StartError;
 use super::certificates::Loaded;
 use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::{Read, Source, Start};
-use crate::admin::Operate;
+use super::upgrade::Upgrades;
 use crate::admin::access::{Access, Detail};
 use crate::admin::certificates::{Change, Held, NotChanged};
 use crate::admin::origins::states_of;
+use crate::admin::{NotUpgraded, Operate};
 use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
@@ -55,6 +56,11 @@ pub struct Control {
     /// Not ready any more: clients are to go elsewhere.
     draining: AtomicBool,
     drain: Notify,
+    /// Its time to drain is over: routers are to lead nobody here.
+    withdrawn: AtomicBool,
+    /// Another process is about to take over: what is changed would be lost.
+    frozen: AtomicBool,
+    upgrades: OnceLock<Weak<Upgrades>>,
 }
 
 /// The configuration in force, and what it was made of.
@@ -117,6 +123,9 @@ impl Control {
             started: clock::monotonic(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),
+            withdrawn: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
+            upgrades: OnceLock::new(),
         };
         control.report();
         control
@@ -228,9 +237,34 @@ impl Control {
         self.shares.presence.drain();
     }
 
-    /// From now on new connections are refused, and those there are end with what they do.
-    pub fn close_doors(&self) {
-        self.registry.drain();
+    pub fn drains(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// From now on connections end with what they do, and new ones with their first request.
+    pub fn part(&self) {
+        self.registry.part();
+    }
+
+    /// Connections stay again.
+    pub fn stay(&self) {
+        self.registry.stay();
+    }
+
+    /// From now on routers are to lead nobody here.
+    pub fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Release);
+    }
+
+    /// Whether what operators change is refused for a while.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// Who has another process take over.
+    pub fn replaced_by(&self, upgrades: &Arc<Upgrades>) {
+        // It is said once.
+        let _ = self.upgrades.set(Arc::downgrade(upgrades));
     }
 
     pub fn connections(&self) -> usize {
@@ -343,7 +377,24 @@ impl Operate for Control {
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.drains()
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
+    async fn upgrade(&self) -> Result<u32, NotUpgraded> {
+        let upgrades =
+            self.upgrades.get().and_then(Weak::upgrade).ok_or(NotUpgraded::NotTried("it ends".to_owned()))?;
+        upgrades.upgrade().await.map_err(|error| match error.is_not_tried() {
+            true => NotUpgraded::NotTried(error.to_string()),
+            false => NotUpgraded::Failed(error.to_string()),
+        })
     }
 
     fn access(&self) -> Arc<Access> {
@@ -384,6 +435,7 @@ impl Operate for Control {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": clock::monotonic().duration_since(self.started).as_secs(),
             "config_version": snapshot.version,
+            "pid": std::process::id(),
             "draining": self.is_draining(),
             "connections": self.connections(),
             "origins": snapshot.sites().iter().flat_map(|site| states_of(site)).collect::<Vec<_>>(),

@@ -11,6 +11,8 @@
 //! - [`reclaimer`]: the memory of what was purged.
 //! - [`dev`]: a small CDN on loopback.
 //! - [`hub`]: what an operator does with what many nodes share.
+//! - [`doorway`]: the sockets it listens on.
+//! - [`upgrade`]: another process in the place of this one.
 //! - [`life`]: from the first listener to the last answer.
 
 pub mod adoption;
@@ -18,6 +20,7 @@ pub mod certificates;
 pub mod control;
 pub mod copy;
 pub mod dev;
+pub mod doorway;
 pub mod hub;
 pub mod identity;
 pub mod life;
@@ -25,6 +28,7 @@ pub mod node;
 pub mod reclaimer;
 pub mod source;
 pub mod storage;
+pub mod upgrade;
 
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
@@ -33,16 +37,19 @@ use std::sync::Arc;
 
 use edge_config::Config;
 use edge_config::section::origin::{Origin, OriginScheme};
-use pingora::listeners::ListenerConfig;
-use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 
+use self::doorway::{Doorway, Inherited, Served};
 use self::identity::IdentityError;
 use self::life::Life;
-use self::node::Node;
+use self::node::{Node, TicketKeys};
 use self::source::Source;
+use self::storage::Begin;
+use self::upgrade::predecessor::Predecessor;
+use self::upgrade::successor::Program;
+use self::upgrade::{State, Upgrades};
 use crate::cli::Run;
 use crate::front::Doors;
 use crate::front::tls::certificates::CertificateError;
@@ -85,6 +92,8 @@ pub enum StartError {
         "key_file of [node] is what nodes sign their requests to one another with: the same bytes on all of them"
     ))]
     NodeKey(std::path::PathBuf, std::io::Error),
+    #[error("it does not take over from the process before it: {0}")]
+    Upgrade(String),
     #[error("no thread can be started: {0}")]
     Runtime(std::io::Error),
     #[error("the system gives no random numbers: {0}")]
@@ -115,6 +124,16 @@ impl StartError {
 /// # Errors
 /// Why it does not start.
 pub fn run(options: &Run) -> Result<(), StartError> {
+    let (mut predecessor, inherited) = Predecessor::find()?.unzip();
+    run_after(options, &mut predecessor, inherited.unwrap_or_default()).inspect_err(|error| {
+        if let Some(predecessor) = &predecessor {
+            predecessor.fail(error);
+        }
+    })
+}
+
+fn run_after(options: &Run, predecessor: &mut Option<Predecessor>, mut inherited: Inherited) -> Result<(), StartError> {
+    let program = Program::own().map_err(|error| StartError::Upgrade(error.to_string()))?;
     let demo = match options.has_origin() {
         true => None,
         false => Some(free_loopback_address()?),
@@ -129,27 +148,26 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     let start = source.start()?;
     let config = start.config.clone();
     raise_descriptor_limit();
-    for address in config.listen.addresses().chain([&config.admin]) {
-        TcpListener::bind(address).map_err(|error| StartError::Listen { address: *address, error })?;
-    }
+    let front = Doorway::open(config.listen.addresses(), &mut inherited)?;
+    let admin = Doorway::open([&config.admin].into_iter(), &mut inherited)?;
     let conf = Arc::new(server_conf(&config));
-    let node = Node::new(source, start, &conf)?;
+    let (begin, tickets) = match &*predecessor {
+        Some(predecessor) => {
+            node::read_files(&config)?;
+            let unused: Vec<SocketAddr> = inherited.into_keys().collect();
+            predecessor.take_over(&unused)?;
+            (Begin::AfterAnother, TicketKeys::of(predecessor.tickets))
+        }
+        None => (Begin::Alone, TicketKeys::new()?),
+    };
+    let random = tickets.random();
+    let node = Node::new(source, start, &conf, begin, tickets)?;
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
     let doors = Doors { front: node.front, tls: node.tls, listen: config.listen.clone() };
-    let mut front = Service::new("front".into(), doors);
-    front.threads = Some(config.workers);
-    for address in config.listen.addresses() {
-        // The front has buffers of its own; Pingora's would be 64 KiB for each connection.
-        front.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
-    }
-    server.add_service(front);
-    let mut admin = Service::new("admin".into(), node.admin);
-    admin.threads = Some(1);
-    // As the front's: what reads has a buffer of its own.
-    admin.add_listener(ListenerConfig::tcp(config.admin.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
-    server.add_service(admin);
+    server.add_service(Served::new("front", doors, &front, config.workers));
+    server.add_service(Served::new("admin", node.admin, &admin, 1));
     if let Some(address) = demo {
         let mut demo = Service::new("demo".into(), DemoOrigin::default());
         demo.threads = Some(1);
@@ -157,7 +175,23 @@ pub fn run(options: &Run) -> Result<(), StartError> {
         server.add_service(demo);
     }
     banner(&config, demo.is_some(), options.config.as_deref());
+    let upgrades = Arc::new(Upgrades {
+        program,
+        doorways: vec![front.clone(), admin.clone()],
+        control: node.control.clone(),
+        log: node.log.clone(),
+        pipeline: node.pipeline.clone(),
+        record: node.record,
+        again: node.again,
+        tickets: random,
+        state: State::default(),
+    });
+    node.control.replaced_by(&upgrades);
     let life = Life {
+        front,
+        admin,
+        upgrades,
+        predecessor: predecessor.take().into(),
         control: node.control,
         access_log: node.access_log,
         log: node.log.clone(),

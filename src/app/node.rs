@@ -15,7 +15,7 @@ use super::certificates::Loaded;
 use super::control::{Control, Handshakes, Shares};
 use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
-use super::storage::Storage;
+use super::storage::{Begin, LogAgain, Record, Storage};
 use crate::admin::Admin;
 use crate::fleet::asking::Key;
 use crate::fleet::through::Tiered;
@@ -49,6 +49,8 @@ pub struct Node {
     pub access_log: Arc<AccessLog>,
     pub log: Arc<dyn PurgeLog>,
     pub pipeline: Arc<Pipeline>,
+    pub record: Arc<Record>,
+    pub again: LogAgain,
     pub reclaimer: Reclaimer,
     /// Where active checks run and the hub's configuration is waited for, as long as the node does.
     pub checks: Runtime,
@@ -59,7 +61,13 @@ impl Node {
     ///
     /// # Errors
     /// What the configuration names cannot be used.
-    pub fn new(source: Source, start: Start, conf: &Arc<ServerConf>) -> Result<Self, StartError> {
+    pub fn new(
+        source: Source,
+        start: Start,
+        conf: &Arc<ServerConf>,
+        begin: Begin,
+        tickets: TicketKeys,
+    ) -> Result<Self, StartError> {
         let config = start.config.clone();
         let node = getrandom::u64().map_err(StartError::Random)?;
 
@@ -67,8 +75,8 @@ impl Node {
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
         // A start that fails is none: disks count those they missed.
         read_files(&config)?;
-        let Storage { log, node: name, presence, shelf, store, record, cdn } =
-            Storage::open(&config, &start.documents, &metrics)?;
+        let Storage { log, node: name, presence, shelf, store, record, again, cdn } =
+            Storage::open(&config, &start.documents, &metrics, begin)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
@@ -86,14 +94,13 @@ impl Node {
         let front = Arc::new(Front {
             pipeline: pipeline.clone(),
             snapshots,
+            pass: Pass::new(conf, pipeline.clone(), registry.clone()),
             registry,
-            pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics, node),
             cdn,
             proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
             fleet,
         });
-        let tickets = TicketKeys::new()?;
         let certificates = Loaded::at_start(&config, &start.documents)?;
         for _ in 0..certificates.unusable() {
             origins.metrics.config_refused();
@@ -106,10 +113,10 @@ impl Node {
         let handshakes = Handshakes { tls: tls.clone(), tickets, certificates };
         let control = Arc::new(Control::new(source, start, front.clone(), handshakes, origins, shares));
         adoption::follow(&control, checks.handle());
-        let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
+        let reclaimer = Reclaimer::start(pipeline.clone(), record.clone()).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);
-        Ok(Self { front, tls, admin, control, access_log, log, pipeline, reclaimer, checks })
+        Ok(Self { front, tls, admin, control, access_log, log, pipeline, record, again, reclaimer, checks })
     }
 }
 
@@ -201,8 +208,17 @@ pub struct TicketKeys {
 }
 
 impl TicketKeys {
-    fn new() -> Result<Self, StartError> {
+    pub fn new() -> Result<Self, StartError> {
         Ok(Self { random: random()? })
+    }
+
+    /// Those of the process before this one.
+    pub fn of(random: [u8; 32]) -> Self {
+        Self { random }
+    }
+
+    pub fn random(&self) -> [u8; 32] {
+        self.random
     }
 
     fn tickets(&self, config: &Config) -> Result<Arc<dyn ProducesTickets>, CertificateError> {

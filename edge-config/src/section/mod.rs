@@ -1,6 +1,7 @@
 //! One file for each table of the configuration.
 
 pub mod admin;
+pub mod anycast;
 pub mod balance;
 pub mod cache;
 pub mod geo;
