@@ -1,5 +1,6 @@
 //! Commands that ask a running node, over its admin API.
 
+pub mod announce;
 pub mod cache;
 pub mod certificate;
 pub mod config;

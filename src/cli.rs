@@ -5,6 +5,7 @@
     reason = "doc comments here are the command's help, where brackets are brackets"
 )]
 
+pub mod announce;
 pub mod cache;
 pub mod certificate;
 pub mod config;
@@ -117,6 +118,8 @@ pub enum Command {
     /// Set up the hub that the nodes of a CDN share
     #[command(subcommand)]
     Hub(hub::Hub),
+    /// Have BIRD announce a prefix while the node is to be announced, and withdraw it otherwise
+    Announce(announce::Announce),
     /// Make a token for the admin API: prints it, and the line for the configuration
     Token {
         /// What it is called in receipts

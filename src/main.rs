@@ -89,6 +89,7 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
         Command::Hub(command) => {
             app::hub::run(&command).map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
         }
+        Command::Announce(options) => ask::announce::run(&options).map_err(|error| (miette::Report::new(error), 1)),
         Command::Token { name, sites, verbs } => {
             let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
             let told = ask::token(&name, &sites, &verbs);

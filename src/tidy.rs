@@ -68,6 +68,7 @@ const PURE: &[&str] = &[
     "src/origin/sigv4/",
     "src/routing/rule.rs",
     "src/routing/rule/share.rs",
+    "src/ask/announce/decide.rs",
     "src/store/admission.rs",
     "src/store/parts.rs",
     "src/store/persist.rs",

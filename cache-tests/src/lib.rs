@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod node;
 pub mod peer;
 
+pub mod anycast;
 pub mod bulk;
 pub mod derived;
 pub mod disk;
