@@ -82,7 +82,7 @@ pub fn router() -> Process {
             [(4, format!("10.0.{pop}.2"), "192.0.2.1/32"), (6, format!("fd00:{pop}::2"), "2001:db8::1/128")]
         {
             text += &format!(
-                "protocol bgp pop{pop}v{version} {{ local as 64496; neighbor {neighbor} as 6451{pop}; bfd; connect delay time 1; \
+                "protocol bgp pop{pop}v{version} {{ local as 64496; neighbor {neighbor} as 6451{pop}; bfd; connect delay time 1; error wait time 1, 10; \
                  hold time 9; ipv{version} {{ import filter {{ if net != {net} then reject; bgp_local_pref = {}; accept; }}; export none; }}; }}\n",
                 300 - 100 * pop
             );
