@@ -1,7 +1,7 @@
 //! From the first listener to the last answer: signals, systemd, the drain, and leaving to another process.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ use crate::telemetry::access_log::AccessLog;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The same where connections wait for it.
 const LOOK_SOON: Duration = Duration::from_millis(2);
+/// How long clients wait for a process that has taken over to hear from the hub. A hub that does not answer by then is away.
+const CURRENT_WITHIN: Duration = Duration::from_secs(1);
 /// How long a process that another one has taken over from stays at least: whoever asked for that is told.
 const STAY: Duration = Duration::from_secs(1);
 
@@ -95,12 +97,13 @@ impl Life {
         let mut listening = false;
         let watchdog = sd_notify::watchdog_enabled().map(|every| every / 2);
         let mut tick = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+        let started = clock::monotonic();
         let waited_for = self.predecessor.lock().is_some();
         let mut looks = tokio::time::interval(if waited_for { LOOK_SOON } else { LOOK_EVERY });
         loop {
             tokio::select! {
                 _ = looks.tick(), if !listening => {
-                    self.tell_predecessor();
+                    self.tell_predecessor(started);
                     listening = self.listens().await;
                     if listening {
                         tell_systemd(&[NotifyState::Ready]);
@@ -122,7 +125,11 @@ impl Life {
         }
     }
 
-    fn tell_predecessor(&self) {
+    fn tell_predecessor(&self, since: Instant) {
+        let is_current = self.pipeline.store.ledger.is_current(clock::boot_ms);
+        if is_current || clock::monotonic().duration_since(since) > CURRENT_WITHIN {
+            self.front.reopen();
+        }
         if self.front.is_accepting()
             && self.admin.is_accepting()
             && let Some(predecessor) = self.predecessor.lock().take()

@@ -156,6 +156,8 @@ fn run_after(options: &Run, predecessor: &mut Option<Predecessor>, mut inherited
             node::read_files(&config)?;
             let unused: Vec<SocketAddr> = inherited.into_keys().collect();
             predecessor.take_over(&unused)?;
+            // Until it is known what was purged, clients wait rather than be served as by an isolated node.
+            front.shut();
             (Begin::AfterAnother, TicketKeys::of(predecessor.tickets))
         }
         None => (Begin::Alone, TicketKeys::new()?),
