@@ -246,6 +246,11 @@ impl Control {
         self.registry.part();
     }
 
+    /// From now on there are no new connections.
+    pub fn admit_nobody(&self) {
+        self.registry.close();
+    }
+
     /// Connections stay again.
     pub fn stay(&self) {
         self.registry.stay();

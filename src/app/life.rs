@@ -165,14 +165,19 @@ impl Life {
     async fn drain(&self, signals: &mut Signals) {
         tell_systemd(&[NotifyState::Stopping]);
         let config = self.control.config();
+        let grace = config.limits.drain_grace.get();
         self.control.announce_drain();
+        if grace.is_zero() && config.anycast.is_none() {
+            // Before anybody is told to come again.
+            self.close_front();
+        }
         self.control.part();
         tokio::select! {
-            () = tokio::time::sleep(config.limits.drain_grace.get()) => {}
+            () = tokio::time::sleep(grace) => {}
             () = signals.hurry() => return,
         }
         let Some(anycast) = &config.anycast else {
-            self.front.close();
+            self.close_front();
             return self.empty(signals, config.limits.drain_timeout.get()).await;
         };
         // Where routers lead clients here, they lead those connected elsewhere as soon as they lead new ones there: until
@@ -183,7 +188,12 @@ impl Life {
             () = tokio::time::sleep(anycast.withdraw_linger.get()) => {}
             () = signals.hurry() => {}
         }
+        self.close_front();
+    }
+
+    fn close_front(&self) {
         self.front.close();
+        self.control.admit_nobody();
     }
 
     /// Another process has taken over: whoever is connected to this one is served to the end.

@@ -15,6 +15,8 @@ pub struct Registry {
     connections_per_client: AtomicU32,
     /// Connections end with what they do.
     parting: AtomicBool,
+    /// There are no new ones.
+    closed: AtomicBool,
     next: AtomicU64,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
@@ -40,6 +42,7 @@ impl Registry {
         Arc::new(Self {
             connections_per_client: AtomicU32::new(connections_per_client),
             parting: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             next: AtomicU64::new(0),
             state: Mutex::default(),
             metrics,
@@ -53,6 +56,9 @@ impl Registry {
 
     /// Admits a connection, unless its address has too many.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Lease> {
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
         let client = counted_as(client);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock();
@@ -66,6 +72,11 @@ impl Registry {
         state.wakers.insert(id, None);
         self.metrics.connections.inc();
         Some(Lease { registry: self.clone(), id, client: Some(client) })
+    }
+
+    /// From now on nobody is admitted.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     pub fn is_parting(&self) -> bool {
