@@ -69,6 +69,11 @@ impl Succession {
     }
 }
 
+/// Ends a process at once. Of one that the test has started, or that one of its nodes has.
+pub fn kill(id: u32) {
+    let _ = Command::new("sh").arg("-c").arg(format!("kill -KILL {id}")).status();
+}
+
 /// Whether a process is there that runs the program under test.
 pub fn is_running(id: u32) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -97,7 +102,7 @@ impl Drop for Processes {
             // Another process may have its number by now.
             let is_it = std::fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|now| now == *program);
             if is_it && is_running(*id) {
-                let _ = Command::new("sh").arg("-c").arg(format!("kill -KILL {id}")).status();
+                kill(*id);
             }
         }
     }

@@ -324,8 +324,12 @@ async fn a_new_process_that_is_no_good_changes_nothing() {
     fs::write(&identity, "{").expect("written");
     try_it("a data directory that cannot be used", "node.json").await;
     table.finish();
-    node.node.get("/object/3").await;
-    assert!(node.node.get("/object/3").await.is_hit());
+    // What is stored while the disk is opened again may be validated once more.
+    until(PATIENCE, "a hit", || async {
+        let response = node.node.get("/object/3").await;
+        if response.is_hit() { Ok(()) } else { Err(format!("{:?}", response.head.field("cache-status"))) }
+    })
+    .await;
     let id = node.upgrade().await.expect("upgraded, at last");
     assert_ne!(id, old);
     assert!(node.node.get("/object/1").await.status == 200);
@@ -379,4 +383,60 @@ async fn systemd_is_told_which_process_serves() {
         let length = socket.recv(&mut buffer).expect("systemd is told something");
         beats += u32::from(String::from_utf8_lossy(&buffer[..length]).trim() == "WATCHDOG=1");
     }
+}
+
+#[tokio::test]
+async fn a_new_process_that_is_killed_at_any_moment_changes_nothing() {
+    let version = Arc::new(AtomicU64::new(1));
+    let (echo, origin) = (EchoOrigin::start(1, Duration::ZERO).await, versioned(&version));
+    let node = Succession::of(opened(NodeOptions::configured(&origin, &configuration(&echo)).alone()).await);
+    let old = node.serving().await;
+    let (mut killed, mut slow) = (0, 0);
+    for ms in (5..).step_by(12).take(12) {
+        node.node.get("/object/1").await;
+        let kill = async {
+            let child = until(PATIENCE, "a new process", || async {
+                child_of(old).ok_or_else(|| format!("{old} has no child"))
+            })
+            .await;
+            sleep_until(Instant::now() + Duration::from_millis(ms)).await;
+            cache_tests::succession::kill(child);
+        };
+        let (upgraded, ()) = tokio::join!(node.upgrade(), kill);
+        match upgraded {
+            Err((status, why)) => {
+                assert!(status == 422 && why.contains("signal: 9"), "{status} {why}");
+                killed += 1;
+            }
+            // It served already: then there is nobody any more, which is for systemd to mend.
+            Ok(_) => break,
+        }
+        assert_eq!(node.serving().await, old, "after {ms} ms");
+        version.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(node.purge(&format!("http://{HOST}/object/1")).await, Ok(1));
+        let now = node.node.get("/object/1").await.text();
+        assert!(now.ends_with(&format!(" {}", version.load(Ordering::SeqCst))), "after {ms} ms: {now}");
+        // What is stored while the disk is opened again may be validated once more.
+        until(PATIENCE, "a hit", || async {
+            let response = node.node.get("/object/1").await;
+            if response.is_hit() {
+                Ok(())
+            } else {
+                Err(format!("after {ms} ms: {:?}", response.head.field("cache-status")))
+            }
+        })
+        .await;
+        slow = ms;
+    }
+    eprintln!("{killed} new processes were killed, the last after {slow} ms");
+    assert!(killed >= 3);
+}
+
+fn child_of(parent: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok();
+    // It is the child of the thread that started it.
+    let threads = fs::read_dir(format!("/proc/{parent}/task")).ok()?;
+    let of_threads = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    let all: String = children.into_iter().chain(of_threads).collect::<Vec<_>>().join(" ");
+    all.split_whitespace().find_map(|id| id.parse().ok()).filter(|id| is_running(*id))
 }

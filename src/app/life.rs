@@ -134,7 +134,7 @@ impl Life {
             && self.admin.is_accepting()
             && let Some(predecessor) = self.predecessor.lock().take()
         {
-            predecessor.serve(self.pipeline.store.ledger.clone());
+            predecessor.serve();
         }
     }
 

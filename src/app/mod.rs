@@ -164,6 +164,9 @@ fn run_after(options: &Run, predecessor: &mut Option<Predecessor>, mut inherited
     };
     let random = tickets.random();
     let node = Node::new(source, start, &conf, begin, tickets)?;
+    if let Some(predecessor) = &*predecessor {
+        predecessor.hear(node.pipeline.store.ledger.clone())?;
+    }
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::channel::{Channel, Word};
 use crate::app::StartError;
 use crate::app::doorway::Inherited;
@@ -20,7 +22,9 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The process before this one.
 pub struct Predecessor {
-    channel: Channel,
+    channel: Arc<Channel>,
+    /// What its last requests have invalidated so far.
+    early: Mutex<Vec<u32>>,
     pub tickets: [u8; 32],
 }
 
@@ -43,7 +47,10 @@ impl Predecessor {
         loop {
             match channel.receive(Some(SAID_WITHIN)).map_err(own)? {
                 Some((Word::Listener(address), Some(socket))) => drop(sockets.insert(address, socket)),
-                Some((Word::Begin { tickets }, _)) => return Ok(Some((Self { channel, tickets }, sockets))),
+                Some((Word::Begin { tickets }, _)) => {
+                    let old = Self { channel: Arc::new(channel), early: Mutex::default(), tickets };
+                    return Ok(Some((old, sockets)));
+                }
                 Some((word, _)) => return Err(StartError::Upgrade(format!("the old process says {word:?}"))),
                 None => return Err(gone()),
             }
@@ -59,12 +66,36 @@ impl Predecessor {
             tracing::info!(?unused, "the new configuration does not listen there any more");
         }
         self.channel.send(&Word::Ready, None).map_err(|_| gone())?;
-        match self.channel.receive(Some(CLOSED_WITHIN)) {
-            Ok(Some((Word::TakeOver, _))) => Ok(()),
-            Ok(Some((word, _))) => Err(StartError::Upgrade(format!("the old process says {word:?}"))),
-            Ok(None) => Err(gone()),
-            Err(error) => Err(StartError::Upgrade(error.to_string())),
+        loop {
+            match self.channel.receive(Some(CLOSED_WITHIN)) {
+                Ok(Some((Word::TakeOver, _))) => return Ok(()),
+                Ok(Some((Word::Invalidated(number), _))) => self.early.lock().push(number),
+                Ok(Some((word, _))) => return Err(StartError::Upgrade(format!("the old process says {word:?}"))),
+                Ok(None) => return Err(gone()),
+                Err(error) => return Err(StartError::Upgrade(error.to_string())),
+            }
         }
+    }
+
+    /// Hears what requests of the old process invalidate, from the beginning.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn hear(&self, ledger: Arc<Ledger>) -> Result<(), StartError> {
+        for number in self.early.lock().drain(..) {
+            ledger.invalidate_bucket(number);
+        }
+        let channel = self.channel.clone();
+        let hear = move || {
+            // Its end is the end of the old process.
+            while let Ok(Some((word, _))) = channel.receive(None) {
+                if let Word::Invalidated(number) = word {
+                    ledger.invalidate_bucket(number);
+                }
+            }
+        };
+        thread::Builder::new().name("predecessor".into()).spawn(hear).map_err(StartError::Runtime)?;
+        Ok(())
     }
 
     /// Says why this process ends; the old one goes on.
@@ -73,22 +104,10 @@ impl Predecessor {
         let _ = self.channel.send(&Word::failed(&error.summary()), None);
     }
 
-    /// Says that this process serves, and from then on hears what requests of the old one invalidate.
-    pub fn serve(self, ledger: Arc<Ledger>) {
+    /// Says that this process serves.
+    pub fn serve(&self) {
         if self.channel.send(&Word::Serving, None).is_err() {
             tracing::warn!("the process before this one is gone");
-            return;
-        }
-        let hear = move || {
-            // Its end is the end of the old process.
-            while let Ok(Some((word, _))) = self.channel.receive(None) {
-                if let Word::Invalidated(number) = word {
-                    ledger.invalidate_bucket(number);
-                }
-            }
-        };
-        if let Err(error) = thread::Builder::new().name("predecessor".into()).spawn(hear) {
-            tracing::error!(%error, "what the last requests of the old process invalidate is not known");
         }
     }
 }
