@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cache_tests::answer::{Answer, pattern};
-use cache_tests::client::{HOST, Socket as Options};
+use cache_tests::client::{Client, HOST, Socket as Options};
 use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::disk::{has_objects, opened};
 use cache_tests::node::{NodeOptions, binary, run_to_the_end};
 use cache_tests::origin::Origin;
 use cache_tests::process::Scratch;
 use cache_tests::response::End;
-use cache_tests::succession::{Kind, Succession, Tally, Visits, is_running};
+use cache_tests::succession::{Kind, Succession, Tally, Visits, is_running, kill};
 use cache_tests::table::{Table, same, that};
 use cache_tests::upgrade::{EchoOrigin, Socket, download};
 use tokio::sync::watch;
@@ -192,7 +192,7 @@ async fn downloads(node: Arc<Succession>, number: u64) -> Result<(), String> {
 /// A hit that its client takes a little at a time, longer than its process serves anybody else.
 async fn reads_slowly(node: Arc<Succession>, long: Duration) -> Result<(), String> {
     let options = Options { receive_buffer: Some(16 << 10), ..Options::default() };
-    let client = cache_tests::client::Client::connect_with(node.node.address(), options).await;
+    let client = Client::connect_with(node.node.address(), options).await;
     let mut client = client.map_err(|error| error.to_string())?;
     client.ask("GET", "/large", &[]).await;
     let head = client.begin("GET").await.map_err(|end| format!("no answer: {end:?}"))?;
@@ -392,17 +392,17 @@ async fn a_new_process_that_is_killed_at_any_moment_changes_nothing() {
     let node = Succession::of(opened(NodeOptions::configured(&origin, &configuration(&echo)).alone()).await);
     let old = node.serving().await;
     let (mut killed, mut slow) = (0, 0);
-    for ms in (5..).step_by(12).take(12) {
+    for ms in (1..).step_by(5).take(24) {
         node.node.get("/object/1").await;
-        let kill = async {
+        let killing = async {
             let child = until(PATIENCE, "a new process", || async {
                 child_of(old).ok_or_else(|| format!("{old} has no child"))
             })
             .await;
             sleep_until(Instant::now() + Duration::from_millis(ms)).await;
-            cache_tests::succession::kill(child);
+            kill(child);
         };
-        let (upgraded, ()) = tokio::join!(node.upgrade(), kill);
+        let (upgraded, ()) = tokio::join!(node.upgrade(), killing);
         match upgraded {
             Err((status, why)) => {
                 assert!(status == 422 && why.contains("signal: 9"), "{status} {why}");
@@ -439,4 +439,30 @@ fn child_of(parent: u32) -> Option<u32> {
     let of_threads = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
     let all: String = children.into_iter().chain(of_threads).collect::<Vec<_>>().join(" ");
     all.split_whitespace().find_map(|id| id.parse().ok()).filter(|id| is_running(*id))
+}
+
+#[tokio::test]
+async fn a_node_that_is_to_stop_while_it_is_upgraded_stops() {
+    for ms in [0, 5, 15] {
+        let mut node = Succession::of(NodeOptions::configured(&Origin::start(), "").start().await);
+        let admin = node.node.admin();
+        let mut client = Client::connect(admin).await;
+        client.ask("POST", "/v1/upgrade", &["Content-Length: 0", "Connection: close"]).await;
+        sleep_until(Instant::now() + Duration::from_millis(ms)).await;
+        node.node.terminate();
+        let upgraded = client.response("POST").await.is_ok_and(|response| response.status == 200);
+        assert_eq!(node.node.end_within(PATIENCE).await.code(), Some(0), "{}", node.node.said());
+        if upgraded && Client::connect_with(admin, Options::default()).await.is_ok() {
+            // It was the old process that was to stop, as it was not the node any more.
+            node.serving().await;
+            continue;
+        }
+        until(PATIENCE, "the end of everything", || async {
+            match Client::connect_with(admin, Options::default()).await {
+                Ok(_) => Err("somebody still listens".to_owned()),
+                Err(_) => Ok(()),
+            }
+        })
+        .await;
+    }
 }

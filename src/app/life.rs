@@ -84,7 +84,17 @@ impl ShutdownSignalWatch for Life {
             return std::future::pending().await;
         };
         match self.serve(&mut signals).await {
-            Reason::Drain => self.drain(&mut signals).await,
+            Reason::Drain => {
+                self.control.announce_drain();
+                match self.upgrades.settled().await {
+                    None => self.drain(&mut signals).await,
+                    // The node is to stop, and that is the other process now.
+                    Some(to) => {
+                        terminate(to);
+                        self.leave(&mut signals, to).await;
+                    }
+                }
+            }
             Reason::Left(to) => self.leave(&mut signals, to).await,
         }
         self.end()
@@ -245,6 +255,13 @@ impl Life {
         // A thread that panicked has nothing more to say.
         let _ = closing.join();
         std::process::exit(0)
+    }
+}
+
+fn terminate(id: u32) {
+    let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(Err(error)) = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM)) {
+        tracing::warn!(%error, "the process that serves cannot be told to stop");
     }
 }
 

@@ -40,6 +40,8 @@ use crate::purge::log::PurgeLog;
 /// How long those who accept may take to notice that they are not to.
 const SHUT_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// How often it is looked whether an upgrade has come to its end.
+const SETTLED_EVERY: Duration = Duration::from_millis(5);
 
 /// Why the old process goes on.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +129,14 @@ impl Upgrades {
     pub async fn left(&self) -> u32 {
         self.state.left.notified().await;
         self.state.successor.load(Ordering::Acquire)
+    }
+
+    /// Waits for the end of an upgrade that is under way, and gives the process that serves if that is another one.
+    pub async fn settled(&self) -> Option<u32> {
+        while self.state.under_way.load(Ordering::Acquire) {
+            tokio::time::sleep(SETTLED_EVERY).await;
+        }
+        Some(self.state.successor.load(Ordering::Acquire)).filter(|id| *id != 0)
     }
 
     fn may_begin(&self) -> Result<(), UpgradeError> {
