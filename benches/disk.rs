@@ -105,7 +105,7 @@ impl Keep for Nothing {
 fn ours(directory: &Path) -> Arc<Disk> {
     let settings =
         Settings { path: directory.to_owned(), bytes: 1 << 30, entries_max: 1 << 20, run: 1, distrusted: false };
-    let disk = Disk::open(settings, Box::new(Nothing), Metrics::new("bench"));
+    let disk = Disk::open(settings, Arc::new(Nothing), Metrics::new("bench"));
     while disk.log().is_none() {
         std::thread::yield_now();
     }

@@ -40,6 +40,7 @@ stop_new_services() {
     for package in "$@"; do
         case $package in
             nginx-light) "${as_root[@]}" systemctl disable --now nginx >&2 || true ;;
+            bird2) "${as_root[@]}" systemctl disable --now bird >&2 || true ;;
             varnish | haproxy | nats-server | prometheus | gdnsd) "${as_root[@]}" systemctl disable --now "$package" >&2 || true ;;
         esac
     done

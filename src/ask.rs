@@ -1,5 +1,6 @@
 //! Commands that ask a running node, over its admin API.
 
+pub mod announce;
 pub mod cache;
 pub mod certificate;
 pub mod config;
@@ -198,6 +199,23 @@ pub fn token(name: &str, sites: &[String], verbs: &[&str]) -> Result<String, get
         quoted(sites),
         quoted(verbs),
     ))
+}
+
+/// How long another process may take to serve: as long as the node waits for it, and longer.
+const UPGRADED_WITHIN: Duration = Duration::from_secs(150);
+
+/// Has another process of a node take over.
+///
+/// # Errors
+/// It does not, and the one before goes on.
+pub fn upgrade(admin: &AdminAddress) -> Result<Value, AskError> {
+    ask_within(UPGRADED_WITHIN, &Method::POST, admin, "/v1/upgrade", None)
+}
+
+/// What [`upgrade`] gives, for people.
+pub fn upgraded_in_words(done: &Value) -> String {
+    let id = |key: &str| done.get(key).and_then(Value::as_u64).unwrap_or_default();
+    format!("process {} serves; process {} finishes what it has", id("pid"), id("before"))
 }
 
 /// Has a node finish and end, and waits until it has.

@@ -5,6 +5,7 @@
     reason = "doc comments here are the command's help, where brackets are brackets"
 )]
 
+pub mod announce;
 pub mod cache;
 pub mod certificate;
 pub mod config;
@@ -125,6 +126,8 @@ pub enum Command {
     /// Set up the hub that the nodes of a CDN share
     #[command(subcommand)]
     Hub(hub::Hub),
+    /// Have BIRD announce a prefix while the node is to be announced, and withdraw it otherwise
+    Announce(announce::Announce),
     /// Make a token for the admin API: prints it, and the line for the configuration
     Token {
         /// What it is called in receipts
@@ -136,6 +139,15 @@ pub enum Command {
         /// What it may do: purge, explain, observe, certificates, operate or configure; may be repeated [default: purge]
         #[arg(long = "verb", value_enum)]
         verbs: Vec<VerbArg>,
+    },
+    /// Have another process of a running node take over: of the program as it is installed now, and with the configuration as
+    /// it is now. No connection is refused. Waits until it serves; exit code 1 when it does not, and then nothing has changed
+    Upgrade {
+        #[command(flatten)]
+        admin: AdminAddress,
+        /// JSON, as the admin API gives it
+        #[arg(long)]
+        json: bool,
     },
     /// Have a running node finish what it does and end; waits until it has
     Drain {
@@ -389,6 +401,7 @@ impl Run {
             geo: None,
             dns: None,
             pops: Vec::new(),
+            anycast: None,
             workers: self.workers.unwrap_or_else(processors),
             limits: Limits {
                 head_timeout: self.head_timeout.unwrap_or(limits.head_timeout),

@@ -100,10 +100,16 @@ fn execute(command: Command) -> Result<(), (miette::Report, u8)> {
         Command::Hub(command) => {
             app::hub::run(&command).map(|said| println!("{said}")).map_err(|error| (miette::Report::new(error), 1))
         }
+        Command::Announce(options) => ask::announce::run(&options).map_err(|error| (miette::Report::new(error), 1)),
         Command::Token { name, sites, verbs } => {
             let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
             let told = ask::token(&name, &sites, &verbs);
             told.map(|told| println!("{told}")).map_err(|error| start(StartError::Random(error)))
+        }
+        Command::Upgrade { admin, json } => {
+            let done = ask::upgrade(&admin).map_err(asked)?;
+            println!("{}", if json { done.to_string() } else { ask::upgraded_in_words(&done) });
+            Ok(())
         }
         Command::Drain { admin } => ask::drain(&admin).map_err(asked),
     }

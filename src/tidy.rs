@@ -74,6 +74,7 @@ const PURE: &[&str] = &[
     "src/routing/rule.rs",
     "src/routing/rule/share.rs",
     "src/steering/",
+    "src/ask/announce/decide.rs",
     "src/store/admission.rs",
     "src/store/parts.rs",
     "src/store/persist.rs",

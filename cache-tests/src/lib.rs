@@ -9,6 +9,7 @@
 pub mod deadline;
 pub mod machine;
 pub mod process;
+pub mod program;
 pub mod random;
 
 pub mod answer;
@@ -27,7 +28,6 @@ pub mod stream;
 pub mod tls;
 
 pub mod cache_status;
-pub mod command;
 pub mod configuration;
 pub mod countries;
 pub mod hub;
@@ -37,6 +37,7 @@ pub mod node;
 pub mod pebble;
 pub mod peer;
 
+pub mod anycast;
 pub mod bulk;
 pub mod derived;
 pub mod disk;
@@ -44,6 +45,7 @@ pub mod fleet;
 pub mod manual;
 pub mod ranged;
 pub mod scenario;
+pub mod succession;
 pub mod table;
 pub mod talker;
 pub mod tiers;

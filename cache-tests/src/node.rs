@@ -1,14 +1,13 @@
 //! A Littoral node under test: started like an operator starts it, seen through what an operator sees.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::client::{Client, Socket};
-pub use crate::command::{binary, free_port, run_to_the_end};
 use crate::configuration::{Addresses, Configuration, FILE};
 use crate::deadline::{PATIENCE, until};
 use crate::h2::polite::Polite;
@@ -17,6 +16,7 @@ use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::origin::Origin;
 use crate::process::{Process, Scratch};
+pub use crate::program::{binary, free_port, run_to_the_end};
 use crate::response::Response;
 use crate::tls::{H2, HTTP_1_1, Tls};
 
@@ -40,6 +40,7 @@ pub struct NodeOptions {
     locking: Locking,
     /// What is done first, as a shell has it.
     before: Option<String>,
+    program: Option<PathBuf>,
 }
 
 /// What a node has of the [`Machine`].
@@ -76,6 +77,7 @@ impl NodeOptions {
             http: None,
             locking: Locking::Shared,
             before: None,
+            program: None,
         }
     }
 
@@ -143,6 +145,12 @@ impl NodeOptions {
         self
     }
 
+    /// Starts this program in place of [`binary`]: a copy of it that a test can replace.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// No other node runs beside this one: for tests that measure.
     pub fn alone(mut self) -> Self {
         self.locking = Locking::Alone;
@@ -190,7 +198,7 @@ impl Node {
             let addresses = Addresses { http, https, admin: free(Ipv4Addr::LOCALHOST.into()) };
             let scratch = Scratch::new("node");
             let mut command = match &options.before {
-                None => Command::new(binary()),
+                None => Command::new(options.program.clone().unwrap_or_else(binary)),
                 Some(before) => {
                     let mut shell = Command::new("unshare");
                     shell.args(["-rm", "sh", "-c", &format!("{before} && exec \"$@\""), "sh"]).arg(binary());
@@ -395,6 +403,16 @@ impl Node {
     /// Asks the node to end, and returns at once.
     pub fn terminate(&self) {
         self.process.signal("TERM");
+    }
+
+    /// Sends the first process a signal.
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// The process that was started first.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     pub async fn end_within(&mut self, limit: Duration) -> ExitStatus {

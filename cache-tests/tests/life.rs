@@ -7,6 +7,7 @@ use cache_tests::answer::Answer;
 use cache_tests::client::Client;
 use cache_tests::deadline::{PATIENCE, until};
 use cache_tests::gate::Gate;
+use cache_tests::h2::frame::GOAWAY;
 use cache_tests::node::{NodeOptions, run_to_the_end};
 use cache_tests::origin::Origin;
 use cache_tests::process::Scratch;
@@ -81,7 +82,10 @@ async fn a_draining_node_takes_new_clients_until_its_grace_is_over() {
         }
     })
     .await;
-    assert_eq!(node.get("/page").await.status, 200, "within its grace");
+    let within = node.get("/page").await;
+    let said = within.head.field("connection");
+    assert_eq!((within.status, said.as_deref()), (200, Some("close")), "within its grace, for one request");
+    assert_eq!(node.admin_get("/announcez").await.map(|response| response.status), Ok(200), "for nobody to withdraw");
     until(PATIENCE, "new connections are refused", || async {
         let Ok(mut client) = Client::connect_with(node.address(), Default::default()).await else { return Ok(()) };
         client.ask("GET", "/page", &[]).await;
@@ -94,6 +98,33 @@ async fn a_draining_node_takes_new_clients_until_its_grace_is_over() {
     gate.open();
     assert_eq!(busy.response("GET").await.expect("an answer").text(), "slow");
     assert_eq!(node.end_within(PATIENCE).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn whoever_is_connected_is_told_at_once_that_a_node_drains() {
+    let origin = origin();
+    let gate = Gate::closed();
+    origin.serve("/slow", Answer::ok("slow").after(&gate));
+    let node = NodeOptions::configured(&origin, "[limits]\ndrain_grace = \"20s\"\n").start().await;
+    let (mut kept, mut idle) = (node.client().await, node.client().await);
+    kept.get("/page").await;
+    idle.get("/page").await;
+    let mut http2 = node.raw_h2(&[]).await;
+    let busy = node.h2().await;
+    let slow = async {
+        origin.arrived("/slow", 1).await;
+        assert_eq!(node.admin_post("/v1/drain").await.map(|response| response.status), Ok(202));
+        let last = kept.get("/page").await;
+        assert_eq!(last.head.field("connection").as_deref(), Some("close"));
+        assert!(idle.closed().await.1.is_closed(), "an idle connection");
+        let goaway = http2.frame_of(GOAWAY).await.expect("GOAWAY");
+        assert_eq!(goaway.number(4), 0, "NO_ERROR");
+        gate.open();
+    };
+    let (answer, ()) = tokio::join!(busy.get("/slow"), slow);
+    assert_eq!(answer.text(), "slow", "a stream under way");
+    assert!(busy.begin("GET", "/page", &[], None).await.is_err(), "a connection that has said goodbye");
+    assert_eq!(node.get("/page").await.status, 200, "a new connection, within the grace");
 }
 
 #[tokio::test]

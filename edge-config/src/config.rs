@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::section::acme::Acme;
 use crate::section::admin::Token;
+use crate::section::anycast::Anycast;
 use crate::section::cache::{Cache, DISK_SIZE_MIN, MEMORY_MIN};
 use crate::section::dns::Dns;
 use crate::section::geo::Geo;
@@ -38,6 +39,8 @@ pub struct Config {
     pub dns: Option<Dns>,
     /// Where nodes stand, in the order of the file.
     pub pops: Vec<Pop>,
+    /// How the node leaves whose addresses are those of others too. None: they are its own.
+    pub anycast: Option<Anycast>,
     /// Worker threads of the front. Default: one for each processor.
     pub workers: usize,
     pub cache: Cache,
@@ -129,6 +132,7 @@ mod tests {
             geo: None,
             dns: None,
             pops: Vec::new(),
+            anycast: None,
             workers: 1,
             cache: Cache::default(),
             resolver: Resolver::default(),

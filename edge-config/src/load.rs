@@ -12,6 +12,7 @@ use crate::read::problem::{Problem, Problems, Source};
 use crate::read::{At, Known, Reader, Table, closest, why_unreadable};
 use crate::section::acme::{ACME, Acme};
 use crate::section::admin::{self, ADMIN, default_admin};
+use crate::section::anycast::{ANYCAST, Anycast};
 use crate::section::cache::{CACHE, Cache};
 use crate::section::dns::{DNS, Dns, check_label, label};
 use crate::section::geo::{GEO, Geo};
@@ -53,6 +54,8 @@ section! {
         ROOT_DNS = "dns": Kind::Table(&DNS);
         /// Where nodes stand.
         ROOT_POP = "pop": Kind::Named(&POP);
+        /// Addresses that other nodes have too.
+        ROOT_ANYCAST = "anycast": Kind::Table(&ANYCAST);
         /// Where the access log goes.
         ROOT_TELEMETRY = "telemetry": Kind::Table(&TELEMETRY);
         /// Every bound a client can run into.
@@ -181,6 +184,7 @@ pub(crate) fn parse(
     let (purge, node) = (section(&ROOT_PURGE, &PURGE), section(&ROOT_NODE, &NODE));
     let (resolver, geo, dns) = (section(&ROOT_RESOLVER, &RESOLVER), section(&ROOT_GEO, &GEO), section(&ROOT_DNS, &DNS));
     let acme = section(&ROOT_ACME, &ACME);
+    let anycast = section(&ROOT_ANYCAST, &ANYCAST);
     let listen = ListenAt::read(listen, &mut reader);
     let tls = Tls::read(tls, &mut reader);
     let cache = Cache::read(cache, &mut reader);
@@ -196,6 +200,7 @@ pub(crate) fn parse(
     check_pop(&node, &pops, &root, &mut reader);
     // Before the sites, whose rules may need it.
     let geo = Geo::read(geo, &mut reader);
+    let anycast = Anycast::read(anycast, &mut reader);
     let access_log = AccessLog::read(telemetry, &mut reader);
     let mut limits = Limits::read(limits, &mut reader);
     let mut sites = SiteList::default();
@@ -248,6 +253,7 @@ pub(crate) fn parse(
         geo,
         dns,
         pops,
+        anycast,
         workers: workers.map_or_else(processors, |workers| workers as usize),
         cache,
         limits,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 when clients can be served; 503 while starting and while draining |
+//! | `GET /announcez` | 200 while routers are to lead clients here; 503 while starting, and when the time to drain is over |
 //! | `GET /currentz` | 200 while the node knows every purge there is; 503 when it is isolated |
 //! | `GET /metrics` | Prometheus text format; for a token of some sites what is theirs alone |
 //! | `GET /v1/statistics` | what each of the token's sites did since the node was started; `site` names one; [`statistics::Statistics`] |
@@ -39,6 +40,7 @@
 //! | `POST /v1/config/diff` | how a text differs from the latest version; [`config::DiffRequest`] |
 //! | `POST /v1/config/reload` | reads the configuration again: 200 with its version, or 422 with every error |
 //! | `POST /v1/drain` | 202; the node says that it is not ready, finishes what it does, and ends |
+//! | `POST /v1/upgrade` | has another process of the node take over: 200 when it serves, 422 with the reason when it does not |
 //! | `POST /test/clock?advance_ms=N` | moves the wall clock; only with `--unsafe-test-clock` |
 //!
 //! Where the configuration has tokens, `/v1/` and `/metrics` want one in `Authorization: Bearer`; see [`access`]. The same table, with what
@@ -91,6 +93,15 @@ use crate::telemetry::metrics::Levels;
 /// How long the node gives its own front to accept a connection before it says it is not ready.
 const FRONT_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
+/// Why no other process of the node has taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotUpgraded {
+    /// The node is not in a state for that.
+    NotTried(String),
+    /// The other process does not serve; this one goes on.
+    Failed(String),
+}
+
 /// What the operator may have the node do.
 #[async_trait]
 pub trait Operate: Send + Sync {
@@ -140,6 +151,18 @@ pub trait Operate: Send + Sync {
     fn drain(&self);
 
     fn is_draining(&self) -> bool;
+
+    /// Its time to drain is over: routers are to lead nobody here.
+    fn is_withdrawn(&self) -> bool;
+
+    /// Another process is about to take over: what is changed would be lost.
+    fn is_frozen(&self) -> bool;
+
+    /// Has another process of the node take over, and gives its id when that serves.
+    ///
+    /// # Errors
+    /// Why not.
+    async fn upgrade(&self) -> Result<u32, NotUpgraded>;
 
     /// Who may do what.
     fn access(&self) -> Arc<Access>;
@@ -221,10 +244,34 @@ impl Admin {
         }
     }
 
+    /// Whether routers are to lead clients here. The hub has nothing to do with it: were it lost, all nodes would be gone.
+    async fn announcez(&self) -> Result<Reply, Reply> {
+        let announced = match self.node.is_withdrawn() {
+            true => Err("drained"),
+            false => self.listens().await,
+        };
+        match announced {
+            Ok(()) => Ok(Reply::text(StatusCode::OK, "announce\n")),
+            Err(why) => Err(Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))),
+        }
+    }
+
+    async fn upgrade(&self) -> Result<Reply, Reply> {
+        match self.node.upgrade().await {
+            Ok(pid) => Ok(Reply::json(StatusCode::OK, &json!({ "pid": pid, "before": std::process::id() }))),
+            Err(NotUpgraded::NotTried(why)) => Err(Reply::error(StatusCode::CONFLICT, why)),
+            Err(NotUpgraded::Failed(why)) => Err(Reply::error(StatusCode::UNPROCESSABLE_ENTITY, why)),
+        }
+    }
+
     async fn ready(&self) -> Result<(), &'static str> {
         if self.node.is_draining() {
             return Err("draining");
         }
+        self.listens().await
+    }
+
+    async fn listens(&self) -> Result<(), &'static str> {
         if self.listening.load(Ordering::Acquire) {
             return Ok(());
         }

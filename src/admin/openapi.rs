@@ -24,11 +24,20 @@ struct Errors {
     errors: Vec<Wrong>,
 }
 
+/// Which process serves.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it is a schema")]
+struct Upgraded {
+    pid: u32,
+    /// The one that finishes what it has.
+    before: u32,
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Littoral", description = "Purging and looking at what a node has stored, taking origins out, and the configuration of all nodes."),
-    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, certificates, certificate_add, certificate_delete, sites::sites, sites::site_add, sites::site_delete, sites::host_add, sites::host_delete, sites::host_revoke, sites::host_allow, config_state, config_history, config_push, config_rollback, config_diff),
-    components(schemas(Statistics, SiteStatistics, PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Held, CertificateState, Unusable, AddRequest, DeleteRequest, CertificateChanged, Sites, SiteState, HostState, HostCertificate, TxtRecord, SiteRequest, SiteDeletion, HostRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Errors)),
+    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, certificates, certificate_add, certificate_delete, sites::sites, sites::site_add, sites::site_delete, sites::host_add, sites::host_delete, sites::host_revoke, sites::host_allow, config_state, config_history, config_push, config_rollback, config_diff, upgrade, announcez),
+    components(schemas(Statistics, SiteStatistics, PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Held, CertificateState, Unusable, AddRequest, DeleteRequest, CertificateChanged, Sites, SiteState, HostState, HostCertificate, TxtRecord, SiteRequest, SiteDeletion, HostRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Upgraded, Errors)),
     modifiers(&Bearer),
     security(("token" = []))
 )]
@@ -101,6 +110,34 @@ fn purge() {}
 )]
 #[expect(dead_code, reason = "it stands for the handler in `purge::handle`")]
 fn purge_receipt() {}
+
+/// Have another process of the node take over, of the program as it is installed now. Answered when it serves.
+#[utoipa::path(
+    post,
+    path = "/v1/upgrade",
+    responses(
+        (status = 200, description = "another process serves", body = Upgraded),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for every site, or not for operate", body = Errors),
+        (status = 409, description = "an upgrade is under way, or the node ends", body = Errors),
+        (status = 422, description = "the new process does not serve, and why; this one goes on", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `routes`")]
+fn upgrade() {}
+
+/// Whether routers are to lead clients here. No token is asked for.
+#[utoipa::path(
+    get,
+    path = "/announcez",
+    security(()),
+    responses(
+        (status = 200, description = "announce", body = String, content_type = "text/plain"),
+        (status = 503, description = "why not: starting, or drained", body = String, content_type = "text/plain"),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `routes`")]
+fn announcez() {}
 
 /// The nodes that follow the same log, and how far each is.
 #[utoipa::path(
@@ -438,6 +475,8 @@ mod tests {
             "/components/schemas/HostState/properties/live",
             "/paths/~1v1~1config~1push/post/responses/422",
             "/components/schemas/PushRequest/properties/share",
+            "/paths/~1v1~1upgrade/post/responses/422",
+            "/paths/~1announcez/get/responses/503",
             "/components/securitySchemes/token",
         ] {
             assert!(document.pointer(pointer).is_some(), "{pointer} is missing: {document}");

@@ -46,10 +46,14 @@ pub enum Reach {
 use Handler::{Anybody, For};
 use Reach::{Named, Node, Own};
 
+const PURGE: &str = "/v1/purge";
+const UPGRADE: &str = "/v1/upgrade";
+
 /// All of them.
 pub static ROUTES: &[Route] = &[
     get("/livez", Anybody(|_, _| now(Reply::text(StatusCode::OK, "ok\n")))),
     get("/readyz", Anybody(|admin, _| Box::pin(admin.readyz()))),
+    get("/announcez", Anybody(|admin, _| Box::pin(admin.announcez()))),
     get("/currentz", Anybody(|admin, _| now(admin.currentz()))),
     get("/metrics", For(Verb::Observe, Own, |admin, caller, _| now(admin.metrics(&caller)))),
     get("/v1/stat", For(Verb::Operate, Node, |admin, _, _| now(Reply::json(StatusCode::OK, &admin.stat())))),
@@ -57,7 +61,7 @@ pub static ROUTES: &[Route] = &[
         "/v1/statistics",
         For(Verb::Observe, Own, |admin, caller, asked| Box::pin(ready(admin.statistics(&caller, asked)))),
     ),
-    post("/v1/purge", For(Verb::Purge, Named, |admin, caller, asked| Box::pin(admin.purge(caller, asked)))),
+    post(PURGE, For(Verb::Purge, Named, |admin, caller, asked| Box::pin(admin.purge(caller, asked)))),
     get("/v1/purges/{id}", For(Verb::Purge, Named, |admin, caller, asked| Box::pin(admin.find_purge(caller, asked)))),
     get("/v1/nodes", For(Verb::Operate, Node, |admin, _, _| now(admin.nodes()))),
     post(
@@ -147,6 +151,7 @@ pub static ROUTES: &[Route] = &[
             now(Reply::json(StatusCode::ACCEPTED, &json!({ "draining": true })))
         }),
     ),
+    post(UPGRADE, For(Verb::Operate, Node, |admin, _, _| Box::pin(admin.upgrade()))),
     post("/test/clock", Anybody(|admin, asked| now(admin.advance_clock(asked.query())))),
 ];
 
@@ -172,6 +177,11 @@ impl Route {
         }
     }
 
+    /// Whether what it changes would be lost while another process takes over. Purges are for the log to take or not.
+    fn changes_what_is_handed_over(&self) -> bool {
+        self.method != Method::GET && ![UPGRADE, PURGE].contains(&self.path)
+    }
+
     /// What is before the braces.
     fn fixed(&self) -> Option<&'static str> {
         self.path.split_once('{').map(|(fixed, _)| fixed)
@@ -185,6 +195,12 @@ impl Admin {
             Ok(route) => route,
             Err(nowhere) => return nowhere,
         };
+        if self.node.is_frozen() && route.changes_what_is_handed_over() {
+            return Reply {
+                retry_after: Some(1),
+                ..Reply::error(StatusCode::SERVICE_UNAVAILABLE, "another process of the node is taking over: ask again")
+            };
+        }
         let answering = match &route.handler {
             Anybody(handler) => handler(self, asked),
             For(verb, reach, handler) => match self.caller(asked, *verb) {

@@ -28,6 +28,8 @@ use super::reply::Reply;
 
 /// How long a connection waits for the next request, all of its head.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// How long a connection that is to end waits for a request that is on its way already.
+const PARTING: Duration = Duration::from_secs(1);
 /// How long a client may take nothing of an answer.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
@@ -96,14 +98,21 @@ impl Admin {
         // It knows 100 fields at most by itself. A buffer may hold one head and what was read behind it.
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
         http.max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
+        let parting = shutdown.clone();
         let service = service_fn(move |request| {
-            let admin = self.clone();
-            async move { admin.respond(request).await }
+            let (admin, parting) = (self.clone(), parting.clone());
+            async move {
+                let mut response = admin.respond(request).await?;
+                if *parting.borrow() {
+                    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut connection = pin!(http.serve_connection(TokioIo::new(Patient { stream, late: None }), service));
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = until_ending(shutdown) => {
+            () = until_parting(shutdown) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -121,15 +130,16 @@ impl Admin {
     }
 }
 
-/// Until the process ends. When nobody is there any more to tell, it does. Boxed: the compiler cannot tell of what `changed`
-/// borrows that it may be sent wherever it is named.
-fn until_ending(mut shutdown: ShutdownWatch) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+/// Until nobody is accepted any more, and for [`PARTING`] beyond that. When nobody is there any more to tell, it ends. Boxed: the
+/// compiler cannot tell of what `changed` borrows that it may be sent wherever it is named.
+fn until_parting(mut shutdown: ShutdownWatch) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
         while !*shutdown.borrow_and_update() {
             if shutdown.changed().await.is_err() {
                 return;
             }
         }
+        tokio::time::sleep(PARTING).await;
     })
 }
 

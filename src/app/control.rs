@@ -1,8 +1,8 @@
 //! What the operator can do with a running node.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -19,13 +19,14 @@ use super::certificates::Loaded;
 use super::issuing::view;
 use super::node::{TicketKeys, snapshot, tls_settings};
 use super::source::{Read, Source, Start};
+use super::upgrade::Upgrades;
 use crate::acme::View;
 use crate::acme::issuer::Issuer;
-use crate::admin::Operate;
 use crate::admin::access::{Access, Detail};
 use crate::admin::certificates::{Change, Held, NotChanged};
 use crate::admin::origins::states_of;
 use crate::admin::sites::{HostChange, HostState, SiteState};
+use crate::admin::{NotUpgraded, Operate};
 use crate::clock;
 use crate::front::Front;
 use crate::front::registry::Registry;
@@ -63,6 +64,11 @@ pub struct Control {
     drain: Notify,
     /// What the configuration in force says of certificates.
     pub(super) views: watch::Sender<Arc<View>>,
+    /// Its time to drain is over: routers are to lead nobody here.
+    withdrawn: AtomicBool,
+    /// Another process is about to take over: what is changed would be lost.
+    frozen: AtomicBool,
+    upgrades: OnceLock<Weak<Upgrades>>,
 }
 
 /// The configuration in force, and what it was made of.
@@ -130,6 +136,9 @@ impl Control {
             started: clock::monotonic(),
             draining: AtomicBool::new(false),
             drain: Notify::new(),
+            withdrawn: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
+            upgrades: OnceLock::new(),
         };
         control.report();
         control
@@ -257,9 +266,39 @@ impl Control {
         self.shares.presence.drain();
     }
 
-    /// From now on new connections are refused, and those there are end with what they do.
-    pub fn close_doors(&self) {
-        self.registry.drain();
+    pub fn drains(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// From now on connections end with what they do, and new ones with their first request.
+    pub fn part(&self) {
+        self.registry.part();
+    }
+
+    /// From now on there are no new connections.
+    pub fn admit_nobody(&self) {
+        self.registry.close();
+    }
+
+    /// Connections stay again.
+    pub fn stay(&self) {
+        self.registry.stay();
+    }
+
+    /// From now on routers are to lead nobody here.
+    pub fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Release);
+    }
+
+    /// Whether what operators change is refused for a while.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// Who has another process take over.
+    pub fn replaced_by(&self, upgrades: &Arc<Upgrades>) {
+        // It is said once.
+        let _ = self.upgrades.set(Arc::downgrade(upgrades));
     }
 
     pub fn connections(&self) -> usize {
@@ -380,7 +419,24 @@ impl Operate for Control {
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.drains()
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
+    async fn upgrade(&self) -> Result<u32, NotUpgraded> {
+        let upgrades =
+            self.upgrades.get().and_then(Weak::upgrade).ok_or(NotUpgraded::NotTried("it ends".to_owned()))?;
+        upgrades.upgrade().await.map_err(|error| match error.is_not_tried() {
+            true => NotUpgraded::NotTried(error.to_string()),
+            false => NotUpgraded::Failed(error.to_string()),
+        })
     }
 
     fn access(&self) -> Arc<Access> {
@@ -421,6 +477,7 @@ impl Operate for Control {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": clock::monotonic().duration_since(self.started).as_secs(),
             "config_version": snapshot.version,
+            "pid": std::process::id(),
             "draining": self.is_draining(),
             "connections": self.connections(),
             "origins": snapshot.sites().iter().flat_map(|site| states_of(site)).collect::<Vec<_>>(),

@@ -14,6 +14,8 @@
 //! - [`dev`]: a small CDN on loopback.
 //! - [`dns`]: the files of name servers.
 //! - [`hub`]: what an operator does with what many nodes share.
+//! - [`doorway`]: the sockets it listens on.
+//! - [`upgrade`]: another process in the place of this one.
 //! - [`life`]: from the first listener to the last answer.
 
 pub mod adoption;
@@ -22,6 +24,7 @@ pub mod control;
 pub mod copy;
 pub mod dev;
 pub mod dns;
+pub mod doorway;
 pub mod hub;
 pub mod identity;
 pub mod issuing;
@@ -31,6 +34,7 @@ pub mod reclaimer;
 pub mod source;
 pub mod stapling;
 pub mod storage;
+pub mod upgrade;
 
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
@@ -39,16 +43,19 @@ use std::sync::Arc;
 
 use edge_config::Config;
 use edge_config::section::origin::{Origin, OriginScheme};
-use pingora::listeners::ListenerConfig;
-use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 
+use self::doorway::{Doorway, Inherited, Served};
 use self::identity::IdentityError;
 use self::life::Life;
-use self::node::Node;
+use self::node::{Node, TicketKeys};
 use self::source::Source;
+use self::storage::Begin;
+use self::upgrade::predecessor::Predecessor;
+use self::upgrade::successor::Program;
+use self::upgrade::{State, Upgrades};
 use crate::admin::serve::{Api, Health};
 use crate::cli::Run;
 use crate::front::Doors;
@@ -92,6 +99,8 @@ pub enum StartError {
         "key_file of [node] is what nodes sign their requests to one another with: the same bytes on all of them"
     ))]
     NodeKey(std::path::PathBuf, std::io::Error),
+    #[error("it does not take over from the process before it: {0}")]
+    Upgrade(String),
     #[error("no thread can be started: {0}")]
     Runtime(std::io::Error),
     #[error("the system gives no random numbers: {0}")]
@@ -122,6 +131,16 @@ impl StartError {
 /// # Errors
 /// Why it does not start.
 pub fn run(options: &Run) -> Result<(), StartError> {
+    let (mut predecessor, inherited) = Predecessor::find()?.unzip();
+    run_after(options, &mut predecessor, inherited.unwrap_or_default()).inspect_err(|error| {
+        if let Some(predecessor) = &predecessor {
+            predecessor.fail(error);
+        }
+    })
+}
+
+fn run_after(options: &Run, predecessor: &mut Option<Predecessor>, mut inherited: Inherited) -> Result<(), StartError> {
+    let program = Program::own().map_err(|error| StartError::Upgrade(error.to_string()))?;
     let demo = match options.has_origin() {
         true => None,
         false => Some(free_loopback_address()?),
@@ -136,34 +155,34 @@ pub fn run(options: &Run) -> Result<(), StartError> {
     let start = source.start()?;
     let config = start.config.clone();
     raise_descriptor_limit();
-    for address in config.listen.addresses().chain(&config.listen.health).chain([&config.admin]) {
-        TcpListener::bind(address).map_err(|error| StartError::Listen { address: *address, error })?;
-    }
+    let front = Doorway::open(config.listen.addresses(), &mut inherited)?;
+    let admin = Doorway::open([&config.admin].into_iter(), &mut inherited)?;
+    let health = Doorway::open(config.listen.health.iter(), &mut inherited)?;
     let conf = Arc::new(server_conf(&config));
-    let node = Node::new(source, start, &conf)?;
+    let (begin, tickets) = match &*predecessor {
+        Some(predecessor) => {
+            node::read_files(&config)?;
+            let unused: Vec<SocketAddr> = inherited.into_keys().collect();
+            predecessor.take_over(&unused)?;
+            // Until it is known what was purged, clients wait rather than be served as by an isolated node.
+            front.shut();
+            (Begin::AfterAnother, TicketKeys::of(predecessor.tickets))
+        }
+        None => (Begin::Alone, TicketKeys::new()?),
+    };
+    let random = tickets.random();
+    let node = Node::new(source, start, &conf, begin, tickets)?;
+    if let Some(predecessor) = &*predecessor {
+        predecessor.hear(node.pipeline.store.ledger.clone())?;
+    }
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
     server.bootstrap();
     let doors = Doors { front: node.front, tls: node.tls, listen: config.listen.clone() };
-    let mut front = Service::new("front".into(), doors);
-    front.threads = Some(config.workers);
-    for address in config.listen.addresses() {
-        // The front has buffers of its own; Pingora's would be 64 KiB for each connection.
-        front.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
-    }
-    server.add_service(front);
-    let mut admin = Service::new("admin".into(), Api(node.admin.clone()));
-    admin.threads = Some(1);
-    // As the front's: what reads has a buffer of its own.
-    admin.add_listener(ListenerConfig::tcp(config.admin.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
-    server.add_service(admin);
+    server.add_service(Served::new("front", doors, &front, config.workers));
+    server.add_service(Served::new("admin", Api(node.admin.clone()), &admin, 1));
     if !config.listen.health.is_empty() {
-        let mut health = Service::new("health".into(), Health::new(node.admin));
-        health.threads = Some(1);
-        for address in &config.listen.health {
-            health.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered()));
-        }
-        server.add_service(health);
+        server.add_service(Served::new("health", Health::new(node.admin), &health, 1));
     }
     if let Some(address) = demo {
         let mut demo = Service::new("demo".into(), DemoOrigin::default());
@@ -172,7 +191,23 @@ pub fn run(options: &Run) -> Result<(), StartError> {
         server.add_service(demo);
     }
     banner(&config, demo.is_some(), options.config.as_deref());
+    let upgrades = Arc::new(Upgrades {
+        program,
+        doorways: vec![front.clone(), admin.clone(), health],
+        control: node.control.clone(),
+        log: node.log.clone(),
+        pipeline: node.pipeline.clone(),
+        record: node.record,
+        again: node.again,
+        tickets: random,
+        state: State::default(),
+    });
+    node.control.replaced_by(&upgrades);
     let life = Life {
+        front,
+        admin,
+        upgrades,
+        predecessor: predecessor.take().into(),
         control: node.control,
         access_log: node.access_log,
         log: node.log.clone(),

@@ -15,7 +15,7 @@ use super::control::{Control, Handshakes, Shares};
 use super::reclaimer::Reclaimer;
 use super::source::{Source, Start};
 use super::stapling;
-use super::storage::Storage;
+use super::storage::{Begin, LogAgain, Record, Storage};
 use super::{adoption, issuing};
 use crate::acme::issuer::Issuer;
 use crate::admin::Admin;
@@ -52,6 +52,8 @@ pub struct Node {
     pub access_log: Arc<AccessLog>,
     pub log: Arc<dyn PurgeLog>,
     pub pipeline: Arc<Pipeline>,
+    pub record: Arc<Record>,
+    pub again: LogAgain,
     pub reclaimer: Reclaimer,
     /// Where active checks run and the hub's configuration is waited for, as long as the node does.
     pub checks: Runtime,
@@ -62,7 +64,13 @@ impl Node {
     ///
     /// # Errors
     /// What the configuration names cannot be used.
-    pub fn new(source: Source, start: Start, conf: &Arc<ServerConf>) -> Result<Self, StartError> {
+    pub fn new(
+        source: Source,
+        start: Start,
+        conf: &Arc<ServerConf>,
+        begin: Begin,
+        tickets: TicketKeys,
+    ) -> Result<Self, StartError> {
         let config = start.config.clone();
         let node = getrandom::u64().map_err(StartError::Random)?;
 
@@ -70,8 +78,8 @@ impl Node {
         let access_log = AccessLog::open(&config.access_log, metrics.clone()).map_err(StartError::AccessLog)?;
         // A start that fails is none: disks count those they missed.
         read_files(&config)?;
-        let Storage { log, node: name, presence, shelf, store, record, cdn, board } =
-            Storage::open(&config, &start.documents, &metrics)?;
+        let Storage { log, node: name, presence, shelf, store, record, again, cdn, board } =
+            Storage::open(&config, &start.documents, &metrics, begin)?;
         store.shares.set(config.sites.iter().map(|site| (site.name.as_str(), site.disk_share)));
         let pipeline = Pipeline::new(store, metrics.clone(), |task| {
             tokio::spawn(task);
@@ -90,15 +98,14 @@ impl Node {
         let front = Arc::new(Front {
             pipeline: pipeline.clone(),
             snapshots,
+            pass: Pass::new(conf, pipeline.clone(), registry.clone()),
             registry,
-            pass: Pass::new(conf, pipeline.clone()),
             log: Log::new(access_log.clone(), metrics.clone(), node),
             cdn,
             proxies: ArcSwap::from_pointee(config.listen.proxies.clone()),
             issued: issued.clone(),
             fleet,
         });
-        let tickets = TicketKeys::new()?;
         let certificates = Loaded::at_start(&config, &start.documents, issued)?;
         for _ in 0..certificates.unusable() {
             origins.metrics.config_refused();
@@ -116,11 +123,11 @@ impl Node {
         if let Some(tls) = &tls {
             stapling::follow(tls, &metrics, checks.handle());
         }
-        let reclaimer = Reclaimer::start(pipeline.clone(), record).map_err(StartError::Runtime)?;
+        let reclaimer = Reclaimer::start(pipeline.clone(), record.clone()).map_err(StartError::Runtime)?;
         let listen = config.listen.addresses().copied().collect();
         let admin = Admin::new(pipeline.clone(), control.clone(), log.clone(), listen, config.test_clock);
         let admin = Arc::new(admin);
-        Ok(Self { front, tls, admin, control, access_log, log, pipeline, reclaimer, checks })
+        Ok(Self { front, tls, admin, control, access_log, log, pipeline, record, again, reclaimer, checks })
     }
 }
 
@@ -212,8 +219,17 @@ pub struct TicketKeys {
 }
 
 impl TicketKeys {
-    fn new() -> Result<Self, StartError> {
+    pub fn new() -> Result<Self, StartError> {
         Ok(Self { random: random()? })
+    }
+
+    /// Those of the process before this one.
+    pub fn of(random: [u8; 32]) -> Self {
+        Self { random }
+    }
+
+    pub fn random(&self) -> [u8; 32] {
+        self.random
     }
 
     fn tickets(&self, config: &Config) -> Result<Arc<dyn ProducesTickets>, CertificateError> {

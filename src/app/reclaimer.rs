@@ -29,7 +29,7 @@ pub struct Reclaimer {
 impl Reclaimer {
     /// # Errors
     /// No thread can be started.
-    pub fn start(pipeline: Arc<Pipeline>, record: Record) -> io::Result<Self> {
+    pub fn start(pipeline: Arc<Pipeline>, record: Arc<Record>) -> io::Result<Self> {
         let ending = Arc::new(AtomicBool::new(false));
         let asked = ending.clone();
         let thread = thread::Builder::new().name("reclaimer".into()).spawn(move || run(&pipeline, &record, &asked))?;

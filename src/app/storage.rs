@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use edge_config::Config;
 use edge_config::section::purge::Log;
 use parking_lot::Mutex;
 
 use super::StartError;
-use super::identity::Identity;
+use super::identity::{Identity, IdentityError};
 use super::node::data_directory;
 use crate::clock;
 use crate::purge::invalidations::{Invalidations, buckets_for};
@@ -21,6 +23,7 @@ use crate::purge::nats::link::Hub;
 use crate::purge::nats::presence::Presence;
 use crate::purge::nats::shelf::Shelf;
 use crate::purge::nats::{NatsLog, NodeName};
+use crate::purge::replaceable::Replaceable;
 use crate::purge::selector::Naming;
 use crate::semantics::cdn_loop::CdnId;
 use crate::store::Store;
@@ -33,6 +36,17 @@ use crate::telemetry::metrics::Metrics;
 
 /// The part of the memory budget that entries of purges may take at most: 32 MiB of the default.
 const LEDGER_SHARE: u64 = 16;
+/// How long the log may be in use still by the process before: whoever looked something up in it.
+const IN_USE_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// How a process begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    Alone,
+    /// In the place of another one, which has just given it everything.
+    AfterAnother,
+}
 
 /// Where what nodes share of certificates is kept.
 const BOARD_DIRECTORY: &str = "certificates";
@@ -48,7 +62,9 @@ pub struct Storage {
     /// What nodes share of certificates that are issued.
     pub board: Arc<Board>,
     pub store: Store,
-    pub record: Record,
+    pub record: Arc<Record>,
+    /// Opens the log again, after another process was to have it.
+    pub again: LogAgain,
     /// What the node calls itself in `CDN-Loop`.
     pub cdn: CdnId,
 }
@@ -57,6 +73,23 @@ pub struct Storage {
 pub struct Record {
     directory: PathBuf,
     identity: Mutex<Identity>,
+    /// Another process writes it down.
+    released: AtomicBool,
+}
+
+/// What it takes to open the log once more.
+pub struct LogAgain {
+    log: Arc<Replaceable>,
+    ledger: Arc<Ledger>,
+    config: Config,
+    directory: PathBuf,
+    node: NodeName,
+    presence: Arc<Presence>,
+    shelf: Arc<Shelf>,
+    keyer: Keyer,
+    next: u16,
+    created: u64,
+    metrics: Arc<Metrics>,
 }
 
 impl Storage {
@@ -64,7 +97,7 @@ impl Storage {
     ///
     /// # Errors
     /// What must not be lost cannot be read or written.
-    pub fn open(config: &Config, documents: &Texts, metrics: &Arc<Metrics>) -> Result<Self, StartError> {
+    pub fn open(config: &Config, documents: &Texts, metrics: &Arc<Metrics>, begin: Begin) -> Result<Self, StartError> {
         let directory = data_directory(config);
         std::fs::create_dir_all(&directory).map_err(|error| OpenError::Directory(directory.clone(), error))?;
         let mut identity = Identity::load(&directory)?;
@@ -90,7 +123,7 @@ impl Storage {
             has_disks,
             metrics,
         };
-        let (Opened { log, ledger, created, .. }, forgotten) = opening.purge_log()?;
+        let (Opened { log, ledger, created, .. }, forgotten) = opening.purge_log(begin)?;
         let applied = ledger.applied().log;
         identity.run += 1;
         identity.log_generation = identity.log_generation.max(applied.generation());
@@ -104,6 +137,20 @@ impl Storage {
         });
         let plan = DiskPlan { disks: disks.collect(), run: identity.run };
         identity.save(&directory)?;
+        let log = Arc::new(Replaceable::new(log));
+        let again = LogAgain {
+            log: log.clone(),
+            ledger: ledger.clone(),
+            config: config.clone(),
+            directory: directory.clone(),
+            node: node.clone(),
+            presence: presence.clone(),
+            shelf: shelf.clone(),
+            keyer: keyer.clone(),
+            next: identity.log_generation.saturating_add(1).max(FIRST_GENERATION),
+            created,
+            metrics: metrics.clone(),
+        };
         let store = Store::new(memory, ledger, keyer, metrics.clone(), &plan);
         let shelf = is_shared.then_some(shelf);
         Ok(Self {
@@ -113,7 +160,8 @@ impl Storage {
             shelf,
             board,
             store,
-            record: Record { directory, identity: Mutex::new(identity) },
+            record: Arc::new(Record { directory, identity: Mutex::new(identity), released: AtomicBool::new(false) }),
+            again,
             cdn,
         })
     }
@@ -125,6 +173,9 @@ impl Record {
     pub fn note(&self, disks: &Disks, generation: u16) {
         let out: Vec<PathBuf> = disks.all().iter().filter(|disk| disk.is_out()).map(|disk| disk.path.clone()).collect();
         let mut identity = self.identity.lock();
+        if self.released.load(Ordering::Acquire) {
+            return;
+        }
         if identity.taken_out != out || identity.log_generation < generation {
             identity.taken_out = out;
             identity.log_generation = identity.log_generation.max(generation);
@@ -132,6 +183,61 @@ impl Record {
                 tracing::error!(%error, "the next start does not know which disks were taken out, nor of the latest log");
             }
         }
+    }
+}
+
+impl Record {
+    /// Another process writes it down from now on.
+    pub fn release(&self) {
+        let _nobody_writes = self.identity.lock();
+        self.released.store(true, Ordering::Release);
+    }
+
+    /// This process goes on after all. Gives the number of its run: later than the other's.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn begin_again(&self) -> Result<u64, IdentityError> {
+        let mut identity = self.identity.lock();
+        // The other one may have counted itself; it has not where it could not read this.
+        let counted = Identity::load(&self.directory).map_or(0, |other| other.run);
+        identity.run = identity.run.max(counted) + 1;
+        identity.save(&self.directory)?;
+        self.released.store(false, Ordering::Release);
+        Ok(identity.run)
+    }
+}
+
+impl LogAgain {
+    /// Opens the log again, with the ledger everybody has.
+    ///
+    /// # Errors
+    /// It cannot be used, or is another one now.
+    pub fn open(&self) -> Result<(), StartError> {
+        self.presence.begin_again();
+        self.ledger.begin_again(self.config.purge.log == Log::Local);
+        let opened = self.open_log().inspect_err(|_| self.ledger.end())?;
+        self.log.replace(opened);
+        Ok(())
+    }
+
+    fn open_log(&self) -> Result<Arc<dyn PurgeLog>, StartError> {
+        let opening = OpeningLog {
+            directory: &self.directory,
+            config: &self.config,
+            node: &self.node,
+            presence: &self.presence,
+            shelf: &self.shelf,
+            keyer: &self.keyer,
+            metrics: &self.metrics,
+            next: self.next,
+        };
+        let (log, created) = opening.open(&self.ledger)?;
+        if created != self.created {
+            log.close();
+            return Err(StartError::Upgrade("the purge log is another one now".to_owned()));
+        }
+        Ok(log)
     }
 }
 
@@ -173,10 +279,16 @@ struct Opened {
 impl Opening<'_> {
     /// Opens the log and brings a ledger up to it. One that cannot be read is set aside: what was purged is not known any more, so
     /// everything that was stored is gone. Tells too whether invalidations were lost.
-    fn purge_log(&self) -> Result<(Opened, bool), StartError> {
+    fn purge_log(&self, begin: Begin) -> Result<(Opened, bool), StartError> {
         let Self { directory, identity, metrics, .. } = *self;
         let is_known = |opened: &Opened| identity.log_created == 0 || opened.created == identity.log_created;
-        let why = match self.open() {
+        let until = clock::monotonic() + IN_USE_WITHIN;
+        let mut opened = self.open();
+        while begin == Begin::AfterAnother && matches!(opened, Err(OpenError::InUse(_))) && clock::monotonic() < until {
+            std::thread::park_timeout(LOOK_EVERY);
+            opened = self.open();
+        }
+        let why = match opened {
             Ok(opened) => {
                 let position = opened.ledger.applied().log;
                 let is_made_now = position.generation() == self.next_generation() && position.seq() == 0;
@@ -223,7 +335,38 @@ impl Opening<'_> {
             false => (Ledger::named(share, naming), false),
         };
         let ledger = Arc::new(ledger);
-        let (keyer, now, next) = (self.keyer.clone(), clock::wall(), self.next_generation());
+        let opening = OpeningLog {
+            directory: self.directory,
+            config: self.config,
+            node: self.node,
+            presence: self.presence,
+            shelf: self.shelf,
+            keyer: self.keyer,
+            metrics: self.metrics,
+            next: self.next_generation(),
+        };
+        let (log, created) = opening.open(&ledger)?;
+        Ok(Opened { log, ledger, created, forgotten })
+    }
+}
+
+/// What it takes to open the log for a ledger there is.
+struct OpeningLog<'a> {
+    directory: &'a Path,
+    config: &'a Config,
+    node: &'a NodeName,
+    presence: &'a Arc<Presence>,
+    shelf: &'a Arc<Shelf>,
+    keyer: &'a Keyer,
+    metrics: &'a Arc<Metrics>,
+    /// The generation of a log that is made now.
+    next: u16,
+}
+
+impl OpeningLog<'_> {
+    /// Gives the log, and when what is kept of it was made.
+    fn open(&self, ledger: &Arc<Ledger>) -> Result<(Arc<dyn PurgeLog>, u64), OpenError> {
+        let (keyer, now, next) = (self.keyer.clone(), clock::wall(), self.next);
         let directory = Some(self.directory);
         let (log, created): (Arc<dyn PurgeLog>, _) = match &self.config.purge.log {
             Log::Local => {
@@ -248,7 +391,7 @@ impl Opening<'_> {
                 (Arc::new(log), created)
             }
         };
-        Ok(Opened { log, ledger, created: created.0, forgotten })
+        Ok((log, created.0))
     }
 }
 

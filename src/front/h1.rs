@@ -34,6 +34,9 @@ use crate::telemetry::metrics::CacheOutcome;
 /// a reset.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 << 10;
+/// How long an idle connection that is to end stays: the next answer says so to whoever asks once more, and a request that is
+/// on its way already is answered.
+const PARTING: Duration = Duration::from_secs(1);
 /// A connection that waits keeps no larger buffer than this.
 const BUFFER_KEPT_MAX: usize = 4 << 10;
 
@@ -121,12 +124,19 @@ impl Front {
         let Connection { lease, timer, registered, .. } = connection;
         let stop = |context: &mut Context<'_>| {
             if !*registered {
-                lease.wake_on_drain(context.waker());
+                lease.wake_to_part(context.waker());
                 *registered = true;
             }
-            idle && lease.is_draining()
+            idle && lease.is_parting()
         };
-        read_some(stream, buffer, timer, deadline, stop).await
+        match read_some(stream, buffer, timer, deadline, stop).await {
+            Err(ReadEnd::Stopped) => {
+                let deadline = deadline.min(clock::monotonic() + PARTING);
+                let last = read_some(stream, buffer, timer, deadline, |_| false).await;
+                last.map_err(|end| if end == ReadEnd::Late { ReadEnd::Stopped } else { end })
+            }
+            read => read,
+        }
     }
 
     async fn request(
@@ -299,7 +309,7 @@ impl Front {
         let (next, outcome) = self.pass.run_h1(stream, seen, site, routed, limits, body, &forwarding, shutdown).await;
         self.log.write(seen, &outcome, Times::ended(None), None, Some(&trace));
         match next {
-            Some(stream) if seen.head.keep_alive && !connection.lease.is_draining() => After::Next(stream),
+            Some(stream) if seen.head.keep_alive && !connection.lease.is_parting() => After::Next(stream),
             _ => After::Close,
         }
     }
@@ -313,7 +323,7 @@ impl Front {
     ) -> Answer<'c> {
         Answer {
             stream,
-            keep_alive: keep_alive && !connection.lease.is_draining(),
+            keep_alive: keep_alive && !connection.lease.is_parting(),
             timer: &mut connection.timer,
             out: &mut connection.out,
             pipelined: &mut connection.pipelined,

@@ -37,6 +37,7 @@ use crate::front::gate::{Forwarding, Keep, serialise, write_forward_fields};
 use crate::front::h2;
 use crate::front::log::Seen;
 use crate::front::mirroring::Pending;
+use crate::front::registry::Registry;
 use crate::front::request::Routed;
 use crate::origin::Failure;
 use crate::origin::prepare::prepare;
@@ -61,9 +62,9 @@ pub struct Pass {
 }
 
 impl Pass {
-    pub fn new(conf: &Arc<ServerConf>, pipeline: Arc<Pipeline>) -> Self {
+    pub fn new(conf: &Arc<ServerConf>, pipeline: Arc<Pipeline>, registry: Arc<Registry>) -> Self {
         let metrics = pipeline.metrics.clone();
-        let app = App { pipeline: pipeline.clone() };
+        let app = App { pipeline: pipeline.clone(), registry };
         Self { proxy: Arc::new(http_proxy(conf, app)), pipeline, metrics }
     }
 
@@ -179,6 +180,7 @@ impl Pass {
 /// The proxy's side.
 pub struct App {
     pipeline: Arc<Pipeline>,
+    registry: Arc<Registry>,
 }
 
 /// The request's context; none only if the proxy were run by anybody but [`Pass`].
@@ -325,11 +327,14 @@ impl ProxyHttp for App {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<(), BError> {
         let passed = context.passed()?;
+        if self.registry.is_parting() && !response.status.is_informational() {
+            session.set_keepalive(None);
+        }
         passed.tell_others().await;
         if let Some(cookie) = passed.cookie(response.status.as_u16()) {
             response.append_header(http::header::SET_COOKIE, cookie)?;

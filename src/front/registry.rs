@@ -13,7 +13,10 @@ use crate::telemetry::metrics::Metrics;
 /// All connections of the front.
 pub struct Registry {
     connections_per_client: AtomicU32,
-    draining: AtomicBool,
+    /// Connections end with what they do.
+    parting: AtomicBool,
+    /// There are no new ones.
+    closed: AtomicBool,
     next: AtomicU64,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
@@ -38,7 +41,8 @@ impl Registry {
     pub fn new(connections_per_client: u32, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             connections_per_client: AtomicU32::new(connections_per_client),
-            draining: AtomicBool::new(false),
+            parting: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             next: AtomicU64::new(0),
             state: Mutex::default(),
             metrics,
@@ -52,7 +56,7 @@ impl Registry {
 
     /// Admits a connection, unless its address has too many.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Lease> {
-        if self.is_draining() {
+        if self.closed.load(Ordering::Acquire) {
             return None;
         }
         let client = counted_as(client);
@@ -70,13 +74,23 @@ impl Registry {
         Some(Lease { registry: self.clone(), id, client: Some(client) })
     }
 
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+    /// From now on nobody is admitted.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
-    /// From now on idle connections close, and busy ones close after their answer.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+    pub fn is_parting(&self) -> bool {
+        self.parting.load(Ordering::Acquire)
+    }
+
+    /// Connections stay again.
+    pub fn stay(&self) {
+        self.parting.store(false, Ordering::Release);
+    }
+
+    /// From now on connections end: with the next answer, or when there is nothing to answer. New ones are for one request each.
+    pub fn part(&self) {
+        self.parting.store(true, Ordering::Release);
         for waker in self.state.lock().wakers.values_mut() {
             if let Some(waker) = waker.take() {
                 waker.wake();
@@ -111,13 +125,13 @@ impl Lease {
         }
     }
 
-    /// Wakes this connection when the node drains. Once for each connection is enough: a connection is one task.
-    pub fn wake_on_drain(&self, waker: &Waker) {
+    /// Wakes this connection when connections are to end. Once for each connection is enough: a connection is one task.
+    pub fn wake_to_part(&self, waker: &Waker) {
         self.registry.state.lock().wakers.insert(self.id, Some(waker.clone()));
     }
 
-    pub fn is_draining(&self) -> bool {
-        self.registry.is_draining()
+    pub fn is_parting(&self) -> bool {
+        self.registry.is_parting()
     }
 }
 

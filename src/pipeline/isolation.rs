@@ -27,7 +27,9 @@ impl Pipeline {
     /// How requests of a site are answered, if the node is isolated now.
     pub fn isolation(&self, site: &Site) -> Option<Isolation> {
         let ms = self.store.ledger.isolated_for(clock::boot_ms)?;
-        Some(Isolation { mode: site.isolated, since: UnixMs(clock::wall().0.saturating_sub(ms)) })
+        // Whoever has ended may not serve what another process has purged meanwhile, nor may it fail for that.
+        let mode = if self.store.ledger.has_ended() { Isolated::Revalidate } else { site.isolated };
+        Some(Isolation { mode, since: UnixMs(clock::wall().0.saturating_sub(ms)) })
     }
 
     /// How this one is answered, if what is stored here may have been purged: the node is isolated, or the node that asks has
@@ -45,7 +47,8 @@ impl Pipeline {
 
     /// Room for a validation that would not be, were the node not isolated; nothing is needed for others. None: there is no room.
     pub(super) fn room_for(&self, request: &Request<'_>, plan: &Plan) -> Option<Option<Validation>> {
-        if plan.detail != Some(Reason::Isolated) {
+        // A process that has handed over has few requests left, and none of them may fail.
+        if plan.detail != Some(Reason::Isolated) || self.store.ledger.has_ended() {
             return Some(None);
         }
         let backing = request.site.backing(request.group);

@@ -255,6 +255,11 @@ impl Kept {
 }
 
 impl Shared {
+    /// Gives the file back, so that another process can have it.
+    pub fn close(&self) {
+        *self.0.lock() = None;
+    }
+
     /// Begins to read.
     ///
     /// # Errors

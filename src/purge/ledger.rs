@@ -9,6 +9,7 @@
 //! only cause a miss too many, never a stale answer.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
@@ -130,6 +131,11 @@ pub trait Journal: Send + Sync {
     fn invalidated(&self, bucket: usize, at: u64);
 }
 
+/// The process that has taken over what this one kept, and is told what this one still invalidates.
+pub trait Successor: Send + Sync {
+    fn invalidated(&self, number: u32);
+}
+
 /// What was purged and invalidated.
 pub struct Ledger {
     /// Changes with every event. Published last, loaded first.
@@ -143,6 +149,8 @@ pub struct Ledger {
     naming: Naming,
     /// None: nothing that is stored outlives the process either.
     journal: Option<Box<dyn Journal>>,
+    /// Who is told in the place of the journal.
+    successor: RwLock<Option<Arc<dyn Successor>>>,
     /// Until when the log is known to have nothing that is not in here: see [`Ledger::is_current`].
     current_until: AtomicU64,
 }
@@ -201,6 +209,7 @@ impl Ledger {
             writer: Mutex::new(()),
             naming,
             journal,
+            successor: RwLock::new(None),
             current_until: AtomicU64::new(FOR_EVER),
         }
     }
@@ -230,6 +239,23 @@ impl Ledger {
     /// The log is followed no more: from now on it is not current, whoever vouches for it.
     pub fn end(&self) {
         self.current_until.store(NO_MORE, Ordering::Release);
+    }
+
+    /// Whether it has ended: whatever is stored may have been purged since.
+    pub fn has_ended(&self) -> bool {
+        self.current_until.load(Ordering::Acquire) == NO_MORE
+    }
+
+    /// Another process follows the log from now on, and is told what this one invalidates.
+    pub fn hand_over(&self, successor: Arc<dyn Successor>) {
+        *self.successor.write() = Some(successor);
+        self.end();
+    }
+
+    /// The log is followed again. `alone`: by its one writer, who knows all of it.
+    pub fn begin_again(&self, alone: bool) {
+        *self.successor.write() = None;
+        self.current_until.store(if alone { FOR_EVER } else { NO_MORE + 1 }, Ordering::Release);
     }
 
     /// The number of a host, a surrogate key or a cache group.
@@ -306,10 +332,13 @@ impl Ledger {
         self.invalidate_bucket(group);
     }
 
-    fn invalidate_bucket(&self, number: u32) -> Invalidated {
+    /// The same for a number that another process has told.
+    pub fn invalidate_bucket(&self, number: u32) -> Invalidated {
         let _turn = self.writer.lock();
         let position = self.local.load(Ordering::Relaxed) + 1;
-        if let Some(journal) = &self.journal {
+        if let Some(successor) = &*self.successor.read() {
+            successor.invalidated(number);
+        } else if let Some(journal) = &self.journal {
             journal.invalidated(number as usize % self.buckets.len(), position);
         }
         let before = self.bucket(number).swap(position, Ordering::AcqRel);

@@ -141,6 +141,7 @@ impl PurgeLog for LocalLog {
             // It ends with its channel; what it could not write it has told.
             let _ = writer.join();
         }
+        self.kept.close();
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`kept`]: what a node keeps of a log on its own disk.
 //! - [`local`]: the log of one node, on its own disk.
 //! - [`nats`]: the log that many nodes share.
+//! - [`replaceable`]: a log that is opened anew while others have it in hand.
 
 pub mod invalidations;
 pub mod kept;
@@ -22,4 +23,5 @@ pub mod nats;
 pub mod position;
 pub mod prefixes;
 pub mod record;
+pub mod replaceable;
 pub mod selector;

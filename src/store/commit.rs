@@ -274,6 +274,11 @@ impl Store {
         }
     }
 
+    /// Lets another process have the disks.
+    pub fn release(&self) {
+        self.disks.release();
+    }
+
     /// Writes what waits to be written, as far as that takes no longer than a node that stops can wait.
     pub fn close(&self) {
         let until = clock::monotonic() + CLOSE_WITHIN;

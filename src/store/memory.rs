@@ -174,6 +174,11 @@ impl EventListener for Leaving {
 }
 
 impl MemoryTier {
+    /// Forgets everything. What is being read goes on.
+    pub fn clear(&self) {
+        self.cache.clear();
+    }
+
     pub fn new(budget: &Budget, memory: u64, metrics: Arc<Metrics>) -> Self {
         let shards = (memory / SHARD_BYTES).clamp(1, SHARDS_MAX);
         // Half a shard, so that a large object cannot empty it; and it has to fit the fills' share while it arrives.

@@ -112,7 +112,7 @@ impl Store {
                 distrusted: disk.distrusted,
             };
             let keep = Keeping { holds: tier.holds(), shares: shares.clone() };
-            Disk::open(settings, Box::new(keep), metrics.clone())
+            Disk::open(settings, Arc::new(keep), metrics.clone())
         });
         let disks = Arc::new(Disks::new(disks.collect()));
         Self {

@@ -179,7 +179,8 @@ impl Verification {
 
     /// Reads one frame. Gives the bytes that took.
     fn read_one(&self, disk: &Disk, hash: u64) -> u64 {
-        let Some((log, location)) = disk.log().and_then(|log| Some((log, log.index.get(hash)?))) else {
+        let Some((log, location)) = disk.log().and_then(|log| log.index.get(hash).map(|location| (log, location)))
+        else {
             self.progress.lock().gone += 1;
             return 0;
         };

@@ -229,7 +229,8 @@ impl Begun {
         self.body.trailers().await.map_err(end_of)
     }
 
-    async fn whole(mut self) -> Response {
+    /// The rest of it, and how it ended.
+    pub async fn whole(mut self) -> Response {
         let (body, end) = self.rest().await;
         Response { status: self.head.status, head: self.head, body, end }
     }

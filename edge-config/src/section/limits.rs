@@ -21,6 +21,9 @@ pub struct Limits {
     pub drain_grace: Duration,
     /// How long a stopping node waits for requests in flight. Default 30s.
     pub drain_timeout: Duration,
+    /// How long a process that another one has taken over from waits for what it still has under way. Default 1h: a large
+    /// download fits, and a process that is stuck is gone the same day.
+    pub upgrade_timeout: Duration,
     /// Connections from one address (IPv6: one /64) at a time. Default 4096: an office or a carrier behind one address
     /// fits, one host cannot take every descriptor.
     pub connections_per_client: u32,
@@ -66,6 +69,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             drain_grace: Duration::from_secs(0),
             drain_timeout: Duration::from_secs(30),
+            upgrade_timeout: Duration::from_secs(3600),
             connections_per_client: 4096,
             streams_per_connection: 100,
         }
@@ -88,6 +92,8 @@ section! {
         DRAIN_GRACE = "drain_grace": Kind::Duration, "0s";
         /// How long a stopping node waits for requests under way.
         DRAIN_TIMEOUT = "drain_timeout": Kind::Duration, "30s";
+        /// How long a process that was upgraded waits for what it still has under way: downloads and WebSockets.
+        UPGRADE_TIMEOUT = "upgrade_timeout": Kind::Duration, "1h";
         /// Connections from one address (IPv6: one /64) at a time.
         CONNECTIONS_PER_CLIENT = "connections_per_client": Kind::Integer(1, 1_000_000), "4096";
         /// HTTP/2 requests of one connection at a time.
@@ -106,6 +112,7 @@ impl Limits {
             write_timeout: time(&WRITE_TIMEOUT, default.write_timeout),
             drain_grace: time(&DRAIN_GRACE, default.drain_grace),
             drain_timeout: time(&DRAIN_TIMEOUT, default.drain_timeout),
+            upgrade_timeout: time(&UPGRADE_TIMEOUT, default.upgrade_timeout),
             ..default
         };
         let connections = table.integer(reader, &CONNECTIONS_PER_CLIENT, 1..=1_000_000);

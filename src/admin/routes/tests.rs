@@ -6,11 +6,11 @@ use edge_config::section::admin::Token;
 use serde_json::Value;
 
 use super::*;
-use crate::admin::Operate;
 use crate::admin::access::{Access, Detail};
 use crate::admin::certificates::{CertificateState, Change, Held, NotChanged, Unusable};
 use crate::admin::purge::tests::snapshot;
 use crate::admin::sites::{HostState, SiteState};
+use crate::admin::{NotUpgraded, Operate};
 use crate::pipeline::Pipeline;
 use crate::pipeline::explain::{Named as NamedRequest, Question};
 use crate::purge::local::{FIRST_GENERATION, LocalLog};
@@ -63,6 +63,7 @@ const REQUESTS: &[(&str, &str, &str, &str, u16)] = &[
     ("POST", "/v1/config/diff", "", r#"{"site":"shop","text":""}"#, 409),
     ("POST", "/v1/config/reload", "", "", 200),
     ("POST", "/v1/drain", "", "", 202),
+    ("POST", "/v1/upgrade", "", "", 409),
 ];
 
 /// A node of two sites that does what it is told, and nothing.
@@ -130,6 +131,18 @@ impl Operate for Nothing {
 
     fn is_draining(&self) -> bool {
         false
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        false
+    }
+
+    fn is_frozen(&self) -> bool {
+        false
+    }
+
+    async fn upgrade(&self) -> Result<u32, NotUpgraded> {
+        Err(NotUpgraded::NotTried("it does nothing".to_owned()))
     }
 
     fn access(&self) -> Arc<Access> {
@@ -212,7 +225,7 @@ async fn every_route_refuses(admin: &Admin) {
     let mut rows: Vec<_> = REQUESTS.iter().collect();
     for route in ROUTES {
         let For(verb, reach, _) = route.handler else {
-            let open = ["/livez", "/readyz", "/currentz", "/test/clock", "/v1/openapi.json"];
+            let open = ["/livez", "/readyz", "/announcez", "/currentz", "/test/clock", "/v1/openapi.json"];
             assert!(open.contains(&route.path), "{} asks for no token", route.path);
             continue;
         };

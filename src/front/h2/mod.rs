@@ -225,7 +225,7 @@ impl Client<'_> {
         let mut goodbye_since = None;
         poll_fn(move |context| {
             if !registered {
-                self.lease.wake_on_drain(context.waker());
+                self.lease.wake_to_part(context.waker());
                 registered = true;
             }
             loop {
@@ -241,7 +241,7 @@ impl Client<'_> {
             while let Poll::Ready(Some(())) = Pin::new(&mut self.work).poll_next(context) {
                 idle_since = clock::monotonic();
             }
-            if self.lease.is_draining() && goodbye_since.is_none() {
+            if self.lease.is_parting() && goodbye_since.is_none() {
                 goodbye_since = Some(clock::monotonic());
                 connection.graceful_shutdown();
                 // The crate has something to say now.

@@ -478,6 +478,7 @@ impl PurgeLog for NatsLog {
             // It ends with its channel; what it could not write it has told.
             let _ = writer.join();
         }
+        self.file.close();
     }
 }
 

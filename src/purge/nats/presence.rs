@@ -33,6 +33,11 @@ impl Presence {
         self.ended.store(true, Ordering::Release);
     }
 
+    /// What it says is of a process that goes on after all.
+    pub fn begin_again(&self) {
+        self.ended.store(false, Ordering::Release);
+    }
+
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }

@@ -22,6 +22,16 @@ pub trait Keep: Send + Sync {
     fn share(&self, site: u32) -> f64;
 }
 
+impl<K: Keep + ?Sized> Keep for std::sync::Arc<K> {
+    fn is_wanted(&self, hash: u64) -> bool {
+        K::is_wanted(self, hash)
+    }
+
+    fn share(&self, site: u32) -> f64 {
+        K::share(self, site)
+    }
+}
+
 impl<M: Media> Writer<M> {
     /// Frees the oldest segment for the next turn. What is worth it is appended again.
     pub(super) fn clear_oldest(&mut self) -> io::Result<()> {

@@ -4,11 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use foyer::{HybridCache, HybridCacheBuilder, HybridCachePolicy, Load, PsyncIoEngineConfig, RecoverMode, Spawner};
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -46,6 +47,7 @@ const READERS: usize = 16;
 const _: () = assert!(PAYLOAD_MAX as u64 * 4 < SEGMENT_BYTES_MIN);
 
 /// What a disk is opened with.
+#[derive(Clone)]
 pub struct Settings {
     pub path: PathBuf,
     pub bytes: u64,
@@ -66,8 +68,12 @@ pub struct Disk {
     pub health: Arc<Health>,
     /// What it could not be opened for.
     refused: Mutex<Option<String>>,
-    open: OnceLock<Open>,
+    open: ArcSwapOption<Open>,
     recovered: AtomicBool,
+    /// Another process is to have it.
+    released: AtomicBool,
+    settings: Settings,
+    keep: Arc<dyn Keep>,
     opening: Mutex<Option<thread::JoinHandle<()>>>,
     runtime: Mutex<Option<Runtime>>,
     metrics: Arc<Metrics>,
@@ -79,8 +85,8 @@ struct Open {
     /// When it was opened: what is distrusted is stale since then.
     at: UnixMs,
     manifest: Mutex<Manifest>,
-    /// Holds the lock that keeps other processes out.
-    _lock: File,
+    /// Holds the lock that keeps other processes out. None: another one has it.
+    lock: Mutex<Option<File>>,
 }
 
 /// What was read from a disk.
@@ -93,22 +99,37 @@ pub struct Loaded {
 
 impl Disk {
     /// Opens a disk on a thread of its own. What is on it is found little by little.
-    pub fn open(settings: Settings, keep: Box<dyn Keep>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn open(settings: Settings, keep: Arc<dyn Keep>, metrics: Arc<Metrics>) -> Arc<Self> {
         let disk = Arc::new(Self {
             seed: twox_hash::XxHash3_64::oneshot(settings.path.as_os_str().as_encoded_bytes()),
             path: settings.path.clone(),
             bytes: settings.bytes,
             health: Arc::default(),
             refused: Mutex::default(),
-            open: OnceLock::new(),
+            open: ArcSwapOption::empty(),
             recovered: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            settings,
+            keep,
             opening: Mutex::default(),
             runtime: Mutex::default(),
             metrics,
         });
-        let opened = disk.clone();
+        disk.start_opening(disk.settings.clone());
+        disk
+    }
+
+    /// Opens it anew, after another process was to have it and did not keep it. `run`: later than of that one.
+    pub fn reopen(self: &Arc<Self>, run: u64) {
+        self.released.store(false, Ordering::Release);
+        self.recovered.store(false, Ordering::Release);
+        self.start_opening(Settings { run, ..self.settings.clone() });
+    }
+
+    fn start_opening(self: &Arc<Self>, settings: Settings) {
+        let (disk, opened) = (self, self.clone());
         let thread = thread::Builder::new().name("disk-open".into()).spawn(move || {
-            if let Err(error) = opened.start(&settings, keep) {
+            if let Err(error) = opened.start(&settings, opened.keep.clone()) {
                 tracing::error!(%error, "a disk of the cache is not used");
                 *opened.refused.lock() = Some(error.to_string());
                 opened.health.take_out(&error.to_string());
@@ -118,10 +139,9 @@ impl Disk {
             Ok(thread) => *disk.opening.lock() = Some(thread),
             Err(error) => disk.health.take_out(&error.to_string()),
         }
-        disk
     }
 
-    fn start(&self, settings: &Settings, keep: Box<dyn Keep>) -> Result<(), DiskError> {
+    fn start(&self, settings: &Settings, keep: Arc<dyn Keep>) -> Result<(), DiskError> {
         let started = clock::monotonic();
         let directory = &settings.path;
         fs::create_dir_all(directory).map_err(|error| DiskError::Directory(directory.clone(), error))?;
@@ -156,14 +176,12 @@ impl Disk {
         // On the disk before anything else is: from here on it is not known how it will be left.
         manifest.write(directory).map_err(|error| DiskError::Space(directory.clone(), geometry.bytes(), error))?;
         let resume = recovery::resume(&log, used.first().copied(), !certain).map_err(read)?;
-        let writer = Writer::new(log.clone(), keep, resume, settings.entries_max);
+        let writer = Writer::new(log.clone(), Box::new(keep), resume, settings.entries_max);
         let cache = self.build(&log, writer)?;
-        let open = Open { cache, log: log.clone(), at: clock::wall(), manifest: Mutex::new(manifest), _lock: lock };
-        if self.open.set(open).is_err() {
-            return Ok(());
-        }
+        let (at, manifest, lock) = (clock::wall(), Mutex::new(manifest), Mutex::new(Some(lock)));
+        self.open.store(Some(Arc::new(Open { cache, log: log.clone(), at, manifest, lock })));
         for (segment, epoch) in used.iter().skip(1) {
-            if self.health.is_out() {
+            if self.health.is_out() || self.released.load(Ordering::Acquire) {
                 return Ok(());
             }
             // What cannot be read is doubt about what is older, and no more.
@@ -212,12 +230,14 @@ impl Disk {
             .with_spawner(Spawner::from(runtime.handle().clone()))
             .build();
         let cache = runtime.block_on(building).map_err(|error| failed(error.to_string()))?;
-        *self.runtime.lock() = Some(runtime);
+        if let Some(before) = self.runtime.lock().replace(runtime) {
+            before.shutdown_background();
+        }
         Ok(cache)
     }
 
-    fn usable(&self) -> Option<&Open> {
-        self.open.get().filter(|_| !self.health.is_out())
+    fn usable(&self) -> Option<Arc<Open>> {
+        self.open.load_full().filter(|_| !self.health.is_out())
     }
 
     /// It is not used, and will not be.
@@ -242,11 +262,11 @@ impl Disk {
 
     /// What is distrusted is stale since then.
     pub fn opened_at(&self) -> Option<UnixMs> {
-        self.open.get().map(|open| open.at)
+        self.open.load().as_ref().map(|open| open.at)
     }
 
-    pub fn log(&self) -> Option<&Arc<Log<File>>> {
-        self.open.get().map(|open| &open.log)
+    pub fn log(&self) -> Option<Arc<Log<File>>> {
+        self.open.load().as_ref().map(|open| open.log.clone())
     }
 
     /// Whether it may hold a frame. A wonder of a number that two frames share apart, it does.
@@ -287,13 +307,13 @@ impl Disk {
     }
 
     pub fn remove(&self, key: &FrameKey) {
-        if let Some(open) = self.open.get() {
+        if let Some(open) = &*self.open.load() {
             open.cache.storage().delete(key);
         }
     }
 
     fn note_distrust(&self) {
-        let Some(open) = self.open.get() else { return };
+        let Some(open) = self.open.load_full() else { return };
         let mut manifest = open.manifest.lock();
         if manifest.distrusted < open.log.distrusted() {
             manifest.distrusted = open.log.distrusted();
@@ -303,12 +323,36 @@ impl Disk {
         }
     }
 
+    /// Lets another process have it: what is queued is written, and nothing is from then on. What is there is read still, and
+    /// told by its checksum from what the other process writes over it.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::Release);
+        if let Some(opening) = self.opening.lock().take() {
+            // One that panicked has said so.
+            let _ = opening.join();
+        }
+        let (runtime, open) = (self.runtime.lock(), self.open.load_full());
+        let (Some(runtime), Some(open)) = (&*runtime, open) else { return };
+        if self.write_the_rest(runtime, &open) {
+            drop(open.lock.lock().take());
+        }
+    }
+
     /// Writes what is queued and says that everything is there.
     pub fn close(&self) {
-        let (runtime, open) = (self.runtime.lock().take(), self.open.get());
+        let (runtime, open) = (self.runtime.lock().take(), self.open.load_full());
         let (Some(runtime), Some(open)) = (runtime, open) else { return };
+        if open.lock.lock().is_some() {
+            self.write_the_rest(&runtime, &open);
+        }
+        runtime.shutdown_background();
+    }
+
+    /// False: the disk does not answer in time, and may yet write something.
+    fn write_the_rest(&self, runtime: &Runtime, open: &Open) -> bool {
         let closed = runtime.block_on(async { tokio::time::timeout(CLOSE_WITHIN, open.cache.close()).await });
-        if closed.is_ok_and(|closed| closed.is_ok()) && !self.is_out() {
+        let is_closed = closed.is_ok_and(|closed| closed.is_ok());
+        if is_closed && !self.is_out() {
             let mut manifest = open.manifest.lock();
             manifest.clean = self.is_recovered();
             manifest.distrusted = open.log.distrusted();
@@ -316,7 +360,7 @@ impl Disk {
                 tracing::warn!(%error, disk = %self.path.display(), "the disk is not marked as closed");
             }
         }
-        runtime.shutdown_background();
+        is_closed
     }
 }
 

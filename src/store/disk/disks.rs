@@ -107,6 +107,16 @@ impl Disks {
         Some(levels)
     }
 
+    /// Lets another process have them.
+    pub fn release(&self) {
+        self.0.iter().for_each(|disk| disk.release());
+    }
+
+    /// Opens them anew in the background.
+    pub fn reopen(&self, run: u64) {
+        self.0.iter().for_each(|disk| disk.reopen(run));
+    }
+
     /// Writes what is queued.
     pub fn close(&self) {
         self.0.iter().for_each(|disk| disk.close());

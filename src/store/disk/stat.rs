@@ -39,6 +39,7 @@ pub struct DiskStat {
 impl DiskStat {
     pub fn of(disk: &Disk) -> Self {
         let log = disk.log();
+        let log = log.as_ref();
         let count =
             |of: fn(&super::log::Counts) -> &AtomicU64| log.map_or(0, |log| of(&log.counts).load(Ordering::Relaxed));
         Self {

@@ -1,4 +1,4 @@
-//! The `littoral` command, and ports for what it starts.
+//! The program under test: where it is, and running it to its end.
 
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
