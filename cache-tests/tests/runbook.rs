@@ -46,6 +46,21 @@ fn three_pops_are_made_to_the_letter() {
     assert!(asked >= 3, "the origin was asked {asked} times");
 }
 
+/// The chapter about a hub of three servers, behind the steps by which there is a site.
+#[test]
+#[ignore = "long: LITTORAL_SOAK=1 cargo test -p cache-tests --test runbook -- --ignored"]
+fn the_hub_grows_to_three_servers() {
+    if !enter("the_hub_grows_to_three_servers") {
+        return;
+    }
+    let mut all = blocks(PAGE, CHAPTER);
+    let end = all.iter().position(|block| block.heading.starts_with("Take a PoP out")).expect("what comes later");
+    all.truncate(end);
+    all.extend(blocks(PAGE, "Three servers for the hub"));
+    let (mut followed, _origin) = Followed::begin(&all);
+    followed.follow_all(&all);
+}
+
 /// The role of `deploy/ansible`, on the machine itself: a fourth PoP; then it has nothing more to change; then an upgrade.
 #[test]
 #[ignore = "long, and needs Ansible: LITTORAL_SOAK=1 cargo test -p cache-tests --test runbook -- --ignored"]
