@@ -1,5 +1,6 @@
 //! From a file, and the files of sites beside it, to a configuration.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -285,6 +286,8 @@ struct SiteList {
     places: Vec<(PathBuf, usize)>,
     /// The last file read that has nothing but sites, and the names and places of those.
     last: Option<(Source, Vec<At<String>>)>,
+    /// The sites read so far, by their labels.
+    labels: HashMap<String, String>,
 }
 
 impl SiteList {
@@ -336,6 +339,7 @@ impl SiteList {
             self.check_hosts(&site, reader);
             let (line, _) = reader.source.position(name.span.start);
             self.places.push((reader.source.file.clone(), line));
+            self.labels.entry(label(name.value)).or_insert_with(|| name.value.to_owned());
             self.sites.push(site);
         }
     }
@@ -370,9 +374,8 @@ impl SiteList {
             return;
         }
         let own = label(name.value);
-        if let Some(other) = self.sites.iter().find(|other| label(&other.site.name) == own) {
-            let message =
-                format!("the sites `{}` and `{}` have one name in the zone, \"{own}\"", other.site.name, name.value);
+        if let Some(other) = self.labels.get(&own) {
+            let message = format!("the sites `{other}` and `{}` have one name in the zone, \"{own}\"", name.value);
             let problem = reader.wrong(&name.span, message, "the second of them", help);
             problem.discreet = Some(format!("the name `{own}` is not free in the zone"));
         }

@@ -1,5 +1,6 @@
 //! What the node that holds the lease does for one host.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ use crate::purge::nats::board::{Board, BoardError};
 /// How long what the authority is to be shown takes to reach every node: the hub tells all of them at once.
 const SPREADS_WITHIN: Duration = Duration::from_millis(300);
 const HOUR_MS: u64 = 3_600_000;
+/// When name servers that did not answer are asked again about a host that was proven.
+const LOOK_AGAIN_MS: u64 = 30_000;
+/// For how long what was issued is put to a hub that is away, and how often.
+const PUT_WITHIN: Duration = Duration::from_secs(600);
+const PUT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What is needed for one host.
 pub struct Issuer {
@@ -28,6 +34,8 @@ pub struct Issuer {
     pub origins: Arc<Origins>,
     /// The account, and the directory it is with.
     account: Mutex<Option<(String, Account)>>,
+    /// What was issued, until the hub has it.
+    pending: parking_lot::Mutex<HashMap<String, notes::Held>>,
 }
 
 /// What one host is to be done for with.
@@ -38,11 +46,13 @@ pub struct Job {
     pub ordering: Option<(Acme, Arc<StoreKey>)>,
     pub addresses: Vec<std::net::IpAddr>,
     pub claim: Option<(u64, Claim)>,
+    /// It has no certificate yet.
+    pub is_new: bool,
 }
 
 impl Issuer {
     pub fn new(board: Arc<Board>, origins: Arc<Origins>) -> Self {
-        Self { board, origins, account: Mutex::new(None) }
+        Self { board, origins, account: Mutex::new(None), pending: parking_lot::Mutex::default() }
     }
 
     /// Enters a host that nobody has claimed, or another site has.
@@ -65,18 +75,24 @@ impl Issuer {
                 Ok(seen) => {
                     let target = job.view.target.as_deref();
                     let ours = Ours { target, addresses: &job.addresses, token: &claim.token };
-                    proven(&job.host, ours, &seen)
+                    proven(&job.host, ours, &seen).map_err(|why| (why, true))
                 }
-                Err(why) => Err(format!("its name cannot be resolved: {why}")),
+                Err(why) => Err((format!("its name cannot be resolved: {why}"), false)),
             },
         };
         let next = match said {
+            // Name servers that do not answer prove nothing, and disprove nothing that was proven.
+            Err((why, false)) if claim.state == State::Proven => {
+                let later = Claim { not_before: now + LOOK_AGAIN_MS, said: why, ..claim };
+                self.put_claim(&job.host, &later, Some(revision)).await;
+                return None;
+            }
             Ok(how) if claim.state == State::Proven && claim.said == how => return Some((revision, claim)),
             Ok(how) => {
                 let since = if claim.state == State::Proven { claim.since } else { now };
                 Claim { state: State::Proven, since, said: how.to_owned(), not_before: 0, ..claim }
             }
-            Err(why) => unproven(claim, why, now),
+            Err((why, _)) => unproven(claim, why, now),
         };
         let revision = self.put_claim(&job.host, &next, Some(revision)).await?;
         (next.state == State::Proven).then_some((revision, next))
@@ -98,12 +114,7 @@ impl Issuer {
         let Some((revision, claim)) = self.prove(job).await else { return "unproven" };
         let Some((acme, store_key)) = &job.ordering else { return "unproven" };
         let host = &job.host;
-        if !self.may_order(acme.orders_per_hour).await {
-            let now = clock::wall().0;
-            let most = acme.orders_per_hour;
-            let said = format!("there were {most} orders in this hour, which is as many as there may be");
-            let later = Claim { not_before: (now / HOUR_MS + 1) * HOUR_MS, said, ..claim };
-            self.put_claim(host, &later, Some(revision)).await;
+        if !self.may_order(acme.orders_per_hour, job.is_new).await {
             return "bounded";
         }
         tracing::info!(host, site = job.view.site, directory = acme.directory, "a certificate is ordered");
@@ -127,23 +138,67 @@ impl Issuer {
     }
 
     async fn order_now(&self, job: &Job, acme: &Acme, store_key: &StoreKey, attempt: u32) -> Result<(), OrderError> {
-        let stored = |error: BoardError| OrderError { why: error.to_string(), is_limited: false };
-        let unusable = |why: String| OrderError { why, is_limited: false };
-        let account = self.account(acme, store_key).await?;
-        let ordered = order(&account, &job.host, acme, attempt, self).await?;
-        let now = clock::wall().0;
-        let held = seal(&job.host, &ordered, store_key, &acme.directory, now).map_err(unusable)?;
-        let claim = self.board.get(&key(CLAIM, &job.host)).and_then(|note| notes::read::<Claim>(&note.value));
-        if claim.is_none_or(|claim| claim.state == State::Revoked || claim.site != job.view.site) {
+        let stored = |error: BoardError| OrderError::from_words(error);
+        let unusable = |why: String| OrderError::from_words(why);
+        let pending = self.pending.lock().get(&job.host).cloned();
+        let held = match pending.filter(|held| held.site == job.view.site && held.directory == acme.directory) {
+            Some(held) => held,
+            None => {
+                let account = self.account(acme, store_key).await?;
+                let ordered = order(&account, &job.host, acme, attempt, self).await.inspect_err(|error| {
+                    if error.is_unknown_account {
+                        tracing::error!(directory = acme.directory, "the authority does not know the account any more");
+                    }
+                });
+                let ordered = match ordered {
+                    Err(error) if error.is_unknown_account => return Err(self.forget_account(error).await),
+                    ordered => ordered?,
+                };
+                let name = (job.view.site.as_str(), job.host.as_str());
+                seal(name, &ordered, store_key, &acme.directory, clock::wall().0).map_err(unusable)?
+            }
+        };
+        // It counts as ordered with the authority: a hub that is away for a while must not cost another one.
+        self.pending.lock().insert(job.host.clone(), held.clone());
+        let name = key(CERTIFICATE, &job.host);
+        self.put_at_last(&name, notes::write(&held)).await.map_err(stored)?;
+        self.pending.lock().remove(&job.host);
+        // Whoever revoked it meanwhile found nothing to take back.
+        let claim = self.board.ask(&key(CLAIM, &job.host)).await.map_err(stored)?;
+        let claim = claim.and_then(|value| notes::read::<Claim>(&value));
+        if claim.is_none_or(|claim| claim.state == State::Revoked) {
+            let _ = self.board.remove(&name).await;
+            if let Err(error) = self.revoke(acme, store_key, &held).await {
+                tracing::warn!(host = job.host, %error, "its authority has not revoked the certificate");
+            }
             return Err(unusable("it was revoked meanwhile".to_owned()));
         }
-        self.board.put(&key(CERTIFICATE, &job.host), notes::write(&held), None).await.map_err(stored)?;
         Ok(())
+    }
+
+    /// Puts something there, however long the hub is away, within reason.
+    async fn put_at_last(&self, name: &str, value: Vec<u8>) -> Result<u64, BoardError> {
+        let until = clock::monotonic() + PUT_WITHIN;
+        loop {
+            match self.board.put(name, value.clone(), None).await {
+                Err(BoardError::Away | BoardError::Unanswered(_)) if clock::monotonic() < until => {
+                    tokio::time::sleep(PUT_AGAIN_AFTER).await;
+                }
+                put => return put,
+            }
+        }
+    }
+
+    /// Another account is made for the next order.
+    async fn forget_account(&self, error: OrderError) -> OrderError {
+        *self.account.lock().await = None;
+        let _ = self.board.remove(ACCOUNT).await;
+        error
     }
 
     /// The account that all nodes share; it is made when there is none.
     async fn account(&self, acme: &Acme, store_key: &StoreKey) -> Result<Account, OrderError> {
-        let error = |why: &str| OrderError { why: why.to_owned(), is_limited: false };
+        let error = |why: &str| OrderError::from_words(why);
         let mut known = self.account.lock().await;
         if let Some((directory, account)) = known.as_ref().filter(|(directory, _)| *directory == acme.directory) {
             tracing::trace!(directory, "the account is known");
@@ -162,9 +217,9 @@ impl Issuer {
                 let (account, credentials) = new_account(acme).await?;
                 let sealed = seal_account(&acme.directory, &credentials, store_key);
                 let sealed = sealed.ok_or_else(|| error("there are no random numbers"))?;
-                let over = note.map_or(0, |note| note.revision);
-                let put = self.board.put(ACCOUNT, notes::write(&sealed), Some(over)).await;
-                put.map_err(|error| OrderError { why: error.to_string(), is_limited: false })?;
+                // It is this node's whatever becomes of the note: authorities bound how many there are.
+                *known = Some((acme.directory.clone(), account.clone()));
+                self.put_at_last(ACCOUNT, notes::write(&sealed)).await.map_err(OrderError::from_words)?;
                 tracing::info!(directory = acme.directory, "there is an account with the authority");
                 account
             }
@@ -185,22 +240,28 @@ impl Issuer {
         }
     }
 
+    /// Whether there were as many orders in this hour as there may be; for hosts that have no certificate a part of them is left.
+    pub fn is_full(&self, most: u32, is_new: bool) -> bool {
+        let known = self.board.get(ORDERS).and_then(|note| notes::read::<Orders>(&note.value)).unwrap_or_default();
+        is_full(known, clock::wall().0 / HOUR_MS, most, is_new)
+    }
+
     /// Counts an order, of all nodes, unless there were as many as there may be in this hour.
-    async fn may_order(&self, most: u32) -> bool {
+    async fn may_order(&self, most: u32, is_new: bool) -> bool {
         let hour = clock::wall().0 / HOUR_MS;
         for _ in 0..8 {
             let note = self.board.get(ORDERS);
             let known = note.as_ref().and_then(|note| notes::read::<Orders>(&note.value)).unwrap_or_default();
-            let count = if known.hour == hour { known.count } else { 0 };
-            if count >= most {
+            if is_full(known, hour, most, is_new) {
                 return false;
             }
             let over = note.map_or(0, |note| note.revision);
+            let count = if known.hour == hour { known.count } else { 0 };
             let counted = Orders { hour, count: count + 1 };
             match self.board.put(ORDERS, notes::write(&counted), Some(over)).await {
                 Ok(_) => return true,
                 // Another order of this node.
-                Err(BoardError::Outdated) => tokio::task::yield_now().await,
+                Err(BoardError::Outdated) => tokio::time::sleep(SPREADS_WITHIN).await,
                 Err(_) => return false,
             }
         }
@@ -218,6 +279,12 @@ impl Issuer {
             }
         }
     }
+}
+
+/// A fifth of the orders of an hour is for renewals.
+fn is_full(known: Orders, hour: u64, most: u32, is_new: bool) -> bool {
+    let most = if is_new { most - most / 5 } else { most };
+    known.hour == hour && known.count >= most
 }
 
 impl Job {
@@ -249,4 +316,29 @@ fn token() -> Option<String> {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).ok()?;
     Some(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewals_have_orders_of_their_own() {
+        for (hour, count, most, is_new, full) in [
+            (7, 0, 100, true, false),
+            (7, 79, 100, true, false),
+            (7, 80, 100, true, true),
+            (7, 80, 100, false, false),
+            (7, 100, 100, false, true),
+            (6, 100, 100, true, false),
+            (7, 0, 1, true, false),
+            (7, 1, 1, true, true),
+        ] {
+            assert_eq!(
+                is_full(Orders { hour, count }, 7, most, is_new),
+                full,
+                "{hour} {count} of {most}, new: {is_new}"
+            );
+        }
+    }
 }

@@ -26,7 +26,13 @@ const OF_ACCOUNT: &str = "account of acme";
 ///
 /// # Errors
 /// What was issued cannot be used for the host.
-pub fn seal(host: &str, ordered: &Ordered, key: &StoreKey, directory: &str, now: u64) -> Result<Held, String> {
+pub fn seal(
+    (site, host): (&str, &str),
+    ordered: &Ordered,
+    key: &StoreKey,
+    directory: &str,
+    now: u64,
+) -> Result<Held, String> {
     let (chain, private) = own::read_pair(&ordered.chain, &ordered.key).map_err(|error| error.to_string())?;
     let leaf = Leaf::read(&chain).map_err(|error| error.to_string())?;
     if !leaf.names.iter().any(|name| name == host) {
@@ -42,6 +48,7 @@ pub fn seal(host: &str, ordered: &Ordered, key: &StoreKey, directory: &str, now:
         chain: chain.iter().map(|certificate| BASE64.encode(certificate)).collect(),
         key: BASE64.encode(sealed),
         issued: now,
+        site: site.to_owned(),
         renew: renewal(now, ends),
         ends,
         directory: directory.to_owned(),
@@ -84,13 +91,13 @@ mod tests {
             rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("a certificate");
         let ordered = Ordered { chain: cert.pem(), key: signing_key.serialize_pem() };
         let key = StoreKey::new(b"a secret");
-        let held = seal("a.test", &ordered, &key, "https://ca.test/", 1_000).expect("it is for a.test");
+        let held = seal(("shop", "a.test"), &ordered, &key, "https://ca.test/", 1_000).expect("it is for a.test");
         assert!(held.renew > held.issued && held.renew < held.ends);
         assert!(open("a.test", &held, &key).is_ok());
         assert!(open("b.test", &held, &key).is_err(), "another host");
         assert!(open("a.test", &held, &StoreKey::new(b"another")).is_err(), "another key");
-        assert!(seal("b.test", &ordered, &key, "", 1_000).is_err(), "it is not for b.test");
-        assert!(seal("a.test", &ordered, &key, "", u64::MAX).is_err(), "it has ended");
+        assert!(seal(("shop", "b.test"), &ordered, &key, "", 1_000).is_err(), "it is not for b.test");
+        assert!(seal(("shop", "a.test"), &ordered, &key, "", u64::MAX).is_err(), "it has ended");
         let account = seal_account("https://ca.test/", b"credentials", &key).expect("sealed");
         assert_eq!(open_account(&account, &key).as_deref(), Some(&b"credentials"[..]));
         assert_eq!(open_account(&account, &StoreKey::new(b"another")), None);

@@ -40,6 +40,11 @@ impl Watch {
         self.wrote = Some((revision, began));
     }
 
+    /// Whether a revision is this node's.
+    pub fn has_written(&self, revision: u64) -> bool {
+        self.wrote.is_some_and(|(mine, _)| mine == revision)
+    }
+
     /// Whether this node holds it.
     pub fn holds(&self, current: Option<u64>, now: u64) -> bool {
         let Some((mine, at)) = self.wrote else { return false };

@@ -117,6 +117,9 @@ pub struct Held {
     pub key: String,
     /// In milliseconds of Unix time, as all times here.
     pub issued: u64,
+    /// The site whose host it was issued for.
+    #[serde(default)]
+    pub site: String,
     pub renew: u64,
     pub ends: u64,
     pub directory: String,

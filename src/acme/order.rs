@@ -21,6 +21,8 @@ const POLL: RetryPolicy = RetryPolicy::new().initial_delay(Duration::from_millis
 const ORDER_WITHIN: Duration = Duration::from_secs(240);
 /// How long the hook for DNS may take.
 const HOOK_WITHIN: Duration = Duration::from_secs(120);
+/// What types of problems begin with (RFC 8555 section 6.7).
+const PROBLEM: &str = "urn:ietf:params:acme:error:";
 const ACCOUNT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where all nodes find what the authority is to be shown.
@@ -49,24 +51,26 @@ pub struct OrderError {
     pub why: String,
     /// The authority said that there were too many.
     pub is_limited: bool,
+    /// The authority knows no such account.
+    pub is_unknown_account: bool,
 }
 
 impl OrderError {
-    fn new(why: impl std::fmt::Display) -> Self {
-        Self { why: why.to_string(), is_limited: false }
+    pub fn from_words(why: impl std::fmt::Display) -> Self {
+        Self { why: why.to_string(), is_limited: false, is_unknown_account: false }
     }
 }
 
 impl From<Error> for OrderError {
     fn from(error: Error) -> Self {
-        let is_limited = match &error {
-            Error::Api(problem) => {
-                problem.status == Some(429)
-                    || problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:rateLimited")
-            }
-            _ => false,
+        let kind = match &error {
+            Error::Api(problem) => problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(PROBLEM)),
+            _ => None,
         };
-        Self { why: error.to_string(), is_limited }
+        let has_status = |status| matches!(&error, Error::Api(problem) if problem.status == Some(status));
+        let is_limited = has_status(429) || kind == Some("rateLimited");
+        let is_unknown_account = kind == Some("accountDoesNotExist");
+        Self { why: error.to_string(), is_limited, is_unknown_account }
     }
 }
 
@@ -76,7 +80,7 @@ async fn within<T>(
     what: &str,
     work: impl Future<Output = Result<T, OrderError>>,
 ) -> Result<T, OrderError> {
-    let late = |_| OrderError::new(format!("{what} takes longer than {} seconds", time.as_secs()));
+    let late = |_| OrderError::from_words(format!("{what} takes longer than {} seconds", time.as_secs()));
     tokio::time::timeout(time, work).await.map_err(late)?
 }
 
@@ -98,7 +102,7 @@ pub async fn new_account(acme: &Acme) -> Result<(Account, Vec<u8>), OrderError> 
     let builder = builder(acme)?;
     let made = async {
         let (account, credentials) = builder.create(&new, acme.directory.clone(), external.as_ref()).await?;
-        let credentials = serde_json::to_vec(&credentials).map_err(OrderError::new)?;
+        let credentials = serde_json::to_vec(&credentials).map_err(OrderError::from_words)?;
         Ok((account, credentials))
     };
     within(ACCOUNT_WITHIN, "making an account", made).await
@@ -106,7 +110,8 @@ pub async fn new_account(acme: &Acme) -> Result<(Account, Vec<u8>), OrderError> 
 
 fn external_key(account: &ExternalAccount) -> Result<ExternalAccountKey, OrderError> {
     let text = account.key.expose().trim_end_matches('=');
-    let key = URL_SAFE_NO_PAD.decode(text).map_err(|error| OrderError::new(format!("external_account: {error}")))?;
+    let key =
+        URL_SAFE_NO_PAD.decode(text).map_err(|error| OrderError::from_words(format!("external_account: {error}")))?;
     Ok(ExternalAccountKey::new(account.key_id.clone(), &key))
 }
 
@@ -115,7 +120,7 @@ fn external_key(account: &ExternalAccount) -> Result<ExternalAccountKey, OrderEr
 /// # Errors
 /// The authority does not answer, or it is none.
 pub async fn known_account(acme: &Acme, credentials: &[u8]) -> Result<Account, OrderError> {
-    let credentials: AccountCredentials = serde_json::from_slice(credentials).map_err(OrderError::new)?;
+    let credentials: AccountCredentials = serde_json::from_slice(credentials).map_err(OrderError::from_words)?;
     let builder = builder(acme)?;
     within(ACCOUNT_WITHIN, "the authority's directory", async { Ok(builder.from_credentials(credentials).await?) })
         .await
@@ -193,18 +198,18 @@ async fn authorize(
         match authorization.status {
             AuthorizationStatus::Pending => {}
             AuthorizationStatus::Valid => continue,
-            other => return Err(OrderError::new(format!("the authorization is {other:?}"))),
+            other => return Err(OrderError::from_words(format!("the authorization is {other:?}"))),
         }
         let offered: Vec<ChallengeType> = authorization.challenges.iter().map(|offer| offer.r#type.clone()).collect();
         let with = choose(&acme.challenges, &offered, attempt)
-            .ok_or_else(|| OrderError::new("the authority offers no challenge that is configured"))?;
+            .ok_or_else(|| OrderError::from_words("the authority offers no challenge that is configured"))?;
         let Some(mut challenge) = authorization.challenge(acme_name(with)) else { continue };
-        shown.push(present(&challenge, host, with, acme, show).await.map_err(OrderError::new)?);
+        shown.push(present(&challenge, host, with, acme, show).await.map_err(OrderError::from_words)?);
         challenge.set_ready().await?;
     }
     match order.poll_ready(&POLL).await? {
         OrderStatus::Ready | OrderStatus::Valid => Ok(()),
-        _ => Err(OrderError::new(why_invalid(order).await)),
+        _ => Err(OrderError::from_words(why_invalid(order).await)),
     }
 }
 

@@ -293,6 +293,7 @@ impl Control {
     /// Whether what operators change is refused for a while.
     pub fn freeze(&self, frozen: bool) {
         self.frozen.store(frozen, Ordering::Release);
+        self.issuer.board.freeze(frozen);
     }
 
     /// Who has another process take over.

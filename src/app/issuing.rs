@@ -58,7 +58,12 @@ pub(super) fn view(config: &Config, loaded: &Loaded) -> View {
 
 /// Whether an authority could certify a name: one of DNS, with a dot in it.
 fn can_be_certified(name: &str) -> bool {
-    name.contains('.') && name.parse::<IpAddr>().is_err() && name.len() <= 253
+    let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(valid) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    // It is part of the name of a file.
+    name.contains('.') && name.parse::<IpAddr>().is_err() && name.len() <= 230 && name.split('.').all(is_label)
 }
 
 impl Control {
@@ -80,9 +85,12 @@ impl Control {
         let read = |kind: &str| self.issuer.board.get(&key(kind, host));
         let of_view = view.hosts.get(host);
         let claim = read(CLAIM).and_then(|note| notes::read::<Claim>(&note.value));
-        let claim = claim.filter(|claim| of_view.is_some_and(|view| view.site == claim.site));
+        let is_its = |claim: &Claim| of_view.is_some_and(|view| view.site == claim.site);
+        let claim = claim.filter(|claim| claim.state == State::Revoked || is_its(claim));
         let is_covered = of_view.is_some_and(|view| view.is_covered);
-        let state = claim.as_ref().map_or("configured", |claim| claim.state.as_str());
+        let is_looked_at = of_view.is_some() && view.looks_after_hosts();
+        let unknown = if is_looked_at { State::Waiting.as_str() } else { "configured" };
+        let state = claim.as_ref().map_or(unknown, |claim| claim.state.as_str());
         let held = read(CERTIFICATE).and_then(|note| notes::read::<Held>(&note.value));
         let certificate = match held.filter(|_| state != State::Revoked.as_str()) {
             _ if is_covered => Some(HostCertificate { from: "brought", not_after: None, renew_at: None }),

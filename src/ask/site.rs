@@ -1,6 +1,6 @@
 //! `littoral site`: sites and their hosts, asked for, watched and said.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -87,13 +87,14 @@ fn watched(
     say: &mut dyn FnMut(&str),
 ) -> Result<String, SiteError> {
     let until = clock::monotonic() + watch.timeout.get();
-    let mut now = state(&asked.admin, site)?;
+    let hosts: Vec<String> = hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect();
+    let mut now = known(&asked.admin, site, until)?;
     if !asked.json {
-        say(&to_set(&now, hosts));
+        say(&to_set(&now, &hosts));
     }
     let mut before = Vec::new();
     loop {
-        let theirs = |state: &&Value| hosts.iter().any(|host| host.eq_ignore_ascii_case(word(state, "host")));
+        let theirs = |state: &&Value| hosts.iter().any(|host| host == word(state, "host"));
         let states: Vec<Value> = list(&now, "hosts").iter().filter(theirs).cloned().collect();
         if !asked.json {
             for line in states.iter().map(host_in_words).filter(|line| !before.contains(line)) {
@@ -102,7 +103,7 @@ fn watched(
         }
         before = states.iter().map(host_in_words).collect();
         let is_live = |state: &Value| state.get("live").and_then(Value::as_bool) == Some(true);
-        if watch.no_wait || states.iter().all(is_live) {
+        if watch.no_wait || (states.len() == hosts.len() && states.iter().all(is_live)) {
             let said = if watch.no_wait { format!("{site} is added") } else { format!("{site} is live") };
             return Ok(if asked.json { now.to_string() } else { said });
         }
@@ -110,7 +111,17 @@ fn watched(
             return Err(SiteError::NotLive(before.join("\n")));
         }
         std::thread::park_timeout(LOOK_EVERY);
-        now = state(&asked.admin, site)?;
+        now = known(&asked.admin, site, until)?;
+    }
+}
+
+/// A site that is on its way to the node.
+fn known(admin: &AdminAddress, site: &str, until: Instant) -> Result<Value, SiteError> {
+    loop {
+        match state(admin, site) {
+            Err(SiteError::Unknown(_)) if clock::monotonic() < until => std::thread::park_timeout(LOOK_EVERY),
+            state => return state,
+        }
     }
 }
 

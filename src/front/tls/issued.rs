@@ -24,6 +24,8 @@ use crate::clock;
 pub const ACME_TLS: &[u8] = b"acme-tls/1";
 /// Clients that wait for a certificate at one time.
 const WAITING_MAX: usize = 1_000;
+/// And for one of them.
+const WAITING_FOR_ONE_MAX: usize = 32;
 
 type Names<T> = HashMap<String, T, ahash::RandomState>;
 
@@ -31,10 +33,12 @@ type Names<T> = HashMap<String, T, ahash::RandomState>;
 #[derive(Default)]
 pub struct Issued {
     certificates: RwLock<Names<IssuedCertificate>>,
+    /// Whose each host is that has a name of its own. None: it is to have no certificate.
+    owners: RwLock<Names<Option<String>>>,
     challenges: RwLock<Names<Challenge>>,
     has_challenges: AtomicBool,
     /// Hosts for which a certificate may be had.
-    on_demand: RwLock<HashSet<String, ahash::RandomState>>,
+    on_demand: RwLock<Names<usize>>,
     wanted: Mutex<HashSet<String>>,
     asked: Notify,
     waiting: AtomicUsize,
@@ -61,8 +65,23 @@ impl Issued {
     /// The certificate for a name in lower case: its own, else that of its parent's wildcard.
     pub fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let certificates = self.certificates.read();
-        let wildcard = || certificates.get(&format!("*.{}", name.split_once('.')?.1));
+        let wildcard = || {
+            let found = certificates.get(&format!("*.{}", name.split_once('.')?.1))?;
+            let owners = self.owners.read();
+            let is_its = owners.get(name).is_none_or(|owner| owner.as_ref() == Some(&found.site));
+            is_its.then_some(found)
+        };
         certificates.get(name).or_else(wildcard).map(|issued| issued.key.clone())
+    }
+
+    /// Whose a host is. None: it is to have no certificate, not even that of a wildcard.
+    pub fn own(&self, name: &str, owner: Option<&str>) {
+        self.owners.write().insert(name.to_owned(), owner.map(str::to_owned));
+    }
+
+    /// Forgets whose hosts are, but for those that are still some.
+    pub fn keep_owners(&self, is_host: impl Fn(&str) -> bool) {
+        self.owners.write().retain(|name, _| is_host(name));
     }
 
     /// From now on this one is for a name.
@@ -117,27 +136,19 @@ impl Issued {
         challenge_config(&host, &authorization)
     }
 
-    /// The hosts for which a certificate is issued when somebody asks for it.
-    pub fn may_be_wanted(&self, hosts: HashSet<String, ahash::RandomState>) {
-        *self.on_demand.write() = hosts;
+    /// Whether a certificate is issued for a host when somebody asks for it.
+    pub fn may_be_wanted(&self, name: &str, may: bool) {
+        let mut hosts = self.on_demand.write();
+        match may {
+            true => _ = hosts.entry(name.to_owned()).or_default(),
+            false => _ = hosts.remove(name),
+        }
     }
 
     /// Waits for the certificate of a name that has none yet, if one may be had. False: there is none by then.
     pub async fn wait_for(&self, name: &str, until: Instant) -> bool {
-        if !self.on_demand.read().contains(name) {
-            return false;
-        }
-        let _waiting = match self.waiting.fetch_add(1, Ordering::Relaxed) {
-            waiting if waiting < WAITING_MAX => Waiting(&self.waiting),
-            _ => {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                return false;
-            }
-        };
+        let Some(_waiting) = Waiting::begin(self, name) else { return false };
         let mut came = self.came.subscribe();
-        if self.wanted.lock().insert(name.to_owned()) {
-            self.asked.notify_one();
-        }
         let there = came.wait_for(|_| self.find(name).is_some());
         let left = until.saturating_duration_since(clock::monotonic());
         matches!(tokio::time::timeout(left, there).await, Ok(Ok(_)))
@@ -155,11 +166,35 @@ impl Issued {
 }
 
 /// One that waits.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a> {
+    issued: &'a Issued,
+    name: &'a str,
+}
+
+impl<'a> Waiting<'a> {
+    /// None: nothing is issued for the name, or too many wait.
+    fn begin(issued: &'a Issued, name: &'a str) -> Option<Self> {
+        let mut hosts = issued.on_demand.write();
+        let waiting = hosts.get_mut(name)?;
+        // Also where nobody can wait any more: it is there for who comes next.
+        if issued.wanted.lock().insert(name.to_owned()) {
+            issued.asked.notify_one();
+        }
+        if *waiting >= WAITING_FOR_ONE_MAX || issued.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+            return None;
+        }
+        *waiting += 1;
+        issued.waiting.fetch_add(1, Ordering::Relaxed);
+        Some(Self { issued, name })
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.issued.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(waiting) = self.issued.on_demand.write().get_mut(self.name) {
+            *waiting = waiting.saturating_sub(1);
+        }
     }
 }
 
@@ -229,6 +264,13 @@ mod tests {
         }
         issued.remove("a.test");
         assert!(issued.find("a.test").is_none());
+        // A host with a name of its own is not its parent's, unless it is the same site's.
+        for (owner, found) in [(Some("site"), true), (Some("other"), false), (None, false)] {
+            issued.own("x.b.test", owner);
+            assert_eq!(issued.find("x.b.test").is_some(), found, "{owner:?}");
+        }
+        issued.keep_owners(|_| false);
+        assert!(issued.find("x.b.test").is_some());
     }
 
     #[test]
@@ -257,7 +299,7 @@ mod tests {
         let issued = Arc::new(Issued::default());
         let until = clock::monotonic() + Duration::from_secs(10);
         assert!(!issued.wait_for("a.test", until).await, "nobody would issue it");
-        issued.may_be_wanted(["a.test".to_owned()].into_iter().collect());
+        issued.may_be_wanted("a.test", true);
         assert!(!issued.wait_for("a.test", clock::monotonic()).await, "there is no time");
         assert_eq!(issued.take_wanted(), ["a.test".to_owned()].into());
         let other = issued.clone();
@@ -265,6 +307,12 @@ mod tests {
         issued.asked().await;
         issued.put("a.test", certificate("a.test"));
         assert!(waits.await.expect("no panic"));
+        // One name does not take all the room.
+        let waiting: Vec<_> = (0..WAITING_FOR_ONE_MAX).map_while(|_| Waiting::begin(&issued, "a.test")).collect();
+        assert_eq!(waiting.len(), WAITING_FOR_ONE_MAX);
+        assert!(Waiting::begin(&issued, "a.test").is_none());
+        assert!(issued.take_wanted().contains("a.test"), "it is wanted all the same");
+        drop(waiting);
         assert_eq!(issued.waiting.load(Ordering::Relaxed), 0);
     }
 }

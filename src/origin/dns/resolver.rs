@@ -76,8 +76,15 @@ impl Resolver {
     pub async fn leads(&self, host: &str) -> Result<Leads, String> {
         let client = self.client.as_ref().map_err(Clone::clone)?;
         let mut leads = Leads::default();
+        let mut failure = None;
         for kind in [RecordType::A, RecordType::AAAA, RecordType::CNAME] {
-            let records = records(client, host, kind).await?;
+            let records = match records(client, host, kind).await {
+                Ok(records) => records,
+                Err(why) => {
+                    failure = Some(why);
+                    continue;
+                }
+            };
             for record in &records {
                 match &record.data {
                     RData::CNAME(alias) => {
@@ -90,7 +97,11 @@ impl Resolver {
                 }
             }
         }
-        Ok(leads)
+        // Addresses of one family say nothing of the other; a name that stands for it says enough.
+        match failure.filter(|_| leads.aliases.is_empty()) {
+            Some(why) => Err(why),
+            None => Ok(leads),
+        }
     }
 
     /// The texts that a name has.

@@ -3,18 +3,20 @@
 //! With a hub they are a bucket of it, and a node keeps those that must outlive it in a directory, one file each, so that it starts
 //! without the hub. A node without a hub has the directory alone.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -24,6 +26,8 @@ use super::streams::BOARD;
 /// How soon the bucket is looked at again when that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SUFFIX: &str = ".note";
+/// What the hub has lost is given back to it, so many at a time.
+const PUT_BACK_AT_ONCE: usize = 32;
 
 /// What is known.
 pub struct Board {
@@ -36,7 +40,15 @@ pub struct Board {
     /// All that the hub has was heard once.
     complete: watch::Sender<bool>,
     changed: Notify,
+    /// What is to be written to the directory.
+    unwritten: Arc<Unwritten>,
+    writer: Option<thread::Thread>,
+    /// Another process has the directory now.
+    frozen: AtomicBool,
 }
+
+/// What is to be written, by name: the revision, and the value unless it was taken away.
+type Unwritten = Mutex<BTreeMap<String, (u64, Option<Bytes>)>>;
 
 #[derive(Default)]
 struct State {
@@ -45,6 +57,15 @@ struct State {
     changed: HashSet<String>,
     /// Of a node alone: the revision it gave last.
     last: u64,
+    /// The last revision of each name that was heard in this watch, also of what was taken away.
+    heard: HashMap<String, u64>,
+}
+
+/// Who says that something is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Here,
+    Hub,
 }
 
 /// Something, and the number it was put there under.
@@ -73,7 +94,7 @@ fn unanswered(error: impl std::fmt::Display) -> BoardError {
 
 /// What has to outlive a node. The rest is of this moment.
 fn is_kept(key: &str) -> bool {
-    ["account", "certificate.", "claim."].iter().any(|kept| key.starts_with(kept))
+    ["account", "certificate.", "claim.", "orders"].iter().any(|kept| key.starts_with(kept))
 }
 
 impl Board {
@@ -99,7 +120,15 @@ impl Board {
         state.changed = state.notes.keys().cloned().collect();
         let changed = Notify::new();
         changed.notify_one();
+        let unwritten = Arc::default();
+        let writer = match directory {
+            Some(directory) if shared => Some(writer(directory.to_owned(), &unwritten)?),
+            _ => None,
+        };
         Ok(Self {
+            unwritten,
+            writer,
+            frozen: AtomicBool::new(false),
             directory: directory.map(Path::to_owned),
             shared,
             link: ArcSwapOption::empty(),
@@ -147,16 +176,18 @@ impl Board {
         }
         let store = self.store().await?;
         let sent = match over {
+            // What was taken away has left a mark, which is nothing too.
+            Some(0) => store.create(key, value.clone()).await.map_err(|error| match error.kind() {
+                CreateErrorKind::AlreadyExists => BoardError::Outdated,
+                _ => unanswered(error),
+            })?,
             Some(revision) => store.update(key, value.clone(), revision).await.map_err(|error| match error.kind() {
                 UpdateErrorKind::WrongLastRevision => BoardError::Outdated,
                 _ => unanswered(error),
             })?,
             None => store.put(key, value.clone()).await.map_err(unanswered)?,
         };
-        // What the hub says of it may have been heard already, and even what came after it.
-        if self.get(key).is_none_or(|known| known.revision < sent) {
-            self.hear(key, sent, Some(value));
-        }
+        self.hear(key, sent, Some(value), From::Here);
         Ok(sent)
     }
 
@@ -173,6 +204,9 @@ impl Board {
     }
 
     fn put_alone(&self, key: &str, value: Option<Bytes>, over: Option<u64>) -> Result<u64, BoardError> {
+        if self.frozen.load(Ordering::Acquire) {
+            return Err(BoardError::Away);
+        }
         let mut state = self.state.lock();
         let known = state.notes.get(key).map_or(0, |note| note.revision);
         if over.is_some_and(|over| over != known) {
@@ -181,8 +215,11 @@ impl Board {
         state.last += 1;
         let revision = state.last;
         drop(state);
-        self.keep(key, revision, value.as_ref())?;
-        self.hear(key, revision, value);
+        if let Some(directory) = self.directory.as_ref().filter(|_| is_kept(key)) {
+            keep(directory, key, revision, value.as_ref())?;
+            fs::File::open(directory)?.sync_all()?;
+        }
+        self.hear(key, revision, value, From::Here);
         Ok(revision)
     }
 
@@ -191,9 +228,16 @@ impl Board {
         link.context.get_key_value(BOARD).await.map_err(unanswered)
     }
 
-    /// This is there now, or nothing is.
-    fn hear(&self, key: &str, revision: u64, value: Option<Bytes>) {
+    /// This is there now, or nothing is. What the hub says is in its order; what was put here it may have said already, and even
+    /// what came after it.
+    fn hear(&self, key: &str, revision: u64, value: Option<Bytes>, from: From) {
         let mut state = self.state.lock();
+        if from == From::Here && state.heard.get(key).is_some_and(|heard| *heard >= revision) {
+            return;
+        }
+        if self.shared {
+            state.heard.insert(key.to_owned(), revision);
+        }
         match value {
             Some(value) => {
                 let note = Note { revision, value };
@@ -209,33 +253,29 @@ impl Board {
         self.changed.notify_one();
     }
 
-    /// What the hub said, which is kept here as well.
+    /// What the hub said, which is kept here as well, a little later.
     fn hear_and_keep(&self, key: &str, revision: u64, value: Option<Bytes>) {
-        if let Err(error) = self.keep(key, revision, value.as_ref()) {
-            tracing::error!(key, %error, "the next start does not know it without the hub");
+        if let Some(writer) = self.writer.as_ref().filter(|_| is_kept(key)) {
+            self.unwritten.lock().insert(key.to_owned(), (revision, value.clone()));
+            writer.unpark();
         }
-        self.hear(key, revision, value);
+        self.hear(key, revision, value, From::Hub);
     }
 
-    fn keep(&self, key: &str, revision: u64, value: Option<&Bytes>) -> io::Result<()> {
-        let Some(directory) = self.directory.as_ref().filter(|_| is_kept(key)) else { return Ok(()) };
-        let path = directory.join(format!("{key}{SUFFIX}"));
-        let Some(value) = value else {
-            return match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-        };
-        if read(&path).is_some_and(|note| note.value == *value && note.revision == revision) {
-            return Ok(());
+    /// Another process takes the directory over, or has not done so: a node alone changes nothing meanwhile.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Release);
+    }
+
+    /// What is there at the hub now, whatever was heard of it.
+    ///
+    /// # Errors
+    /// The hub does not say.
+    pub async fn ask(&self, key: &str) -> Result<Option<Bytes>, BoardError> {
+        if !self.shared {
+            return Ok(self.get(key).map(|note| note.value));
         }
-        // Two processes may do this at once, while one takes the place of the other.
-        let new = directory.join(format!("{key}.{}", std::process::id()));
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(format!("{revision}\n").as_bytes())?;
-        file.write_all(value)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
+        self.store().await?.get(key).await.map_err(unanswered)
     }
 
     /// There is a connection, or none any more.
@@ -260,11 +300,15 @@ impl Board {
         let store = link.context.get_key_value(BOARD).await.map_err(unanswered)?;
         let messages = store.stream.get_info().await.map_err(unanswered)?.state.messages;
         let mut entries = store.watch_with_history(">").await.map_err(unanswered)?;
-        let mut unheard: HashSet<String> = self.state.lock().notes.keys().cloned().collect();
+        let mut unheard: HashSet<String> = {
+            let mut state = self.state.lock();
+            state.heard.clear();
+            state.notes.keys().cloned().collect()
+        };
         let (mut is_all, mut is_first) = (messages == 0, true);
         loop {
             if is_all && std::mem::take(&mut is_first) {
-                self.put_back(&store, std::mem::take(&mut unheard)).await;
+                self.put_back(&store, std::mem::take(&mut unheard)).await?;
                 self.complete.send_replace(true);
                 self.changed.notify_one();
             }
@@ -277,18 +321,63 @@ impl Board {
     }
 
     /// What this node knows and the hub has never heard of: the hub was lost. What was taken away has left a mark there.
-    async fn put_back(&self, store: &Store, unheard: HashSet<String>) {
-        for key in unheard {
-            let note = self.get(&key).filter(|_| is_kept(&key));
-            let Some(Note { value, .. }) = note else {
-                self.hear(&key, 0, None);
-                continue;
+    async fn put_back(&self, store: &Store, unheard: HashSet<String>) -> Result<(), BoardError> {
+        let puts = unheard.into_iter().map(|key| async move {
+            let Some(Note { value, .. }) = self.get(&key).filter(|_| is_kept(&key)) else {
+                self.hear(&key, 0, None, From::Hub);
+                return Ok(());
             };
-            if let Ok(revision) = store.update(&key, value.clone(), 0).await {
-                self.hear_and_keep(&key, revision, Some(value));
+            match store.update(&key, value, 0).await {
+                // It comes back as everything does that is put there; so does what another node was faster with.
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(()),
+                Err(error) => Err(unanswered(error)),
+            }
+        });
+        futures_util::stream::iter(puts).buffer_unordered(PUT_BACK_AT_ONCE).try_collect().await
+    }
+}
+
+/// The thread that keeps what the hub says: a disk may be slow, and who hears is waited for by others.
+fn writer(directory: PathBuf, unwritten: &Arc<Unwritten>) -> io::Result<thread::Thread> {
+    let unwritten = Arc::downgrade(unwritten);
+    let thread = thread::Builder::new().name("board".into()).spawn(move || {
+        while let Some(notes) = unwritten.upgrade().map(|unwritten| std::mem::take(&mut *unwritten.lock())) {
+            let is_some = !notes.is_empty();
+            for (key, (revision, value)) in notes {
+                if let Err(error) = keep(&directory, &key, revision, value.as_ref()) {
+                    tracing::error!(key, %error, "the next start does not know it without the hub");
+                }
+            }
+            if is_some {
+                // Without it a name may be lost with the power, and is heard of again.
+                let _ = fs::File::open(&directory).and_then(|directory| directory.sync_all());
+            } else {
+                thread::park_timeout(AGAIN_AFTER);
             }
         }
+    })?;
+    Ok(thread.thread().clone())
+}
+
+fn keep(directory: &Path, key: &str, revision: u64, value: Option<&Bytes>) -> io::Result<()> {
+    let path = directory.join(format!("{key}{SUFFIX}"));
+    let Some(value) = value else {
+        return match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    };
+    if read(&path).is_some_and(|note| note.value == *value && note.revision == revision) {
+        return Ok(());
     }
+    // Two processes may do this at once, while one takes the place of the other.
+    let new = directory.join(format!("{key}.{}", std::process::id()));
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(format!("{revision}\n").as_bytes())?;
+    file.write_all(value)?;
+    file.sync_all()?;
+    fs::rename(&new, &path)
 }
 
 /// A file of the directory: the revision on a line, then the value.
