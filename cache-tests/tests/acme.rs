@@ -32,7 +32,7 @@ struct Cdn {
     names: NameServer,
     origin: Origin,
     root: CertificateDer<'static>,
-    _hub: Hub,
+    hub: Hub,
     _machine: Machine,
 }
 
@@ -59,7 +59,7 @@ impl Cdn {
         }
         let pebble = Pebble::start(place, nodes.last().expect("a node"), &names).await;
         let root = pebble.root().await;
-        Self { nodes, pebble, names, origin, root, _hub: hub, _machine: machine }
+        Self { nodes, pebble, names, origin, root, hub, _machine: machine }
     }
 
     /// Begins to add a site as an operator does, at a node; the command ends when clients are served.
@@ -339,4 +339,46 @@ async fn a_node_alone_has_certificates_for_what_is_configured_and_keeps_them() {
     })
     .await;
     assert_eq!(first, second);
+}
+
+/// The certificate of a host, as the hub has it.
+async fn at_the_hub(hub: &Hub) -> Result<Vec<u8>, String> {
+    let bucket = hub.client().await.get_key_value("CERTIFICATES").await.map_err(|error| error.to_string())?;
+    let found = bucket.get(format!("certificate.{HOST}")).await.map_err(|error| error.to_string())?;
+    found.map(|value| value.to_vec()).ok_or_else(|| "there is none".to_owned())
+}
+
+#[tokio::test]
+async fn a_hub_that_is_away_or_lost_takes_no_certificate_with_it() {
+    let mut cdn = Cdn::start(1, "").await;
+    let node = &cdn.nodes[0];
+    cdn.names.set(HOST, 0, vec![Data::Alias("shop.cdn.test".to_owned())]);
+    let body = json!({ "site": "shop", "hosts": [HOST], "origins": [cdn.origin.url()] });
+    let added = node.admin_json("POST", "/v1/sites", &body, None).await;
+    assert!(added.status == 200 || added.status == 202, "{}", added.text());
+    let empty = Scratch::new("empty");
+    cdn.hits_everywhere(HOST, PATIENCE).await;
+    let kept = until(PATIENCE, "a certificate at the hub", || at_the_hub(&cdn.hub)).await;
+    let text = String::from_utf8_lossy(&kept).into_owned();
+    assert!(text.contains("\"key\"") && !text.contains("PRIVATE KEY"), "{text}");
+    cdn.hub.kill().await;
+    cdn.hits_everywhere(HOST, PATIENCE).await;
+    // It comes back with nothing, and gets what nodes know.
+    cdn.hub.restore(&empty);
+    cdn.hub.start_again().await;
+    cdn.hub.init();
+    let again = until(PATIENCE, "the certificate is given back", || at_the_hub(&cdn.hub)).await;
+    assert_eq!(again, kept);
+    assert_eq!(cdn.pebble.issued(), 1);
+    // What was taken away may come again.
+    let bucket = cdn.hub.client().await.get_key_value("CERTIFICATES").await.expect("a bucket");
+    for name in ["claim", "certificate"] {
+        bucket.purge(format!("{name}.{HOST}")).await.expect("the operator may");
+    }
+    until(PATIENCE, "another certificate", || async {
+        let issued = cdn.pebble.issued();
+        if issued == 2 { Ok(()) } else { Err(issued.to_string()) }
+    })
+    .await;
+    cdn.hits_everywhere(HOST, PATIENCE).await;
 }
