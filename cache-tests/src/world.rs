@@ -96,7 +96,7 @@ impl World {
              mount -t tmpfs -o mode=0755 tmpfs root/run
              mount -t tmpfs -o mode=1777 tmpfs root/tmp
              mkdir -p root/run/systemd/system root/usr/local/bin
-             cp {MACHINES}/shared/systemctl root/usr/local/bin/systemctl
+             for place in local/bin bin; do cp --remove-destination {MACHINES}/shared/systemctl root/usr/$place/systemctl; done
              ip netns add {name}
              ip link add littoral-{number} master littoral0 type veth peer name eth0 netns {name}
              ip link set littoral-{number} up
