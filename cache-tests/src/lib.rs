@@ -51,3 +51,5 @@ pub mod talker;
 pub mod tiers;
 pub mod upgrade;
 pub mod world;
+
+pub mod outside;

@@ -15,6 +15,8 @@ pub struct Block {
 pub enum Step {
     /// Names and addresses, as in /etc/hosts.
     Names,
+    /// What others than the CDN have in DNS from now on: lines of a zone file.
+    Records,
     /// It is the contents of a file.
     File { on: Vec<String>, path: String },
     /// It is typed; where `until`, again until it shows what it should.
@@ -65,6 +67,7 @@ fn step(information: &str) -> Result<Option<Step>, String> {
     }
     match (language, other, path) {
         ("text", Some("names"), None) => Ok(Some(Step::Names)),
+        ("text", Some("records"), None) => Ok(Some(Step::Records)),
         ("text", Some("shows"), None) => Ok(Some(Step::Shows)),
         (_, None, Some(path)) if !on.is_empty() && !until => Ok(Some(Step::File { on, path })),
         ("sh", None, None) if !on.is_empty() => Ok(Some(Step::Run { on, until })),
@@ -88,6 +91,7 @@ mod tests {
             ("toml on=a file=/f", Ok(Some(Step::File { on: on(&["a"]), path: "/f".into() }))),
             ("text shows", Ok(Some(Step::Shows))),
             ("text names", Ok(Some(Step::Names))),
+            ("text records", Ok(Some(Step::Records))),
             ("toml on=a", Err("cannot be followed: toml on=a".into())),
             ("sh on=a sometimes", Err("cannot be followed: sh on=a sometimes".into())),
             ("sh at=a", Err("unknown: at=a".into())),

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{CNAME, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// How often it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long another name server may take.
+const DELEGATED: Duration = Duration::from_secs(1);
 
 /// One record of a name.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub enum Data {
     /// Another name stands for it; what that has is in the answer too.
     Alias(String),
     Text(String),
+    /// Another name server knows everything below.
+    Delegated(SocketAddr),
 }
 
 /// A running name server, with a thread of its own.
@@ -53,6 +57,17 @@ struct Zone {
     texts: Option<PathBuf>,
 }
 
+impl Zone {
+    /// Who knows a name, where that is somebody else.
+    fn delegated(&self, name: &Name) -> Option<SocketAddr> {
+        let name = format!(".{}", name.to_utf8().to_lowercase());
+        self.names.iter().find_map(|(zone, (records, _))| match records.first()? {
+            Data::Delegated(other) if name.trim_end_matches('.').ends_with(&format!(".{zone}")) => Some(*other),
+            _ => None,
+        })
+    }
+}
+
 impl Shared {
     fn zone(&self) -> MutexGuard<'_, Zone> {
         self.zone.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,7 +76,13 @@ impl Shared {
 
 impl NameServer {
     pub fn start() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// # Panics
+    /// When somebody else is there.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         socket.set_read_timeout(Some(LOOK)).expect("a socket has a timeout");
         let address = socket.local_addr().expect("a socket has an address");
         let shared = Arc::new(Shared::default());
@@ -125,11 +146,38 @@ fn answer(socket: &UdpSocket, shared: &Shared) {
     while !shared.is_over.load(Ordering::Relaxed) {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
         let Some(question) = buffer.get(..length).and_then(|bytes| Message::from_vec(bytes).ok()) else { continue };
-        if let Some(reply) = reply(&question, &mut shared.zone()) {
+        let found = reply(&question, &mut shared.zone());
+        if let Some(reply) = found.map(|reply| with_delegated(reply, shared)) {
             let bytes = reply.to_vec().expect("an answer can be written");
             let _ = socket.send_to(&bytes, from);
         }
     }
+}
+
+/// With what another name server says of the name that is asked for, or that stands for it.
+fn with_delegated(mut reply: Message, shared: &Shared) -> Message {
+    let Some(query) = reply.queries.first().cloned() else { return reply };
+    let alias = reply.answers.iter().find_map(|record| match &record.data {
+        RData::CNAME(target) => Some(target.0.clone()),
+        _ => None,
+    });
+    let name = alias.unwrap_or_else(|| query.name().clone());
+    let other = shared.zone().delegated(&name);
+    let Some(said) = other.and_then(|other| asked(other, &name, query.query_type())) else { return reply };
+    reply.metadata.response_code = said.metadata.response_code;
+    reply.answers.extend(said.answers);
+    reply
+}
+
+fn asked(other: SocketAddr, name: &Name, kind: RecordType) -> Option<Message> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.set_read_timeout(Some(DELEGATED)).ok()?;
+    let mut question = Message::new(1, MessageType::Query, OpCode::Query);
+    question.add_query(Query::query(name.clone(), kind));
+    socket.send_to(&question.to_vec().ok()?, other).ok()?;
+    let mut buffer = [0; 4_096];
+    let length = socket.recv(&mut buffer).ok()?;
+    Message::from_vec(buffer.get(..length)?).ok()
 }
 
 fn reply(question: &Message, zone: &mut Zone) -> Option<Message> {

@@ -96,7 +96,7 @@ impl World {
              mount -t tmpfs -o mode=0755 tmpfs root/run
              mount -t tmpfs -o mode=1777 tmpfs root/tmp
              mkdir -p root/run/systemd/system root/usr/local/bin
-             cp {MACHINES}/shared/systemctl root/usr/local/bin/systemctl
+             for place in local/bin bin; do cp --remove-destination {MACHINES}/shared/systemctl root/usr/$place/systemctl; done
              ip netns add {name}
              ip link add littoral-{number} master littoral0 type veth peer name eth0 netns {name}
              ip link set littoral-{number} up
@@ -145,10 +145,16 @@ impl Machine {
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// Another one sees its files, below /machines.
+    /// Another one sees its files, below /machines, and may enter its network.
     pub fn share_with(&self, other: &Self) {
         let place = other.path(&format!("/machines/{}", self.name));
-        shell(&format!("mkdir -p {0}; mount --bind {1} {0}", place.display(), self.root.display()));
+        shell(&format!("mkdir -p {0}; mount --rbind {1} {0}", place.display(), self.root.display()));
+        let networks = other.path("/run/netns");
+        shell(&format!(
+            "mkdir -p {0}; touch {0}/{1}; mount --bind /run/netns/{1} {0}/{1}",
+            networks.display(),
+            self.name
+        ));
     }
 
     /// Runs lines of bash as root, to the first that fails.

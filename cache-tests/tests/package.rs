@@ -97,8 +97,11 @@ fn runs(machine: &Machine) {
     machine.run(&format!("touch {}", DATA.map(|directory| format!("{directory}/mine")).join(" ")));
 }
 
+/// Says what must outlive an upgrade; how often the node was started stands beside it.
+const SECRET: &str = "sed -n '/\"secret\"/,/]/p' /var/lib/littoral/node.json";
+
 fn upgraded(machine: &Machine) {
-    let before = machine.run("systemctl show --property MainPID --value littoral; cat /var/lib/littoral/node.json");
+    let before = machine.run(&format!("systemctl show --property MainPID --value littoral; {SECRET}"));
     let (main, secret) = before.split_once('\n').expect("two lines");
     let catches = machine.run(&format!("sed -n 's/^SigCgt:.*\\(....\\)$/\\1/p' /proc/{main}/status"));
     let catches = u32::from_str_radix(catches.trim(), 16).is_ok_and(|mask| mask >> 11 & 1 == 1);
@@ -109,7 +112,7 @@ fn upgraded(machine: &Machine) {
     machine.run(
         "systemctl is-active littoral; systemctl is-enabled littoral; dpkg -s littoral | grep -x 'Version: 1.0.1-1'",
     );
-    assert_eq!(machine.run("cat /var/lib/littoral/node.json"), secret);
+    assert_eq!(machine.run(SECRET), secret);
     kept(machine);
     if catches {
         let handed = "main=$(systemctl show --property MainPID --value littoral); [ $main != OLD ] && [ \"$(readlink /proc/$main/exe)\" = /usr/bin/littoral ]";

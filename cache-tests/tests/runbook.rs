@@ -1,7 +1,8 @@
 //! "Three PoPs, step by step" of the runbook, followed to the letter by somebody who has machines for it, and looked at as a user.
 //!
 //! What is not to the letter: the package is of the binary under test, sizes and the time of a drain are small, `TOKEN_OF_NAME` is what
-//! NAME's token is, `scp` copies between file systems, and `systemctl` is a stand-in (see [`cache_tests::world`]).
+//! NAME's token is, the authority that issues certificates is pebble, what others have in DNS a name server here answers, `ssh`, `scp`
+//! and `systemctl` are stand-ins (see [`cache_tests::world`] and [`cache_tests::outside`]).
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +13,7 @@ use cache_tests::answer::Answer;
 use cache_tests::manual::{Block, Step, blocks};
 use cache_tests::node::binary;
 use cache_tests::origin::Origin;
+use cache_tests::outside::{Authority, Names, equip};
 use cache_tests::process::Scratch;
 use cache_tests::world::{World, enter};
 
@@ -19,19 +21,10 @@ const PAGE: &str = include_str!("../../deploy/RUNBOOK.md");
 const CHAPTER: &str = "Three PoPs, step by step";
 /// What is smaller here than in earnest.
 const SMALLER: [(&str, &str); 3] =
-    [("\"200GiB\"", "\"64MiB\""), ("\"2GiB\"", "\"128MiB\""), ("drain_grace = \"10s\"", "drain_grace = \"500ms\"")];
-/// How often a block with `until` is tried, and how long it waits in between: ten seconds.
-const TRIES: u32 = 50;
+    [("\"200GiB\"", "\"64MiB\""), ("\"2GiB\"", "\"128MiB\""), ("drain_grace = \"40s\"", "drain_grace = \"500ms\"")];
+/// How often a block with `until` is tried, and how long it waits in between: twenty seconds.
+const TRIES: u32 = 100;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
-
-/// `scp FILE... root@NAME:PATH`, where all machines are below /machines.
-const SCP: &str = r#"#!/bin/bash -eu
-to=${*: -1} options=() files=()
-for word in "${@:1:$#-1}"; do case $word in -*) options+=("$word") ;; *) files+=("$word") ;; esac; done
-[[ $to =~ ^root@([a-z0-9-]+)\.[a-z.]+:(/.*)$ ]] || { echo "scp (a stand-in): $to" >&2; exit 1; }
-recursive=; [[ " ${options[*]} " == *r* ]] && recursive=-r
-exec cp $recursive "${files[@]}" "/machines/${BASH_REMATCH[1]}${BASH_REMATCH[2]}"
-"#;
 
 #[test]
 fn three_pops_are_made_to_the_letter() {
@@ -139,8 +132,7 @@ fn machines(world: &mut World, names: &[(String, Ipv4Addr)]) {
         }
     }
     let desk = world.of("desk");
-    desk.write("/usr/local/bin/scp", SCP.as_bytes());
-    desk.run("chmod 0755 /usr/local/bin/scp");
+    equip(desk);
     let out = Scratch::new("runbook");
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/debian/build");
     let output = Command::new(build)
@@ -158,6 +150,8 @@ fn machines(world: &mut World, names: &[(String, Ipv4Addr)]) {
 
 struct Followed {
     world: World,
+    authority: Authority,
+    outside: Names,
     /// What the last block that was typed has shown.
     said: String,
 }
@@ -172,7 +166,9 @@ impl Followed {
         world.address(address);
         let origin = Origin::start_at(SocketAddr::from((address, 8080)));
         origin.serve("/page", Answer::ok("version ").field("Cache-Control: max-age=6000").numbered());
-        (Self { world, said: String::new() }, origin)
+        let authority = Authority::start(&mut world);
+        let outside = Names::start(&world);
+        (Self { world, authority, outside, said: String::new() }, origin)
     }
 
     fn follow_all(&mut self, blocks: &[Block]) {
@@ -187,6 +183,7 @@ impl Followed {
         let text = self.as_here(&block.text);
         match &block.step {
             Step::Names => {}
+            Step::Records => self.outside.records(&block.text),
             Step::File { on, path } => {
                 for machine in on {
                     let machine = self.world.of(machine);
@@ -242,6 +239,7 @@ impl Followed {
     /// The text, with what is smaller or known only now.
     fn as_here(&self, text: &str) -> String {
         let mut text = SMALLER.iter().fold(text.to_owned(), |text, (large, small)| text.replace(large, small));
+        text = text.replace("[acme]\n", &format!("[acme]\n{}", self.authority.settings()));
         for name in ["operator", "shop"] {
             let word = format!("TOKEN_OF_{}", name.to_uppercase());
             if text.contains(&word) {

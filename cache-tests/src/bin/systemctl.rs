@@ -2,8 +2,8 @@
 //!
 //! It starts what a unit's `ExecStart` says, as its user, with its directories, capabilities, environment and the socket for what the
 //! service tells (`READY=1`, `MAINPID=`), and stops it with SIGTERM and the unit's time. Each service has a supervisor: this program
-//! again, as `systemctl supervise UNIT`. Sandboxing and limits are not done
-//! here; `systemd-analyze` looks at those.
+//! again, as `systemctl supervise UNIT`. Sandboxing, limits and `Restart` are not
+//! done here; `systemd-analyze` looks at the first two.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -51,6 +51,8 @@ fn run(arguments: &[String]) -> io::Result<ExitCode> {
         "stop" => service.stop()?,
         "restart" => service.stop().and_then(|()| service.start())?,
         "reload" => service.reload()?,
+        "reload-or-restart" if service.state() == "active" => service.reload()?,
+        "reload-or-restart" => service.start()?,
         "enable" => service.enable(has("--now"))?,
         "disable" => service.disable(has("--now"))?,
         "is-active" => good = service.state() == "active",
@@ -180,6 +182,10 @@ impl Service {
     /// Runs it until its main process has ended.
     fn supervise(&self) -> io::Result<()> {
         let ran = self.run();
+        let unit = self.unit()?;
+        for line in unit.values("ExecStopPost") {
+            let _ = unit.command(line.trim_start_matches('-')).status();
+        }
         let state = if matches!(ran, Ok(true)) { "inactive" } else { "failed" };
         self.keep("main", "0")?;
         self.keep("state", state)?;
@@ -279,15 +285,37 @@ impl Unit {
         for pair in self.values("Environment") {
             variables.extend(pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
+        variables.extend(self.of_files());
         Ok(variables)
+    }
+
+    /// The variables that stand in its files.
+    fn of_files(&self) -> Vec<(String, String)> {
+        let texts = self.values("EnvironmentFile").filter_map(|path| fs::read_to_string(path).ok());
+        let pairs = |text: String| -> Vec<_> {
+            let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        texts.flat_map(pairs).collect()
     }
 
     /// A line of it, as its user and with no more rights than it has.
     fn command(&self, line: &str) -> Command {
-        let Some(user) = self.value("User") else { return command(line) };
+        let variables = self.of_files();
+        let given = |word: &str| variables.iter().find(|(name, _)| name == word).map(|(_, value)| value.clone());
+        let words = line.split_whitespace().filter_map(|word| match word.strip_prefix('$') {
+            Some(name) => given(name),
+            None => Some(word.to_owned()),
+        });
+        let line = words.collect::<Vec<_>>().join(" ");
+        let Some(user) = self.value("User") else { return command(&line) };
         let mut command = Command::new("setpriv");
         let group = self.value("Group").unwrap_or(user);
-        command.args([format!("--reuid={user}"), format!("--regid={group}"), "--init-groups".to_owned()]);
+        let groups = match self.value("SupplementaryGroups") {
+            Some(more) => format!("--groups={group},{more}"),
+            None => "--init-groups".to_owned(),
+        };
+        command.args([format!("--reuid={user}"), format!("--regid={group}"), groups]);
         if let Some(all) = self.value("AmbientCapabilities") {
             let given =
                 all.split_whitespace().map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()));
