@@ -339,6 +339,19 @@ async fn a_node_alone_has_certificates_for_what_is_configured_and_keeps_them() {
     })
     .await;
     assert_eq!(first, second);
+    // Under another key nothing opens: a new account orders what is needed anew.
+    again.kill().await;
+    let other = options().file("store.key", [8; 32]).start().await;
+    let pebble = Pebble::start(place, &other, &names).await;
+    let trusted = Tls::offering(&[HTTP_1_1]).trusting(&pebble.root().await).to(HOST);
+    assert!(trusted.agree(other.tls_address()).await.is_err(), "its key cannot be opened");
+    assert_eq!(pebble.issued(), 0, "it may be this node's key that is wrong");
+    let forgotten = other.admin_json("POST", "/v1/certificates/account/forget", &Value::Null, None).await;
+    assert_eq!(forgotten.status, 200, "{}", forgotten.text());
+    until(LIVE_WITHIN, "another certificate", || async {
+        trusted.agree(other.tls_address()).await.map(|_| ()).map_err(|error| error.to_string())
+    })
+    .await;
 }
 
 /// The certificate of a host, as the hub has it.

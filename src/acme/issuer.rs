@@ -150,10 +150,10 @@ impl Issuer {
                         tracing::error!(directory = acme.directory, "the authority does not know the account any more");
                     }
                 });
-                let ordered = match ordered {
-                    Err(error) if error.is_unknown_account => return Err(self.forget_account(error).await),
-                    ordered => ordered?,
-                };
+                if ordered.as_ref().is_err_and(|error| error.is_unknown_account) {
+                    self.forget_account().await.map_err(stored)?;
+                }
+                let ordered = ordered?;
                 let name = (job.view.site.as_str(), job.host.as_str());
                 seal(name, &ordered, store_key, &acme.directory, clock::wall().0).map_err(unusable)?
             }
@@ -189,11 +189,19 @@ impl Issuer {
         }
     }
 
-    /// Another account is made for the next order.
-    async fn forget_account(&self, error: OrderError) -> OrderError {
+    /// Whether the account, if there is one, was sealed with a key.
+    pub fn has_the_key(&self, store_key: &StoreKey) -> bool {
+        let account = self.board.get(ACCOUNT).and_then(|note| notes::read::<notes::Account>(&note.value));
+        account.is_none_or(|account| open_account(&account, store_key).is_some())
+    }
+
+    /// Has another account made for the next order.
+    ///
+    /// # Errors
+    /// The one there is stays.
+    pub async fn forget_account(&self) -> Result<(), BoardError> {
         *self.account.lock().await = None;
-        let _ = self.board.remove(ACCOUNT).await;
-        error
+        self.board.remove(ACCOUNT).await
     }
 
     /// The account that all nodes share; it is made when there is none.

@@ -341,12 +341,15 @@ impl Keeper {
         let now = clock::wall().0;
         self.wanted.retain(|_, at| now.saturating_sub(*at) < WANTED_FOR_MS);
         let mut due = Vec::new();
+        // What cannot be opened is ordered anew, if it is not this node that has the wrong key.
+        let has_the_key = ordering.is_some_and(|(_, store_key)| self.parts.issuer.has_the_key(store_key));
         for (host, view) in &self.view.hosts {
             // Only a record can show that all names below one are ours.
             let can_order = !view.is_covered
                 && ordering.is_some_and(|(acme, _)| !host.starts_with("*.") || acme.dns_hook.is_some());
             let claim = self.claims.get(host);
-            let held = self.certificates.get(host).map(|known| &known.held);
+            let known = self.certificates.get(host);
+            let held = known.filter(|known| known.opened.is_some() || !has_the_key).map(|known| &known.held);
             // What was issued by another authority, or for another site, is ordered anew.
             let is_of = |held: &&Held| {
                 held.site == view.site && ordering.is_some_and(|(acme, _)| held.directory == acme.directory)

@@ -1,6 +1,6 @@
 //! One node orders certificates at a time: the one that holds the lease. Pure.
 //!
-//! A lease is a note that its holder writes again and again. Whoever sees that it has not been written for [`GOOD_FOR`] takes it
+//! A lease is a note that its holder writes again and again. Whoever sees that it has not been written for [`GOOD_FOR_MS`] takes it
 //! over; the board lets one of several do that. Clocks of two nodes are never compared: each counts from what it has seen.
 
 /// How long a lease holds after it was written, as others see it.

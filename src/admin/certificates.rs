@@ -131,6 +131,13 @@ impl Admin {
         self.change_certificates(&caller, site, Change::Remove { fingerprint }).await
     }
 
+    /// Has another account with the authority made.
+    pub(super) async fn forget_account(&self) -> Result<Reply, Reply> {
+        let forgotten = self.node.forget_account().await;
+        forgotten.map_err(|why| Reply::error(StatusCode::SERVICE_UNAVAILABLE, why))?;
+        Ok(Reply::json(StatusCode::OK, &serde_json::json!({ "forgotten": true })))
+    }
+
     async fn change_certificates(&self, caller: &Caller, site: Option<String>, change: Change) -> Result<Reply, Reply> {
         let site = site.or_else(|| caller.only_site().map(str::to_owned));
         let site = site.ok_or_else(|| Reply::error(StatusCode::BAD_REQUEST, "expected site"))?;

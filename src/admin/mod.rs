@@ -25,6 +25,7 @@
 //! | `GET /v1/certificates` | the certificates of the token's sites, never a key; [`certificates::CertificateState`] |
 //! | `POST /v1/certificates` | puts a certificate in force for a site, on all nodes; [`certificates::AddRequest`] |
 //! | `POST /v1/certificates/delete` | takes one out of force; [`certificates::DeleteRequest`] |
+//! | `POST /v1/certificates/account/forget` | has another account with the authority made for the next order |
 //! | `GET /v1/sites` | the token's sites: what their hosts are to be a CNAME of, whether they are, and their certificates; [`sites::SiteState`] |
 //! | `POST /v1/sites` | publishes a new site; [`sites::SiteRequest`] |
 //! | `POST /v1/sites/delete` | takes one away; [`sites::SiteDeletion`] |
@@ -139,6 +140,12 @@ pub trait Operate: Send + Sync {
     /// # Errors
     /// Why it is as before.
     async fn judge_host(&self, site: &str, host: &str, change: HostChange) -> Result<HostState, String>;
+
+    /// Has another account with the authority made for the next order, for all nodes.
+    ///
+    /// # Errors
+    /// Why the one there is stays.
+    async fn forget_account(&self) -> Result<(), String>;
 
     /// Changes the certificates of a site on a node that follows no hub: on its disk, and in force. Gives the fingerprint of the
     /// certificate that the change is about.

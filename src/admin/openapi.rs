@@ -36,7 +36,7 @@ struct Upgraded {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Littoral", description = "Purging and looking at what a node has stored, taking origins out, and the configuration of all nodes."),
-    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, certificates, certificate_add, certificate_delete, sites::sites, sites::site_add, sites::site_delete, sites::host_add, sites::host_delete, sites::host_revoke, sites::host_allow, config_state, config_history, config_push, config_rollback, config_diff, upgrade, announcez),
+    paths(statistics, purge, purge_receipt, nodes, node_forget, cache_object, cache_objects, cache_verify, cache_verification, origins, origin_drain, origin_undrain, certificates, certificate_add, certificate_delete, sites::sites, sites::site_add, sites::site_delete, sites::host_add, sites::host_delete, sites::host_revoke, sites::host_allow, sites::account_forget, config_state, config_history, config_push, config_rollback, config_diff, upgrade, announcez),
     components(schemas(Statistics, SiteStatistics, PurgeRequest, Receipt, Nodes, NodeState, ForgetRequest, CachedObject, CachedObjects, Verified, Progress, OriginState, OriginStates, DrainRequest, Held, CertificateState, Unusable, AddRequest, DeleteRequest, CertificateChanged, Sites, SiteState, HostState, HostCertificate, TxtRecord, SiteRequest, SiteDeletion, HostRequest, Documents, DocumentState, NodeConfig, Version, Versions, PushRequest, RollbackRequest, DiffRequest, Published, Diff, Upgraded, Errors)),
     modifiers(&Bearer),
     security(("token" = []))

@@ -103,6 +103,10 @@ pub static ROUTES: &[Route] = &[
         "/v1/certificates/delete",
         For(Verb::Certificates, Named, |admin, caller, asked| Box::pin(admin.delete_certificate(caller, asked))),
     ),
+    post(
+        "/v1/certificates/account/forget",
+        For(Verb::Certificates, Node, |admin, _, _| Box::pin(admin.forget_account())),
+    ),
     get("/v1/sites", For(Verb::Configure, Own, |admin, caller, _| now(admin.sites(&caller)))),
     post("/v1/sites", For(Verb::Configure, Node, |admin, caller, asked| Box::pin(admin.add_site(caller, asked)))),
     post(

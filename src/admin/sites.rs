@@ -23,7 +23,7 @@ pub struct SiteRequest {
     pub site: String,
     /// The hosts it answers for, as in `www.example.com` or `*.example.com`.
     pub hosts: Vec<String>,
-    /// URLs: http://host[:port] or https://host[:port].
+    /// URLs, each with `http` or `https`, a host and perhaps a port.
     pub origins: Vec<String>,
     /// Requests in the clear are answered too; absent: they are redirected to HTTPS.
     #[serde(default)]

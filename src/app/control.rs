@@ -407,6 +407,10 @@ impl Operate for Control {
         self.change_here(site, change)
     }
 
+    async fn forget_account(&self) -> Result<(), String> {
+        self.issuer.forget_account().await.map_err(|error| error.to_string())
+    }
+
     fn site_states(&self) -> Vec<SiteState> {
         self.states_of_sites()
     }

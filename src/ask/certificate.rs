@@ -39,6 +39,10 @@ pub fn run(command: &Certificate) -> Result<String, CertificateError> {
             }
             (asked.json, answer.clone(), listed(&answer))
         }
+        Certificate::ForgetAccount { asked } => {
+            let answer = ask(&Method::POST, &asked.admin, "/v1/certificates/account/forget", None)?;
+            (asked.json, answer, "another account is made for the next order".to_owned())
+        }
         Certificate::Remove { site, fingerprint, asked } => {
             let body = json!({ "site": site, "fingerprint": fingerprint });
             let answer = ask(&Method::POST, &asked.admin, "/v1/certificates/delete", Some(&body))?;

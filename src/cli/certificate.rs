@@ -31,6 +31,11 @@ pub enum Certificate {
         #[command(flatten)]
         asked: Asked,
     },
+    /// Have another account with the authority of `[acme]` made for the next order, by all nodes: where `store_key` was changed
+    ForgetAccount {
+        #[command(flatten)]
+        asked: Asked,
+    },
     /// Take a certificate that a site has brought out of force, on all nodes
     Remove {
         /// The site, by name
@@ -57,6 +62,7 @@ mod tests {
             ("add --site shop --chain a.pem --key a.key --json", true),
             ("add --site shop --chain a.pem", false),
             ("add --chain a.pem --key a.key", false),
+            ("forget-account", true),
             ("list", true),
             ("list --site shop --json", true),
             ("remove --site shop 00aa", true),

@@ -128,3 +128,17 @@ pub(super) fn host_revoke() {}
 )]
 #[expect(dead_code, reason = "it stands for the handler in `sites`")]
 pub(super) fn host_allow() {}
+
+/// Have another account with the authority made for the next order.
+#[utoipa::path(
+    post,
+    path = "/v1/certificates/account/forget",
+    responses(
+        (status = 200, description = "there is none any more"),
+        (status = 401, description = "no known token", body = Errors),
+        (status = 403, description = "the token is not for all sites, or not for certificates", body = Errors),
+        (status = 503, description = "the hub does not answer", body = Errors),
+    )
+)]
+#[expect(dead_code, reason = "it stands for the handler in `certificates`")]
+pub(super) fn account_forget() {}

@@ -47,6 +47,7 @@ const REQUESTS: &[(&str, &str, &str, &str, u16)] = &[
     ("POST", "/v1/origins/undrain", "", r#"{"site":"shop","origin":"127.0.0.1:1"}"#, 200),
     ("GET", "/v1/certificates", "", "", 200),
     ("POST", "/v1/certificates", "", r#"{"site":"shop","chain":"","key":""}"#, 200),
+    ("POST", "/v1/certificates/account/forget", "", "", 200),
     ("GET", "/v1/sites", "", "", 200),
     ("POST", "/v1/sites", "", r#"{"site":"shop","hosts":["a.test"],"origins":["http://127.0.0.1:1"]}"#, 409),
     ("POST", "/v1/sites/delete", "", r#"{"site":"shop"}"#, 409),
@@ -115,6 +116,10 @@ impl Operate for Nothing {
             Change::Add { .. } => Ok("00".into()),
             Change::Remove { .. } => Err(NotChanged::Unknown("there is none".into())),
         }
+    }
+
+    async fn forget_account(&self) -> Result<(), String> {
+        Ok(())
     }
 
     fn site_states(&self) -> Vec<SiteState> {
