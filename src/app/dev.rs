@@ -132,9 +132,16 @@ pub fn run(options: &Dev) -> Result<(), DevError> {
         all.start(&node.name, command, directory).map_err(DevError::Node)?;
     }
     for node in &nodes {
-        all.await_listening(&node.name, node.http)?;
+        all.await_up(&node.name, node.admin, || is_ready(node.admin))?;
     }
-    banner(options, hub, &nodes);
+    let shown = options.clone();
+    // What it says can be tried at once: the origin has to be there too, which begins last.
+    std::thread::spawn(move || {
+        while TcpStream::connect(demo).is_err() {
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+        banner(&shown, hub, &nodes);
+    });
     let all = Arc::new(Mutex::new(all));
     let ended = Arc::new(Mutex::new(None));
     let mut server = Server::new_with_opt_and_conf(
@@ -166,7 +173,7 @@ fn start_hub(options: &Dev, all: &mut All) -> Result<SocketAddr, DevError> {
     command.args(["-a", "127.0.0.1", "-p", &address.port().to_string(), "-js", "-sd", "hub"]);
     command.current_dir(&options.data);
     all.start("hub", command, &options.data).map_err(DevError::Server)?;
-    all.await_listening("hub", address)?;
+    all.await_up("hub", address, || TcpStream::connect(address).is_ok())?;
     let hub = Hub { servers: vec![format!("nats://{address}")], name: "littoral dev".into(), ..Hub::default() };
     let runtime = tokio::runtime::Runtime::new().map_err(HubError::Runtime)?;
     runtime.block_on(async {
@@ -234,9 +241,9 @@ impl All {
         Ok(())
     }
 
-    fn await_listening(&mut self, name: &str, address: SocketAddr) -> Result<(), DevError> {
+    fn await_up(&mut self, name: &str, address: SocketAddr, is_up: impl Fn() -> bool) -> Result<(), DevError> {
         let until = clock::monotonic() + START_WITHIN;
-        while TcpStream::connect(address).is_err() {
+        while !is_up() {
             if self.ended().is_some() || clock::monotonic() > until {
                 let said = self.0.iter().find(|started| started.name == name).map(|started| started.said.clone());
                 let said = said.and_then(|said| std::fs::read_to_string(said).ok()).unwrap_or_default();
@@ -252,6 +259,12 @@ impl All {
         let mut all = self.0.iter_mut();
         all.find_map(|started| matches!(started.child.try_wait(), Ok(Some(_))).then(|| started.name.clone()))
     }
+}
+
+/// Whether a node says that it serves clients.
+fn is_ready(admin: SocketAddr) -> bool {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(START_WITHIN)).build().into();
+    agent.get(format!("http://{admin}/readyz")).call().is_ok()
 }
 
 /// Watches over them until they are to end.
